@@ -1,0 +1,31 @@
+"""Shared by all tests: a compilation cache that survives between runs, and the optional real data."""
+import os
+from pathlib import Path
+
+os.environ.setdefault('PJRT_NPROC', '8')          # two fake CPU devices deadlock without it
+os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2')
+
+import jax
+import numpy as np
+import pytest
+
+CACHE = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'relnet_jax' / 'tests'
+jax.config.update('jax_compilation_cache_dir', str(CACHE))
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+GOLDEN = Path(__file__).parent / 'golden'
+REAL_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
+
+@pytest.fixture(scope='session')
+def golden():
+    """The torchvision known answers (tests/golden/torchvision.npz)."""
+    return np.load(GOLDEN / 'torchvision.npz')
+
+
+@pytest.fixture
+def real_data():
+    """Folder of real images that may not be redistributed; tests that want it skip without."""
+    if not REAL_DATA.is_dir():
+        pytest.skip(f'real data not present at {REAL_DATA.name}/ beside the project')
+    return REAL_DATA
