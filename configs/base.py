@@ -97,4 +97,4 @@ def get_config() -> ConfigDict:
     e.nms = 0.5
     e.detections = 100                   # per image
     e.mask_threshold = 0.5
-    return c
+    return c.lock()
