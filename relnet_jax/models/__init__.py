@@ -1,0 +1,1 @@
+"""Linen modules that call ops; `mask_rcnn` is the one that knows them all."""

@@ -1,0 +1,92 @@
+"""ResNet bodies (He et al., CVPR 2016) giving C2..C5, with torchvision's layer names."""
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from relnet_jax.models.layers import Conv, make_norm, zero_padding
+
+
+class Layout(NamedTuple):
+    bottleneck: bool
+    blocks: tuple[int, ...]     # blocks per stage
+    widths: tuple[int, ...]     # 3x3 channels per stage; a bottleneck puts out four times as many
+    stem: int                   # channels of the 7x7
+
+
+LAYOUTS = {
+    'tiny': Layout(False, (1, 1, 1, 1), (24, 48, 96, 160), 24),     # for CPU work; ours, not published
+    'resnet18': Layout(False, (2, 2, 2, 2), (64, 128, 256, 512), 64),
+    'resnet34': Layout(False, (3, 4, 6, 3), (64, 128, 256, 512), 64),
+    'resnet50': Layout(True, (3, 4, 6, 3), (64, 128, 256, 512), 64),
+    'resnet101': Layout(True, (3, 4, 23, 3), (64, 128, 256, 512), 64),
+}
+
+
+class Block(nn.Module):
+    """Residual block: bottleneck (1x1, 3x3, 1x1) or basic (3x3, 3x3). `valid_in`/`valid_out`: maps before and after its stride."""
+    width: int
+    stride: int
+    bottleneck: bool
+    stride_in_1x1: bool
+    norm: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: jax.Array, valid_in: jax.Array | None, valid_out: jax.Array | None) -> jax.Array:
+        def conv_norm(y, features, kernel_size, stride, valid_from, valid_to, conv, norm):
+            y = Conv(features, kernel_size, stride, use_bias=False, dtype=self.dtype, name=conv)(y, valid_from)
+            return make_norm(self.norm, dtype=self.dtype, name=norm)(y, valid_to)
+
+        first, second = self.stride, 1
+        features = self.width
+        y = x
+        if self.bottleneck:
+            features = 4 * self.width
+            first, second = (self.stride, 1) if self.stride_in_1x1 else (1, self.stride)
+            valid_mid = valid_out if self.stride_in_1x1 else valid_in
+            y = nn.relu(conv_norm(y, self.width, 1, first, valid_in, valid_mid, 'conv1', 'bn1'))
+            y = nn.relu(conv_norm(y, self.width, 3, second, valid_mid, valid_out, 'conv2', 'bn2'))
+            y = conv_norm(y, features, 1, 1, valid_out, valid_out, 'conv3', 'bn3')
+        else:
+            y = nn.relu(conv_norm(y, self.width, 3, first, valid_in, valid_out, 'conv1', 'bn1'))
+            y = conv_norm(y, self.width, 3, 1, valid_out, valid_out, 'conv2', 'bn2')
+        if self.stride != 1 or x.shape[-1] != features:
+            x = conv_norm(x, features, 1, self.stride, valid_in, valid_out, 'downsample_conv', 'downsample_bn')
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """Normalised image [B, H, W, 3] -> [C2, C3, C4, C5], strides 4, 8, 16, 32.
+
+    frozen_stages: 0 none, 1 the stem, 2 the stem and layer1, ... 5 all: no gradient flows below the last frozen stage.
+    """
+    layout: str
+    norm: str = 'frozen_bn'
+    stride_in_1x1: bool = False
+    frozen_stages: int = 0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, valid: dict[int, jax.Array | None]) -> list[jax.Array]:
+        """`valid`: stride -> map [B, H/stride, W/stride, 1] or None, for strides 1..32."""
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"model.backbone: expected one of {sorted(LAYOUTS)}, got '{self.layout}'")
+        layout = LAYOUTS[self.layout]
+        x = Conv(layout.stem, 7, 2, use_bias=False, dtype=self.dtype, name='conv1')(x, valid[1])
+        x = nn.relu(make_norm(self.norm, dtype=self.dtype, name='bn1')(x, valid[2]))
+        # After a ReLU zeros are as good as -inf around the pooling window.
+        x = nn.max_pool(zero_padding(x, valid[2]), (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = jax.lax.stop_gradient(x) if self.frozen_stages >= 1 else x
+
+        maps, stride = [], 4
+        for stage, (blocks, width) in enumerate(zip(layout.blocks, layout.widths)):
+            for block in range(blocks):
+                step = 2 if stage > 0 and block == 0 else 1
+                x = Block(width, step, layout.bottleneck, self.stride_in_1x1, self.norm, self.dtype,
+                          name=f'layer{stage + 1}_{block}')(x, valid[stride], valid[stride * step])
+                stride *= step
+            x = jax.lax.stop_gradient(x) if self.frozen_stages >= stage + 2 else x
+            maps.append(x)
+        return maps
