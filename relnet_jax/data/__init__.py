@@ -1,0 +1,1 @@
+"""Images and annotations: sources -> `Example` -> transforms -> `Batch`, and their checks."""

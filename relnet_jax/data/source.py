@@ -1,0 +1,100 @@
+"""A `Source` is an opened data set: its class table, its image records, how to load one `Example`, and its ground truth.
+
+Every format (COCO files, the phantom) gives this one record, and nothing after it knows where an image came from.
+"""
+import dataclasses
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+from relnet_jax.types import Example
+
+
+def no_path(index: int) -> Path | None:
+    """`image_path` of sources whose images are not files."""
+    return None
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """An opened data set. `classes[i]` has label i + 1 and the data set's own id `category_ids[i]`.
+
+    * records: one dict per image with at least `id` (int), `width` and `height` (pixels), `file_name` if it is a file,
+      and whatever else the data set says about the image (`patientid`, ...).
+    * load(i): the `Example` at position i in original pixels; raises `images.UnreadableImage`. Thread-safe.
+    * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the data
+      set's own category ids, after the checks; annotations without a mask have no `segmentation`. Made anew by each call.
+    * image_path(i): the file of position i, None where there is none.
+    * issues: what was found broken when it was opened, one line each, with the rule applied.
+    """
+    name: str
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    parts: tuple[str, ...]
+    records: list[dict]
+    load: Callable[[int], Example]
+    ground_truth: Callable[[], dict]
+    image_path: Callable[[int], Path | None] = no_path
+    issues: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @property
+    def image_ids(self) -> list[int]:
+        """The data set's own image ids in order of position."""
+        return [record['id'] for record in self.records]
+
+
+def subset(source: Source, indices: list[int], *, name: str) -> Source:
+    """The images at `indices` as a source of its own: positions are counted anew, everything else stays."""
+    indices = list(indices)
+    records = [source.records[i] for i in indices]
+    kept = {record['id'] for record in records}
+
+    def ground_truth() -> dict:
+        truth = source.ground_truth()
+        return truth | {'images': [image for image in truth['images'] if image['id'] in kept],
+                        'annotations': [a for a in truth['annotations'] if a['image_id'] in kept]}
+
+    return dataclasses.replace(
+        source, name=name, records=records, ground_truth=ground_truth,
+        load=lambda i: source.load(indices[i])._replace(index=i),
+        image_path=lambda i: source.image_path(indices[i]))
+
+
+def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source, Source]:
+    """(train, validation): the images in `folds` parts of about equal size, of which part `hold_out` is the validation.
+
+    Images with an equal value of the record key `by` (a patient id, say) stay together. The parts depend on these values
+    alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest part so far.
+    Raises ValueError for a key that a record lacks, and for parts that cannot be made.
+    """
+    if folds < 2 or not 0 <= hold_out < folds:
+        raise ValueError(f'data.split: hold_out must be in 0..folds-1 and folds at least 2, got {hold_out} of {folds}')
+    groups = {}
+    for i, record in enumerate(source.records):
+        if by not in record:
+            raise ValueError(f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
+        groups.setdefault(str(record[by]), []).append(i)
+    if len(groups) < folds:
+        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds")
+    parts = [[] for _ in range(folds)]
+    for value in sorted(groups, key=lambda v: (-len(groups[v]), zlib.crc32(v.encode()), v)):
+        min(parts, key=len).extend(groups[value])       # the first of the emptiest
+    held = sorted(parts[hold_out])
+    rest = sorted(i for k, part in enumerate(parts) if k != hold_out for i in part)
+    return (subset(source, rest, name=f'{source.name} (without fold {hold_out} of {folds})'),
+            subset(source, held, name=f'{source.name} (fold {hold_out} of {folds})'))
+
+
+def cached(source: Source) -> Source:
+    """The same source, which keeps every example it has decoded in memory."""
+    kept = {}
+
+    def load(i: int) -> Example:
+        if i not in kept:
+            kept[i] = source.load(i)    # two threads may both decode it once: harmless, and no lock to wait for
+        return kept[i]
+
+    return dataclasses.replace(source, load=load)
