@@ -1,0 +1,1 @@
+"""From padded detections to numbers: result records, COCO and VOC-style average precision, the report."""
