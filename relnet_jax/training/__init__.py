@@ -1,0 +1,1 @@
+"""Training: state, optimiser, step, data parallelism, checkpoints, fine-tuning, metric writer and the loop that joins them."""

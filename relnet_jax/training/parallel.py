@@ -1,0 +1,83 @@
+"""Data parallelism: the same step body under jax.pmap or under jit(shard_map), on the devices of one or more processes.
+
+Parameters are replicated, the batch is divided; device i of D holds images i * B/D to (i + 1) * B/D - 1 of the global batch.
+In JAX 0.10 pmap with `out_axes=None` gives back a replicated array that the next call takes as it is: nothing is
+copied between steps. What does cost a second trace is a first call with arrays placed otherwise, hence `replicate`.
+"""
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from relnet_jax.types import Batch
+
+AXIS = 'batch'
+
+
+def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """One axis, 'batch', over `devices` (all devices of all processes by default)."""
+    return Mesh(np.asarray(devices if devices is not None else jax.devices()), (AXIS,))
+
+
+def split(batch: Batch, num_devices: int) -> Batch:
+    """Every leaf [B, ...] -> [num_devices, B / num_devices, ...]. Raises ValueError where B is not divisible."""
+    size = batch.image.shape[0]
+    if size % num_devices:
+        raise ValueError(f'a batch of {size} images cannot be divided evenly over {num_devices} devices; '
+                         f'choose config.train.batch_size as a multiple of {num_devices}')
+    return jax.tree.map(lambda x: x.reshape(num_devices, size // num_devices, *x.shape[1:]), batch)
+
+
+def pmap_step(body: Callable, mesh: Mesh) -> Callable:
+    """`body` under jax.pmap: step(state, batch), state replicated and donated, batch [D, B/D, ...] (`place_batch`)."""
+    return jax.pmap(body, axis_name=AXIS, in_axes=(None, 0), out_axes=None, donate_argnums=0,
+                    devices=list(mesh.devices.flat))
+
+
+def shard_map_step(body: Callable, mesh: Mesh) -> Callable:
+    """`body` under jit(shard_map): step(state, batch), state replicated and donated, batch [B, ...] (`place_batch`).
+
+    `check_vma` must be off: with it on, gradients with respect to the replicated parameters are summed over devices a
+    second time, on top of the body's own psum.
+    """
+    mapped = jax.shard_map(body, mesh=mesh, in_specs=(PartitionSpec(), PartitionSpec(AXIS)), out_specs=PartitionSpec(),
+                           check_vma=False)
+    return jax.jit(mapped, donate_argnums=0)
+
+
+STEPS = {'pmap': pmap_step, 'shard_map': shard_map_step}     # config.train.parallel
+
+
+def parallel_step(body: Callable, mesh: Mesh, *, parallel: str) -> Callable:
+    """The step of config.train.parallel. Raises ValueError for an unknown name."""
+    if parallel not in STEPS:
+        raise ValueError(f"config.train.parallel must be one of {', '.join(STEPS)}, got '{parallel}'")
+    return STEPS[parallel](body, mesh)
+
+
+def replicate(tree: Any, mesh: Mesh) -> Any:
+    """A fresh copy of `tree` on every device of the mesh, safe to donate (no buffer is shared with `tree`)."""
+    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+
+
+def place_batch(batch: Batch, mesh: Mesh, *, parallel: str) -> Batch:
+    """Starts the copy of a GLOBAL numpy batch [B, ...] to the devices; with several processes each sends its own rows.
+
+    The result is [D, B/D, ...] for 'pmap' and [B, ...] for 'shard_map'.
+    """
+    parts = split(batch, mesh.size)
+    local = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()]
+    sharding = NamedSharding(mesh, PartitionSpec(AXIS))
+
+    def place(x):
+        x = x[local[0]:local[-1] + 1]
+        x = x if parallel == 'pmap' else x.reshape(-1, *x.shape[2:])
+        return jax.make_array_from_process_local_data(sharding, x)
+    return jax.tree.map(place, parts)
+
+
+def local_copy(tree: Any) -> Any:
+    """The replicated `tree` as seen by this process's first device, for evaluation on one device (no copy)."""
+    return jax.tree.map(lambda x: x.addressable_data(0), tree)
