@@ -1,0 +1,179 @@
+"""Masks as box-aligned crops: made from files, resampled as training targets, pasted back at full resolution.
+
+`crop_targets` runs on the device inside the training step; the other functions are numpy and belong to the data and the
+results side. A crop [M, M] holds, for cell (i, j), the covered share of row i..i+1 and column j..j+1 M-ths of its box.
+"""
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+SUBROWS = 8  # scan lines for each row of a polygon crop; along x the coverage is exact
+
+
+# ---- training targets ----
+
+def _sample_weights(roi_low, roi_high, box_low, box_high, *, size, cells, aligned):
+    """Weights [B, S, size, cells] of a box's `cells` source cells in each of the RoI's `size` output cells, one axis.
+
+    RoIAlign takes n = ceil(side / size) samples in an output cell; interpolating linearly between pixel centres at a
+    point is averaging over the pixel-wide window around it. So an output cell weighs the source with the mean of n
+    pixel-wide windows `step` apart, and a source cell gets the part of that weight which lies between its edges.
+    """
+    side = roi_high - roi_low if aligned else jnp.maximum(roi_high - roi_low, 1.0)
+    bin_side = (side / size)[..., None, None]
+    n = jnp.maximum(jnp.ceil(bin_side), 1.0)
+    step = bin_side / n
+    first = roi_low[..., None, None] + jnp.arange(size)[:, None] * bin_side + 0.5 * step
+    left = first - 0.5 if aligned else first          # aligned=False takes pixel i to be at i, half a pixel early
+    edges = box_low[..., None, None] + (box_high - box_low)[..., None, None] * (jnp.arange(cells + 1) / cells)
+
+    def ramps(u):                                     # sum over k < n of max(u - k * step, 0)
+        k = jnp.clip(jnp.floor(u / jnp.maximum(step, 1e-6)) + 1.0, 0.0, n)
+        return k * u - step * k * (k - 1.0) / 2
+
+    u = jnp.clip(edges - left, 0.0, (n - 1.0) * step + 1.0)
+    below = (ramps(u) - ramps(u - 1.0)) / n           # weight to the left of each edge, 0..1
+    return jnp.diff(below, axis=-1)
+
+
+def crop_targets(gt_masks, gt_boxes, rois, matched, *, size, aligned=False):
+    """The matched object's mask seen through each RoI's grid: what RoIAlign of its full-size mask would give.
+
+    Args:
+        gt_masks: uint8 [B, G, M, M] coverage 0..255 inside the ground truth's box.
+        gt_boxes: float32 [B, G, 4]; rois: float32 [B, S, 4], same pixels.
+        matched: int32 [B, S], index of each RoI's ground truth.
+        size: side of the target grid.
+        aligned: the same switch as `roi_align`'s: False repeats its half-pixel shift, as torchvision does for masks.
+
+    Returns:
+        float32 [B, S, size, size] in [0, 1], 0 outside the ground truth's box. Separable, hence two matrix products.
+        At the image's right and lower edge RoIAlign repeats the last pixel; here the outside is empty.
+    """
+    image = jnp.arange(matched.shape[0])[:, None]
+    masks = gt_masks[image, matched].astype(jnp.float32) / 255.0
+    boxes = gt_boxes[image, matched]
+    across, down = (_sample_weights(rois[..., i], rois[..., i + 2], boxes[..., i], boxes[..., i + 2], size=size,
+                                    cells=gt_masks.shape[-1], aligned=aligned) for i in (0, 1))
+    half = jnp.einsum('bsim,bsmn->bsin', down, masks, precision=jax.lax.Precision.HIGHEST)
+    out = jnp.einsum('bsin,bsjn->bsij', half, across, precision=jax.lax.Precision.HIGHEST)
+    return jnp.clip(out, 0.0, 1.0)
+
+
+# ---- crops from full-size masks and polygons ----
+
+def _checked_box(box):
+    box = np.asarray(box, np.float64)
+    if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
+        raise ValueError(f'mask crop: expected a finite box (x1, y1, x2, y2) with x2 > x1 and y2 > y1, got {box.tolist()}')
+    return box
+
+
+def _cell_overlap(low, high, cells, first, last):
+    """float32 [cells, last - first]: share of each of the `cells` parts of low..high that pixel first..last-1 covers."""
+    edges = low + (high - low) * np.arange(cells + 1) / cells
+    pixels = np.arange(first, last)
+    shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
+    return (np.maximum(shared, 0) * (cells / (high - low))).astype(np.float32)
+
+
+def crop_mask(mask, box, size):
+    """Coverage uint8 [size, size] (0..255) of a full-size mask inside its box, by exact areas.
+
+    Args:
+        mask: [h, w], uint8 0/1 or bool; everything outside the array is empty.
+        box: (x1, y1, x2, y2) in the mask's pixels, fractions allowed.
+
+    Raises:
+        ValueError: for an empty, inverted or non-finite box.
+    """
+    x1, y1, x2, y2 = _checked_box(box)
+    height, width = mask.shape
+    left, top = int(np.clip(np.floor(x1), 0, width)), int(np.clip(np.floor(y1), 0, height))
+    right, bottom = int(np.clip(np.ceil(x2), left, width)), int(np.clip(np.ceil(y2), top, height))
+    down, across = _cell_overlap(y1, y2, size, top, bottom), _cell_overlap(x1, x2, size, left, right)
+    coverage = down @ mask[top:bottom, left:right].astype(np.float32) @ across.T
+    return np.rint(255 * np.clip(coverage, 0, 1)).astype(np.uint8)
+
+
+def _polygon_coverage(x, y, size):
+    """float64 [size * SUBROWS, size]: share of each cell of each scan line inside a closed polygon, even-odd rule.
+
+    x, y are vertices in cells. Each crossing of an edge and a scan line adds +-1 to everything on its right, split by
+    area in the cell it falls in; running sums along x then give the (fractional) winding number.
+    """
+    y = y * SUBROWS - 0.5                             # scan line r runs through the middle of its strip
+    x_next, y_next = np.roll(x, -1), np.roll(y, -1)
+    lowest = np.clip(np.ceil(np.minimum(y, y_next)), 0, size * SUBROWS).astype(np.int64)
+    highest = np.clip(np.ceil(np.maximum(y, y_next)), 0, size * SUBROWS).astype(np.int64)
+    count = highest - lowest                          # lines in [min, max): a shared vertex counts once
+    edge = np.repeat(np.arange(len(x)), count)
+    line = np.arange(count.sum()) - np.repeat(np.cumsum(count) - count, count) + lowest[edge]
+    slope = (x_next - x)[edge] / (y_next - y)[edge]
+    crossing = np.clip(x[edge] + (line - y[edge]) * slope, 0, size)
+    cell = np.floor(crossing).astype(np.int64)
+    inside_cell = cell + 1 - crossing
+    sign = np.where(y_next > y, 1.0, -1.0)[edge]
+    winding = np.zeros((size * SUBROWS, size + 2))
+    np.add.at(winding, (line, cell), sign * inside_cell)
+    np.add.at(winding, (line, cell + 1), sign * (1 - inside_cell))
+    winding = np.cumsum(winding, 1)[:, :size]
+    return np.abs(winding - 2 * np.round(winding / 2))
+
+
+def crop_polygons(polygons, box, size):
+    """Coverage uint8 [size, size] (0..255) of the union of polygons inside a box, anti-aliased.
+
+    Args:
+        polygons: flat lists (x0, y0, x1, y1, ...) in the box's pixels; fewer than three points enclose nothing.
+        box: (x1, y1, x2, y2).
+
+    Raises:
+        ValueError: for a polygon with an odd number of coordinates, or a box that `crop_mask` would refuse.
+    """
+    x1, y1, x2, y2 = _checked_box(box)
+    covered = np.zeros((size * SUBROWS, size))
+    for i, polygon in enumerate(polygons):
+        points = np.asarray(polygon, np.float64).ravel()
+        if points.size % 2:
+            raise ValueError(f'polygon {i}: expected pairs of coordinates, got {points.size} numbers')
+        if points.size >= 6:
+            x, y = (points[0::2] - x1) * (size / (x2 - x1)), (points[1::2] - y1) * (size / (y2 - y1))
+            covered = np.maximum(covered, _polygon_coverage(x, y, size))
+    return np.rint(255 * covered.reshape(size, SUBROWS, size).mean(1)).astype(np.uint8)
+
+
+# ---- back to full size ----
+
+def paste_mask(mask, box, image_size, *, threshold=None):
+    """A mask prediction at full resolution, as torchvision pastes it.
+
+    The mask gets a border of one empty cell, its box grows accordingly and is cut to whole pixels, both ends included;
+    the cells are interpolated linearly onto these pixels.
+
+    Args:
+        mask: float [m, m], probabilities inside the box.
+        box: (x1, y1, x2, y2) in the image's pixels.
+        image_size: (h, w).
+        threshold: probability above which a pixel belongs to the object.
+
+    Returns:
+        float32 [h, w], or bool [h, w] with a threshold.
+    """
+    height, width = (int(side) for side in image_size)
+    cells = mask.shape[0]
+    x1, y1, x2, y2 = np.asarray(box, np.float32)
+    grow, half = np.float32((cells + 2) / cells), np.float32(0.5)
+    half_w, half_h = (x2 - x1) * half * grow, (y2 - y1) * half * grow
+    centre_x, centre_y = (x2 + x1) * half, (y2 + y1) * half
+    left, top, right, bottom = (int(v) for v in (centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h))
+    columns, rows = max(right - left + 1, 1), max(bottom - top + 1, 1)
+    padded = np.pad(np.asarray(mask, np.float32), 1)
+    patch = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_LINEAR)
+    full = np.zeros((height, width), np.float32)
+    x, y = max(left, 0), max(top, 0)
+    x_end, y_end = min(left + columns, width), min(top + rows, height)
+    if x < x_end and y < y_end:
+        full[y:y_end, x:x_end] = patch[y - top:y_end - top, x - left:x_end - left]
+    return full if threshold is None else full > threshold

@@ -1,0 +1,50 @@
+"""Random subsets of positives and negatives of fixed size, as a function of the image's PRNG key alone."""
+import jax
+import jax.numpy as jnp
+
+
+def _random_order(keys, candidates, count):
+    """The first `count` candidates in random order: (index int32 [B, count], taken bool [B, count], taken ones first).
+
+    Entry i's draw depends on the key and on i only: the counter-based generator gives the same prefix whatever the
+    length. 24 bits are exact in float32, for which top_k has a fast path; rare ties go to the lower index.
+    """
+    size = candidates.shape[1]
+    bits = jax.vmap(lambda key: jax.random.bits(key, (size,), jnp.uint32))(keys)
+    draw = jnp.where(candidates, (bits >> 8).astype(jnp.float32), -1.0)
+    value, index = jax.lax.top_k(draw, min(count, size))
+    padding = ((0, 0), (0, count - value.shape[1]))
+    return jnp.pad(index, padding), jnp.pad(value, padding, constant_values=-1.0) >= 0
+
+
+def sample_indices(keys, positive, negative, *, num, max_positive):
+    """A uniformly random choice of `num` entries, at most `max_positive` of them positive, the rest negative.
+
+    Args:
+        keys: PRNG keys [B] (threefry, the default), one for each image.
+        positive, negative: bool [B, N], disjoint; entries in neither are never taken. Appending such entries does not
+            change the choice.
+        num, max_positive: static sizes, max_positive <= num.
+
+    Returns:
+        (index int32 [B, num], is_positive bool [B, num], valid bool [B, num]): positives first, so that they all lie in
+        the first `max_positive` slots, then negatives, then unused slots (index 0). Everything is taken if it fits.
+    """
+    positives, positive_taken = _random_order(keys, positive, max_positive)
+    negatives, negative_taken = _random_order(keys, negative, num)
+    slot = jnp.arange(num)[None]
+    positive_count = positive_taken.sum(1, keepdims=True)
+    is_positive = slot < positive_count
+    valid = slot < positive_count + negative_taken.sum(1, keepdims=True)
+    both = jnp.concatenate([positives, negatives], 1)
+    where = jnp.where(is_positive, slot, max_positive + slot - positive_count)
+    index = jnp.take_along_axis(both, where, 1)
+    return jnp.where(valid, index, 0).astype(jnp.int32), is_positive, valid
+
+
+def sample_mask(keys, positive, negative, *, num, max_positive):
+    """The choice of `sample_indices` as masks: (pos_mask, neg_mask), bool [B, N], subsets of `positive` and `negative`."""
+    index, is_positive, valid = sample_indices(keys, positive, negative, num=num, max_positive=max_positive)
+    image = jnp.arange(positive.shape[0])[:, None]
+    empty = jnp.zeros(positive.shape, bool)
+    return empty.at[image, index].max(is_positive), empty.at[image, index].max(valid & ~is_positive)
