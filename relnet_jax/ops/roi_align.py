@@ -1,0 +1,177 @@
+"""RoIAlign on a feature pyramid (He et al., ICCV 2017) and the assignment of boxes to its levels (Lin et al., CVPR 2017).
+
+Each output cell is the mean of sampling_ratio^2 bilinear samples, that is a weighted sum of 4 * sampling_ratio^2 feature
+rows. The fast form gathers these rows from the pyramid laid out as one [cells, C] array. Its gradient adds them back: on
+CPU one RoI after the other into a buffer that stays in cache, elsewhere by XLA's scatter.
+"""
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from relnet_jax.ops.boxes import area
+
+
+def assign_levels(boxes, *, min_level=2, max_level=5, canonical_size=224, canonical_level=4):
+    """Pyramid level int32 [...] of boxes [..., 4] (FPN, equation 1), between min_level and max_level.
+
+    A box of canonical_size^2 pixels belongs to canonical_level. 1e-6 keeps exact powers of two on their level.
+    """
+    size = jnp.sqrt(area(boxes))
+    level = jnp.floor(canonical_level + jnp.log2(size / canonical_size) + 1e-6)
+    return jnp.clip(level, min_level, max_level).astype(jnp.int32)
+
+
+def _axis_samples(low, high, limit, *, output_size, sampling_ratio, aligned):
+    """Bilinear samples along one axis, for boxes low..high [B, N] in cells of a map of `limit` [B, N] cells.
+
+    Returns (index int32, weight float32), both [2, sampling_ratio, B, N, output_size]: the two neighbours of sample s of
+    each output cell. Samples further than one cell outside get weight 0, nearer ones the border cell.
+    """
+    offset = 0.5 if aligned else 0.0
+    side = high - low if aligned else jnp.maximum(high - low, 1.0)
+    bin_side = (side / output_size)[..., None]
+    s = (jnp.arange(sampling_ratio) + 0.5).reshape(-1, 1, 1, 1) / sampling_ratio
+    position = (low - offset)[..., None] + (jnp.arange(output_size) + s) * bin_side
+    limit = limit[..., None]
+    inside = (position >= -1.0) & (position <= limit)
+    position = jnp.clip(position, 0.0, limit - 1.0)
+    lower = jnp.floor(position)
+    share = position - lower
+    upper = jnp.minimum(lower + 1.0, limit - 1.0)
+    weight = jnp.stack([1.0 - share, share]) * inside
+    return jnp.stack([lower, upper]).astype(jnp.int32), weight
+
+
+def _axes(shapes, strides, boxes, levels, options):
+    """((y index, y weight), (x index, x weight), map width [B, N], first row of the map in the flat pyramid [B, N])."""
+    cells = [h * w for h, w in shapes]
+    table = np.array([(h, w, 1.0) for h, w in shapes], np.float32)
+    height, width = (jnp.asarray(table[:, i])[levels] for i in (0, 1))
+    scale = jnp.asarray([1.0 / stride for stride in strides], jnp.float32)[levels]
+    boxes = boxes.astype(jnp.float32) * scale[..., None]
+    y = _axis_samples(boxes[..., 1], boxes[..., 3], height, **options)
+    x = _axis_samples(boxes[..., 0], boxes[..., 2], width, **options)
+    start = jnp.asarray(np.cumsum([0] + cells[:-1]), jnp.int32)[levels]
+    start += jnp.arange(boxes.shape[0], dtype=jnp.int32)[:, None] * sum(cells)
+    return y, x, width.astype(jnp.int32), start
+
+
+def _taps(shapes, strides, boxes, levels, options):
+    """(row int32, weight float32), both [4 * r * r, B, N, S, S]: what each output cell sums from the flat pyramid."""
+    (yi, yw), (xi, xw), width, start = _axes(shapes, strides, boxes, levels, options)
+    r, s = options['sampling_ratio'], options['output_size']
+    row = start[..., None, None] + yi[:, :, None, None, :, :, :, None] * width[..., None, None]
+    row = row + xi[None, None, :, :, :, :, None, :]
+    weight = yw[:, :, None, None, :, :, :, None] * xw[None, None, :, :, :, :, None, :] / (r * r)
+    return (v.reshape(4 * r * r, *boxes.shape[:2], s, s) for v in (row, weight))
+
+
+def _flatten(pyramid):
+    """[B * sum(H_l * W_l), C] from maps [B, H_l, W_l, C]."""
+    maps = [level.reshape(level.shape[0], -1, level.shape[-1]) for level in pyramid]
+    return jnp.concatenate(maps, 1).reshape(-1, pyramid[0].shape[-1])
+
+
+def _unflatten(flat, shapes, batch):
+    split = np.cumsum([h * w for h, w in shapes])[:-1]
+    maps = jnp.split(flat.reshape(batch, -1, flat.shape[-1]), split, axis=1)
+    return tuple(m.reshape(batch, h, w, -1) for m, (h, w) in zip(maps, shapes))
+
+
+def _forward(pyramid, boxes, levels, strides, options):
+    shapes = [level.shape[1:3] for level in pyramid]
+    flat = _flatten(pyramid)
+    rows, weights = jax.lax.optimization_barrier(tuple(_taps(shapes, strides, boxes, levels, options)))
+    out = sum(flat[row].astype(jnp.float32) * weight[..., None] for row, weight in zip(rows, weights))
+    return out.astype(pyramid[0].dtype)
+
+
+def _scatter_backward(gradient, shapes, strides, boxes, levels, options):
+    """Gradient of the flat pyramid, one scatter-add for each of the taps."""
+    rows, weights = _taps(shapes, strides, boxes, levels, options)
+    flat = jnp.zeros((boxes.shape[0] * sum(h * w for h, w in shapes), gradient.shape[-1]), jnp.float32)
+    for row, weight in zip(rows, weights):
+        flat = flat.at[row].add(gradient * weight[..., None])
+    return flat
+
+
+def _loop_backward(gradient, shapes, strides, boxes, levels, options):
+    """The same, one RoI after the other: its rows stay in cache, and the buffer is updated in place."""
+    rows, weights = _taps(shapes, strides, boxes, levels, options)
+    taps, (batch, count, s) = rows.shape[0], gradient.shape[:3]
+    rows = jnp.moveaxis(rows, 0, 2).reshape(batch * count, -1)
+    weights = jnp.moveaxis(weights, 0, 2).reshape(batch * count, taps, s * s)
+    gradient = gradient.reshape(batch * count, s * s, -1)
+    flat = jnp.zeros((batch * sum(h * w for h, w in shapes), gradient.shape[-1]), jnp.float32)
+
+    def add(i, flat):
+        update = weights[i][..., None] * gradient[i]
+        return flat.at[rows[i]].add(update.reshape(-1, update.shape[-1]))
+
+    return jax.lax.fori_loop(0, batch * count, add, flat)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _roi_align(pyramid, boxes, levels, strides, options, backward):
+    return _forward(pyramid, boxes, levels, strides, dict(options))
+
+
+def _roi_align_fwd(pyramid, boxes, levels, strides, options, backward):
+    shells = tuple(jnp.zeros((0,) + level.shape[1:3], level.dtype) for level in pyramid)
+    return _forward(pyramid, boxes, levels, strides, dict(options)), (shells, boxes, levels)
+
+
+def _roi_align_bwd(strides, options, backward, residuals, gradient):
+    shells, boxes, levels = residuals
+    shapes = [shell.shape[1:3] for shell in shells]
+    flat = backward(gradient.astype(jnp.float32), shapes, strides, boxes, levels, dict(options))
+    return _unflatten(flat.astype(shells[0].dtype), shapes, boxes.shape[0]), jnp.zeros_like(boxes), None
+
+
+_roi_align.defvjp(_roi_align_fwd, _roi_align_bwd)
+
+
+def roi_align(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):
+    """Features of each box on a fixed grid, with torchvision's semantics.
+
+    Args:
+        pyramid: maps [B, H_l, W_l, C], float32 or bfloat16; a single map is a pyramid of one level.
+        boxes: float32 [B, N, 4] in pixels of the image. They get zero gradients.
+        levels: int32 [B, N], position in `pyramid` (0-based) of the map each box reads.
+        strides: pixels per cell of each map.
+        output_size: S, cells a side of the result.
+        sampling_ratio: bilinear samples a side of each cell.
+        aligned: take the centre of cell 0 to lie at half a cell (Detectron2) instead of at 0; without it, boxes
+            narrower than a cell are widened to one.
+
+    Returns:
+        [B, N, S, S, C] in the dtype of the maps; sums are taken in float32. Samples more than one cell outside the map
+        count as 0.
+
+    Raises:
+        ValueError: if there is not one stride for each map.
+    """
+    if len(pyramid) != len(strides):
+        raise ValueError(f'roi_align: expected one stride for each of {len(pyramid)} maps, got {len(strides)}')
+    options = (('output_size', output_size), ('sampling_ratio', sampling_ratio), ('aligned', aligned))
+    backward = _loop_backward if jax.default_backend() == 'cpu' else _scatter_backward
+    return _roi_align(tuple(pyramid), boxes, levels, tuple(strides), options, backward)
+
+
+def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):
+    """As `roi_align`, by bilinear interpolation of every level and automatic differentiation: the reference of the tests."""
+    out = 0
+    for level, (maps, stride) in enumerate(zip(pyramid, strides)):
+        height, width, channels = maps.shape[1:]
+        options = dict(output_size=output_size, sampling_ratio=sampling_ratio, aligned=aligned)
+        low, high = jnp.full(boxes.shape[:2], height, jnp.float32), jnp.full(boxes.shape[:2], width, jnp.float32)
+        yi, yw = _axis_samples(boxes[..., 1] / stride, boxes[..., 3] / stride, low, **options)
+        xi, xw = _axis_samples(boxes[..., 0] / stride, boxes[..., 2] / stride, high, **options)
+        # interpolation matrices [B, N, S, H] and [B, N, S, W]
+        down = (jax.nn.one_hot(yi, height) * yw[..., None]).sum((0, 1)) / sampling_ratio
+        across = (jax.nn.one_hot(xi, width) * xw[..., None]).sum((0, 1)) / sampling_ratio
+        values = jnp.einsum('bnih,bhwc,bnjw->bnijc', down, maps.astype(jnp.float32), across)
+        out = out + jnp.where((levels == level)[..., None, None, None], values, 0.0)
+    return out.astype(pyramid[0].dtype)
