@@ -1,0 +1,90 @@
+"""Mask branch (He et al., ICCV 2017): four convolutions, a deconvolution, and one logit map per RoI for the class it has."""
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from relnet_jax import losses
+from relnet_jax.models.box_head import RoISample
+from relnet_jax.models.layers import Conv, he_fan_out, make_norm
+from relnet_jax.ops.masks import crop_targets
+from relnet_jax.types import Batch
+
+
+class MaskHead(nn.Module):
+    """RoI features [N, 14, 14, C] -> [N, 14, 14, channels]. With group norm one follows every convolution, which has no bias."""
+    channels: int
+    convs: int
+    norm: str = 'frozen_bn'
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        normed = self.norm == 'group_norm'
+        for i in range(1, self.convs + 1):
+            x = Conv(self.channels, 3, use_bias=not normed, kernel_init=he_fan_out, dtype=self.dtype, name=f'mask_fcn{i}')(x)
+            x = make_norm(self.norm, dtype=self.dtype, name=f'mask_fcn{i}_norm')(x) if normed else x
+            x = nn.relu(x)
+        return x
+
+
+class MaskPredictor(nn.Module):
+    """[N, m, m, C] and labels int [N] -> logits of that class only, float32 [N, 2m, 2m].
+
+    Picking the class's weight row before the last 1x1 convolution leaves 1 / K of its arithmetic.
+    """
+    num_classes: int
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
+        x = nn.relu(Deconv(self.channels, dtype=self.dtype, name='conv5_mask')(x))
+        return ClassLogits(self.num_classes, dtype=self.dtype, name='mask_fcn_logits')(x, labels)
+
+
+class Deconv(nn.Module):
+    """2x2 transposed convolution of stride 2 as one matrix product: [N, m, m, C] -> [N, 2m, 2m, features].
+
+    Params: kernel [2, 2, in, out] (row, column of the output within its input cell), bias [out].
+    """
+    features: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        n, h, w, c = x.shape
+        kernel = self.param('kernel', nn.initializers.variance_scaling(2.0, 'fan_in', 'normal', in_axis=2, out_axis=3,
+                                                                       batch_axis=(0, 1)),
+                            (2, 2, c, self.features), jnp.float32).astype(self.dtype)
+        bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
+        y = x.reshape(-1, c).astype(self.dtype) @ jnp.moveaxis(kernel, 2, 0).reshape(c, -1)
+        y = y.reshape(n, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, self.features)
+        return y + bias
+
+
+class ClassLogits(nn.Module):
+    """1x1 convolution to one logit map per RoI, with the weights of its label: kernel [1, 1, C, K], bias [K]."""
+    num_classes: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
+        kernel = self.param('kernel', nn.initializers.normal(0.001), (1, 1, x.shape[-1], self.num_classes), jnp.float32)
+        bias = self.param('bias', nn.initializers.zeros, (self.num_classes,), jnp.float32)
+        rows = kernel[0, 0].T[labels].astype(self.dtype)
+        logits = jnp.einsum('nyxc,nc->nyx', x, rows, preferred_element_type=jnp.float32)
+        return logits + bias[labels][:, None, None]
+
+
+def mask_rois(sample: RoISample, batch: Batch, *, num: int) -> tuple[RoISample, jax.Array]:
+    """The first `num` RoIs of a sample (positives come first) and which of them teach masks: bool [B, num]."""
+    sample = jax.tree.map(lambda x: x[:, :num], sample)
+    return sample, sample.positive & jnp.take_along_axis(batch.gt_has_mask, sample.matched, axis=1)
+
+
+def mask_losses(logits: jax.Array, sample: RoISample, teaches: jax.Array, batch: Batch) -> tuple[dict, dict]:
+    """loss_mask as (sum, count): mean binary cross-entropy of logits [B, P, m, m], over RoIs whose object has a mask."""
+    targets = crop_targets(batch.gt_masks, batch.gt_boxes, sample.boxes, sample.matched, size=logits.shape[-1])
+    per_roi = losses.sigmoid_cross_entropy(logits, targets).mean((-1, -2))
+    count = teaches.sum().astype(jnp.float32)
+    return {'loss_mask': (losses.masked_sum(per_roi, teaches), count)}, {}

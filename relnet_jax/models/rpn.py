@@ -1,0 +1,139 @@
+"""Region proposal network (Ren et al., NeurIPS 2015) on a pyramid: head, proposals, targets and losses.
+
+A_l = H_l * W_l * anchors per cell; levels are flattened in the order (y, x, anchor). Deltas have weights (1, 1, 1, 1).
+"""
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from relnet_jax import losses
+from relnet_jax.models.layers import Conv, valid_map
+from relnet_jax.ops import anchors as anchor_ops
+from relnet_jax.ops import boxes as box_ops
+from relnet_jax.ops.matching import match
+from relnet_jax.ops.nms import nms
+from relnet_jax.ops.sampling import sample_mask
+from relnet_jax.types import Batch, Proposals
+
+NMS_IOU = 0.7
+MIN_SIZE = 1e-3         # pixels; smaller proposals are dropped
+POSITIVE_IOU, NEGATIVE_IOU = 0.7, 0.3
+CROWD_IOA = 0.5         # a box covered by a crowd to this share is no negative
+
+
+class RPNHead(nn.Module):
+    """3x3 convolution + ReLU, then per anchor an objectness logit and 4 deltas; the same weights on every level."""
+    anchors_per_cell: int
+    channels: int
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, pyramid: list[jax.Array], valid: list[jax.Array | None]) -> tuple[list, list]:
+        """Maps [B, H_l, W_l, C] -> logits [B, A_l] and deltas [B, A_l, 4] per level, float32."""
+        init = nn.initializers.normal(0.01)
+        conv = Conv(self.channels, 3, kernel_init=init, dtype=self.dtype, name='conv')
+        cls_logits = Conv(self.anchors_per_cell, kernel_init=init, dtype=self.dtype, name='cls_logits')
+        bbox_pred = Conv(4 * self.anchors_per_cell, kernel_init=init, dtype=self.dtype, name='bbox_pred')
+        logits, deltas = [], []
+        for features, mask in zip(pyramid, valid):
+            hidden = nn.relu(conv(features, mask))
+            logits.append(cls_logits(hidden).reshape(len(hidden), -1).astype(jnp.float32))
+            deltas.append(bbox_pred(hidden).reshape(len(hidden), -1, 4).astype(jnp.float32))
+        return logits, deltas
+
+
+class Anchors(NamedTuple):
+    boxes: list     # per level float32 [A_l, 4], canvas pixels
+    valid: list     # per level bool [B, A_l]: the anchor's cell is a cell of the true image's map
+
+
+def make_anchors(image_size: jax.Array, canvas: tuple[int, int], *, strides, sizes, ratios, mask_padding: bool) -> Anchors:
+    """Anchors of all levels for images of `image_size` [B, 2] on a canvas (H, W)."""
+    boxes = anchor_ops.pyramid_anchors(canvas, strides=strides, sizes=sizes, ratios=ratios)
+    valid = []
+    for level, stride in zip(boxes, strides):
+        shape = (-(-canvas[0] // stride), -(-canvas[1] // stride))
+        cells = valid_map(image_size, stride, shape) if mask_padding else jnp.ones((len(image_size), *shape, 1), bool)
+        valid.append(jnp.repeat(cells.reshape(len(image_size), -1), len(level) // (shape[0] * shape[1]), axis=1))
+    return Anchors(boxes, valid)
+
+
+def select_proposals(logits: list[jax.Array], deltas: list[jax.Array], anchors: Anchors, image_size: jax.Array, *,
+                     pre_nms: int, post_nms: int) -> Proposals:
+    """The best `pre_nms` boxes of every level, clipped, NMS per level, then the best `post_nms` over all levels.
+
+    R = min(post_nms, candidates the canvas has). No gradient flows through proposals.
+    """
+    batch, levels = len(image_size), len(logits)
+    widest = min(pre_nms, max(level.shape[1] for level in logits))
+    boxes, scores = [], []
+    for level_logits, level_deltas, level_anchors, level_valid in zip(logits, deltas, *anchors):
+        level_scores = jnp.where(level_valid, jax.lax.stop_gradient(level_logits), -jnp.inf)
+        top, index = jax.lax.top_k(level_scores, min(pre_nms, level_scores.shape[1]))
+        top_deltas = jnp.take_along_axis(jax.lax.stop_gradient(level_deltas), index[..., None], axis=1)
+        decoded = box_ops.decode(top_deltas, jnp.asarray(level_anchors)[index], weights=(1., 1., 1., 1.))
+        missing = widest - top.shape[1]
+        boxes.append(jnp.pad(box_ops.clip(decoded, image_size), ((0, 0), (0, missing), (0, 0))))
+        scores.append(jnp.pad(top, ((0, 0), (0, missing)), constant_values=-jnp.inf))
+    boxes, scores = jnp.stack(boxes, 1), jnp.stack(scores, 1)           # [B, L, pre_nms(, 4)]
+
+    # One NMS call for all levels: as many rows as images x levels, so that the serial part runs once.
+    size = boxes[..., 2:] - boxes[..., :2]
+    valid = (scores > -jnp.inf) & (size >= MIN_SIZE).all(-1)
+    keep = nms(boxes.reshape(batch * levels, widest, 4), scores.reshape(batch * levels, widest),
+               valid.reshape(batch * levels, widest), iou_threshold=NMS_IOU)
+    scores = jnp.where(keep.reshape(scores.shape), scores, -jnp.inf).reshape(batch, -1)
+    candidates = sum(min(pre_nms, level.shape[1]) for level in logits)
+    scores, index = jax.lax.top_k(scores, min(post_nms, candidates))
+    valid = scores > -jnp.inf
+    boxes = jnp.take_along_axis(boxes.reshape(batch, -1, 4), index[..., None], axis=1)
+    return Proposals(jnp.where(valid[..., None], boxes, 0), jnp.where(valid, scores, 0), valid)
+
+
+def usable_boxes(batch: Batch) -> tuple[jax.Array, jax.Array]:
+    """(objects to learn, crowds) bool [B, G]: valid boxes of valid images with a positive area."""
+    usable = batch.gt_valid & batch.image_valid[:, None] & (box_ops.area(batch.gt_boxes) > 0)
+    return usable & ~batch.gt_crowd, usable & batch.gt_crowd
+
+
+def in_crowd(boxes: jax.Array, batch: Batch, crowd: jax.Array) -> jax.Array:
+    """Boxes [B, N, 4] that a crowd region covers to a share of CROWD_IOA or more: bool [B, N]."""
+    covered = jnp.where(crowd[:, None, :], box_ops.pairwise_ioa(boxes, batch.gt_boxes), 0)
+    return covered.max(-1, initial=0) >= CROWD_IOA
+
+
+def rpn_losses(logits: list[jax.Array], deltas: list[jax.Array], anchors: Anchors, batch: Batch, keys: jax.Array, *,
+               samples: int, max_positive: int, beta: float) -> tuple[dict, dict]:
+    """Losses rpn_cls_pX, rpn_bbox_pX (X = 2, 3, ... per level) and metrics, each (sum, count).
+
+    Every count is the number of sampled anchors of the batch, so that the terms of all levels add up to the whole RPN loss.
+    """
+    objects, crowds = usable_boxes(batch)
+    images = len(batch.image)
+    boxes = jnp.broadcast_to(jnp.concatenate(anchors.boxes), (images, sum(map(len, anchors.boxes)), 4))
+    inside = jnp.concatenate(anchors.valid, axis=1) & batch.image_valid[:, None]
+
+    # -1: an anchor in the padding is nobody's best anchor, not even of an object that no anchor overlaps.
+    iou = jnp.where(inside[:, None, :], box_ops.pairwise_iou(batch.gt_boxes, boxes), -1)
+    matched, label = match(iou, objects, high=POSITIVE_IOU, low=NEGATIVE_IOU, allow_low_quality=True)
+    positive = inside & (label == 1)
+    negative = inside & (label == 0) & ~in_crowd(boxes, batch, crowds)
+    positive, negative = sample_mask(keys, positive, negative, num=samples, max_positive=max_positive)
+    count = (positive | negative).sum().astype(jnp.float32)
+
+    targets = box_ops.encode(jnp.take_along_axis(batch.gt_boxes, matched[..., None], axis=1), boxes, weights=(1., 1., 1., 1.))
+    terms, start = {}, 0
+    for level, (level_logits, level_deltas) in enumerate(zip(logits, deltas), start=2):
+        part = slice(start, start := start + level_logits.shape[1])
+        pos, neg = positive[:, part], negative[:, part]
+        objectness = losses.sigmoid_cross_entropy(level_logits, pos.astype(jnp.float32))
+        box = losses.smooth_l1(level_deltas, targets[:, part], beta=beta)
+        terms[f'rpn_cls_p{level}'] = (losses.masked_sum(objectness, pos | neg), count)
+        terms[f'rpn_bbox_p{level}'] = (losses.masked_sum(box, pos[..., None]), count)
+    return terms, {'num_positive_anchors': (positive.sum().astype(jnp.float32), image_count(batch))}
+
+
+def image_count(batch: Batch) -> jax.Array:
+    return batch.image_valid.sum().astype(jnp.float32)
