@@ -35,7 +35,7 @@ def to_coco_results(detections: Detections, batch: Batch, source, *, mask_thresh
     results = []
     for row in np.flatnonzero(batch.image_valid):
         index = int(batch.image_index[row])
-        image_id = source.image_ids[index]
+        image_id = source.records[index]['id']
         height, width = (int(s) for s in batch.original_size[row])
         kept = np.flatnonzero(detections.valid[row])
         boxes = to_original(detections.boxes[row, kept], batch.image_size[row], (height, width))

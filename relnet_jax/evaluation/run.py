@@ -1,6 +1,7 @@
 """Run a jitted detector over a data source and collect COCO result records."""
 import sys
 import time
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -9,6 +10,9 @@ from tqdm import tqdm
 
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation.results import to_coco_results
+from relnet_jax.models import mask_rcnn
+from relnet_jax.training import checkpoint
+from relnet_jax.training.state import abstract_params, batch_shapes
 
 REPORT_EVERY = 30.0  # seconds between progress lines where there is no terminal
 
@@ -20,31 +24,48 @@ def make_detect(model):
     return jax.jit(detect)
 
 
-def detect_source(detect_fn, params, source, config, *, progress: str = '') -> list:
-    """COCO result records of all images of `source`, in its order.
+def load_detector(ckpt, config, class_table: dict):
+    """(detect_fn of `make_detect`, its parameters on the device) of a checkpoint, for the given, perhaps overridden config.
 
-    `detect_fn(params, image, image_size) -> Detections` as from `make_detect`; batches hold `config.test.batch_size`
-    images. While the device works on a batch, the host pastes and encodes the masks of the one before. `progress` names
-    the work: a bar on a terminal, else a line now and then with the time left; '' is silent. Unreadable images have
-    no results, and their number is logged.
+    Raises CheckpointError if there is no such checkpoint or if the config asks for a model that it does not fit.
     """
-    results, pending, seen = [], None, 0
+    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1)
+    template = abstract_params(model, batch_shapes(config, 1, len(class_table['parts'])))
+    return make_detect(model), jax.device_put(checkpoint.load_params(ckpt, template))
+
+
+def detect_batches(detect_fn, params, source, config, *, batch_size: int) -> Iterator:
+    """Pairs (Batch, its COCO result records) over all images of `source`, in its order.
+
+    `detect_fn(params, image, image_size) -> Detections`, as from `make_detect`, always sees `batch_size` images. The
+    device works on a batch while the host reads the next one and pastes and encodes the masks of the one before.
+    """
+    def finish(detections, batch):
+        return batch, to_coco_results(jax.device_get(detections), batch, source,
+                                      mask_threshold=config.test.mask_threshold)
+    running = None
+    for batch in pipeline.eval_batches(source, config, batch_size):
+        started = detect_fn(params, batch.image, batch.image_size), batch
+        if running:
+            yield finish(*running)
+        running = started
+    if running:
+        yield finish(*running)
+
+
+def detect_source(detect_fn, params, source, config, *, progress: str = '') -> list:
+    """COCO result records of all images of `source`, in its order, by batches of `config.test.batch_size`.
+
+    `progress` names the work: a bar on a terminal, else a line now and then with the time left; '' is silent.
+    Unreadable images have no results; how many there were is logged.
+    """
+    results, seen = [], 0
     report = _progress(progress, len(source))
-
-    def collect(pair):
-        detections, batch = pair
-        results.extend(to_coco_results(jax.device_get(detections), batch, source,
-                                       mask_threshold=config.test.mask_threshold))
-        report(int(np.sum(batch.image_valid)))
-        return int(np.sum(batch.image_valid))
-
-    for batch in pipeline.eval_batches(source, config, config.test.batch_size):
-        running = detect_fn(params, batch.image, batch.image_size), batch
-        if pending:
-            seen += collect(pending)
-        pending = running
-    if pending:
-        seen += collect(pending)
+    for batch, found in detect_batches(detect_fn, params, source, config, batch_size=config.test.batch_size):
+        results.extend(found)
+        done = int(np.sum(batch.image_valid))
+        seen += done
+        report(done)
     report(None)
     if seen < len(source):
         logging.warning('%s: %d of %d images could not be read; they count as images without detections',
@@ -68,7 +89,6 @@ def _progress(title: str, total: int):
         so_far += done or 0
         if done is None or now - last >= REPORT_EVERY:
             last, elapsed = now, now - start
-            left = elapsed / max(so_far, 1) * (total - so_far)
             logging.info('%s: %d/%d images, %.1f img/s, eta %.0f s', title, so_far, total,
-                         so_far / max(elapsed, 1e-9), left)
+                         so_far / max(elapsed, 1e-9), elapsed / max(so_far, 1) * (total - so_far))
     return line

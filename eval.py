@@ -1,0 +1,83 @@
+"""Evaluate a checkpoint: python eval.py --ckpt=RUN [--out=DIR] [--split=val|train] [--config.test.boxes=64 ...]
+
+RUN is a run's folder, its checkpoints folder, one step folder, or RUN/best. The config is the checkpoint's own; any key can
+be overridden, for example the data: --config.data.val.annotations=FILE --config.data.val.images=FOLDER.
+"""
+import sys
+from pathlib import Path
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from relnet_jax.data import pipeline
+from relnet_jax.evaluation import report
+from relnet_jax.evaluation.overlays import overlays
+from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.evaluation.voc import CONVENTIONS
+from relnet_jax.training import checkpoint
+
+
+def check_classes(checkpoint_classes, data_classes) -> None:
+    """Raises ValueError, naming the difference, unless both name the same classes in the same order."""
+    expected, got = list(checkpoint_classes), list(data_classes)
+    if expected == got:
+        return
+    differences = [f'{what} only: {", ".join(names)}' for what, names in (
+        ('checkpoint', [c for c in expected if c not in got]), ('data', [c for c in got if c not in expected])) if names]
+    raise ValueError('the classes of the checkpoint and of the data differ: '
+                     + ('; '.join(differences) or f'same names, other order: expected {expected}, got {got}'))
+
+
+def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
+                        convention: str = 'pixel_inclusive') -> dict:
+    """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
+
+    Returns the metrics of `report.evaluate`. Raises ValueError (CheckpointError for the checkpoint) and FileNotFoundError.
+    """
+    step_folder = checkpoint.find(ckpt)
+    class_table = checkpoint.read_class_table(step_folder)
+    source = dict(zip(('train', 'val'), pipeline.open_sources(config)))[split]
+    check_classes(class_table['classes'], source.classes)
+    detect_fn, params = load_detector(step_folder, config, class_table)
+    results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
+    ground_truth = source.ground_truth()
+    metrics = report.evaluate(ground_truth, results, convention=convention)
+    about = report.describe(source, ground_truth, config, checkpoint=str(step_folder), convention=convention)
+    out = Path(out) if out else step_folder.parent.parent / 'eval'
+    report.print_report(metrics, about)
+    path = report.write_report(out, metrics=metrics, results=results, about=about)
+    overlays(source, results, out / 'overlays', config=config, count=num_overlays)
+    logging.info('written: %s, detections.json and overlays/ beside it', path)
+    return metrics
+
+
+def checkpoint_of(argv: list) -> str:
+    """The value of --ckpt, read ahead of the other flags because it decides which config keys they may override."""
+    for argument, following in zip(argv, argv[1:] + ['']):
+        name, given, value = argument.lstrip('-').partition('=')
+        if argument.startswith('-') and name == 'ckpt':
+            return value if given else following
+    return ''
+
+
+def main(argv: list) -> None:
+    flags.DEFINE_string('ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best', required=True)
+    flags.DEFINE_string('out', '', 'folder to write to; default: eval/ in the run folder')
+    flags.DEFINE_enum('split', 'val', ['val', 'train'], 'which images')
+    flags.DEFINE_integer('overlays', 8, 'number of images drawn, truth beside prediction', lower_bound=0)
+    flags.DEFINE_enum('voc_boxes', 'pixel_inclusive', sorted(CONVENTIONS), 'widths of VOC-style AP: x2 - x1 (+ 1)')
+    if ckpt := checkpoint_of(argv):
+        config_flags.DEFINE_config_dict('config', checkpoint.read_config(ckpt))
+
+    def run(_) -> None:
+        f = flags.FLAGS
+        logging.set_verbosity(logging.INFO)
+        evaluate_checkpoint(f.ckpt, f.config, out=f.out, split=f.split, num_overlays=f.overlays, convention=f.voc_boxes)
+    app.run(run, argv=argv)
+
+
+if __name__ == '__main__':
+    try:
+        main(sys.argv)
+    except (ValueError, FileNotFoundError) as error:
+        sys.exit(f'eval.py: {error}')

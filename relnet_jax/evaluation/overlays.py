@@ -1,0 +1,60 @@
+"""Pictures of the first images of a data source: ground truth beside prediction."""
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+from relnet_jax.data.images import UnreadableImage
+from relnet_jax.ops.masks import paste_mask
+from relnet_jax.visualize import PHANTOM_CAPTION, draw_detections, draw_side_by_side, write_image
+
+MIN_SCORE = 0.3  # weaker detections are in the result file, but would bury the picture
+
+
+def overlays(source, results: list, out, *, config, count: int = 8) -> list:
+    """Draw the first `count` images of `source` with their objects and with their `results` of at least MIN_SCORE.
+
+    Writes `out`/0000_<image id>.png and so on (the folder is made if needed) and returns the paths. Unreadable images are
+    left out. Pictures of the phantom say that they are synthetic.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    found = defaultdict(list)
+    for r in results:
+        if r['score'] >= MIN_SCORE:
+            found[r['image_id']].append(r)
+    caption = PHANTOM_CAPTION if config.data.format == 'phantom' else ''
+    paths = []
+    for index in range(min(count, len(source))):
+        try:
+            example = source.load(index)
+        except UnreadableImage:  # was logged when the detector asked for it
+            continue
+        truth = draw_truth(example, source.classes, caption=caption)
+        prediction = draw_results(example.image, found[example.image_id], source.classes, source.category_ids,
+                                  title=f'prediction (score >= {MIN_SCORE})', caption=caption)
+        paths.append(out / f'{index:04d}_{example.image_id}.png')
+        write_image(paths[-1], draw_side_by_side(truth, prediction))
+    return paths
+
+
+def draw_truth(example, class_names, *, caption: str = '') -> np.ndarray:
+    """The objects of an `Example` over its image; uint8 [h', w', 3] (see `draw_detections`)."""
+    size = example.image.shape[:2]
+    masks = (paste_mask(mask / np.float32(255), box, size, threshold=0.5)
+             for mask, box in zip(example.masks, example.boxes))
+    return draw_detections(example.image, example.boxes, example.labels, None, masks, class_names,
+                           title=f'ground truth, image {example.image_id}', caption=caption)
+
+
+def draw_results(image, results: list, class_names, category_ids, *, title: str = '', caption: str = '') -> np.ndarray:
+    """COCO result records of one image over it, best first; uint8 [h', w', 3] (see `draw_detections`)."""
+    boxes = np.array([r['bbox'] for r in results], np.float64).reshape(-1, 4)
+    boxes[:, 2:] += boxes[:, :2]
+    masks = None
+    if results and 'segmentation' in results[0]:
+        masks = (coco_mask.decode(r['segmentation']) for r in results)
+    labels = [category_ids.index(r['category_id']) + 1 for r in results]
+    return draw_detections(image, boxes, labels, [r['score'] for r in results], masks, class_names,
+                           title=title, caption=caption)

@@ -1,0 +1,148 @@
+"""Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.3]
+
+Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is reported and skipped;
+the exit code is then 1, and 0 when all went well.
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from pycocotools import mask as coco_mask
+
+from relnet_jax.data.images import UnreadableImage, read_image
+from relnet_jax.data.source import Source
+from relnet_jax.evaluation.overlays import draw_results
+from relnet_jax.evaluation.run import detect_batches, load_detector
+from relnet_jax.training import checkpoint
+from relnet_jax.types import Example
+from relnet_jax.visualize import write_image
+
+PHANTOM_MODEL_CAPTION = 'Trained on PHANTOM images (synthetic): says nothing about a patient'
+EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
+
+
+def list_images(names: list, out: Path) -> tuple:
+    """(files, names for their outputs, problems) of files and folders given by name.
+
+    Folders are searched with their subfolders for images, in sorted order, leaving out what lies in `out`, so that a second
+    run does not take the first one's overlays for input. An output name is the path below the given folder with '__' for '/'
+    and without extension; further words or numbers keep equal ones apart, also where case does not count.
+    """
+    files, wanted, problems = [], [], []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            here = sorted(p for p in path.rglob('*') if p.suffix.lower() in EXTENSIONS and p.is_file()
+                          and not p.resolve().is_relative_to(out.resolve()))
+            if not here:
+                problems.append(f'{path}: no images ({", ".join(EXTENSIONS)}) in this folder')
+            files += here
+            wanted += [p.relative_to(path) for p in here]
+        elif path.exists():
+            files.append(path)
+            wanted.append(Path(path.name))
+        else:
+            problems.append(f'{path}: no such file or folder')
+    taken, outputs = set(), []
+    for file, relative in zip(files, wanted):
+        stem = '__'.join(relative.with_suffix('').parts)
+        choices = [stem, f'{stem}{relative.suffix.replace(".", "_")}', f'{file.resolve().parent.name}__{stem}']
+        choices += [f'{stem}-{n}' for n in range(2, len(files) + 2)]
+        choice = next(c for c in choices if c.casefold() not in taken)
+        taken.add(choice.casefold())
+        outputs.append(f'{choice}.png')
+    return files, outputs, problems
+
+
+def file_source(files: list, class_table: dict, *, window: tuple, problems: list) -> Source:
+    """Image files as a data source without objects; image ids count from 1. `class_table` is that of the checkpoint.
+
+    What `load` cannot read is added to `problems`.
+    """
+    def load(index: int) -> Example:
+        try:
+            image = read_image(files[index], window=window)
+        except UnreadableImage as e:
+            problems.append(str(e))
+            raise
+        return Example(
+            image=image, image_id=index + 1, index=index, boxes=np.zeros((0, 4), np.float32),
+            labels=np.zeros(0, np.int32), crowd=np.zeros(0, bool), masks=np.zeros((0, 1, 1), np.uint8),
+            has_mask=np.zeros(0, bool), part_boxes=np.zeros((0, 4), np.float32), part_valid=np.zeros(0, bool))
+
+    def nothing_known() -> dict:
+        return dict(images=records, annotations=[], categories=categories(class_table))
+
+    records = [dict(id=i + 1, file_name=file.as_posix()) for i, file in enumerate(files)]
+    return Source(name='images', classes=tuple(class_table['classes']), category_ids=tuple(class_table['category_ids']),
+                  parts=(), records=records, load=load, ground_truth=nothing_known,
+                  image_path=lambda index: files[index])
+
+
+def categories(class_table: dict) -> list:
+    return [dict(id=i, name=name) for i, name in zip(class_table['category_ids'], class_table['classes'])]
+
+
+def predict(detect_fn, params, class_table: dict, config, names: list, out, *, score: float) -> list:
+    """Detect in the images that `names` (files and folders) stand for and write overlays and predictions.json to `out`.
+
+    `detect_fn` and `params` are those of `load_detector`. Every batch has the same shape, so that the detector compiles
+    once. Only detections of at least `score` are written. Returns what went wrong, one line for each file.
+    """
+    out = Path(out)
+    out.mkdir(parents=True, exist_ok=True)
+    files, outputs, problems = list_images(names, out)
+    source = file_source(files, class_table, window=tuple(config.data.window), problems=problems)
+    caption = PHANTOM_MODEL_CAPTION if config.data.format == 'phantom' else ''
+    images, annotations = [], []
+    batch_size = min(config.test.batch_size, max(len(files), 1))
+    for batch, results in detect_batches(detect_fn, params, source, config, batch_size=batch_size):
+        for index in batch.image_index[batch.image_valid]:
+            found = [r for r in results if r['image_id'] == index + 1 and r['score'] >= score]
+            image = read_image(files[index], window=tuple(config.data.window))
+            picture = draw_results(image, found, source.classes, source.category_ids, caption=caption)
+            write_image(out / outputs[index], picture)
+            height, width = image.shape[:2]
+            images.append(dict(source.records[index], width=width, height=height, overlay=outputs[index]))
+            for r in found:
+                annotations.append(dict(r, id=len(annotations) + 1, area=_area(r), iscrowd=0))
+            logging.info('%s: %d found -> %s', files[index], len(found), out / outputs[index])
+    predictions = dict(images=images, categories=categories(class_table), annotations=annotations)
+    (out / 'predictions.json').write_text(json.dumps(predictions) + '\n')
+    return problems
+
+
+def _area(result: dict) -> float:
+    """Pixels of the mask, or of the box where there is none, as COCO defines an annotation's area."""
+    if 'segmentation' in result:
+        return float(coco_mask.area(result['segmentation']))
+    return result['bbox'][2] * result['bbox'][3]
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog='python -m relnet_jax.predict', description=__doc__.splitlines()[0])
+    parser.add_argument('--ckpt', required=True, help='run folder, its checkpoints folder, or one step folder')
+    parser.add_argument('--images', required=True, help='image files and folders, separated by commas')
+    parser.add_argument('--out', required=True, help='folder to write to')
+    parser.add_argument('--score', type=float, default=0.3, help='weaker detections are left out (default: %(default)s)')
+    args = parser.parse_args(argv)
+    logging.set_verbosity(logging.INFO)
+    try:
+        config, class_table = checkpoint.read_config(args.ckpt), checkpoint.read_class_table(args.ckpt)
+        detect_fn, params = load_detector(args.ckpt, config, class_table)
+    except checkpoint.CheckpointError as e:
+        parser.error(f'--ckpt: {e}')
+    if args.score < config.test.score_threshold:
+        logging.warning('--score=%g: the checkpoint keeps no detection below its config.test.score_threshold = %g',
+                        args.score, config.test.score_threshold)
+    problems = predict(detect_fn, params, class_table, config, args.images.split(','), args.out, score=args.score)
+    for problem in problems:
+        print(f'skipped: {problem}', file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
