@@ -1,0 +1,59 @@
+"""Context relation: RoIs look at the lungs, or at other parts. SAR-Net's contextual relation."""
+import flax.linen as nn
+import jax.numpy as jnp
+
+from relnet_jax.models.relations.attention import GeometricAttention
+from relnet_jax.models.relations.context import RelationContext
+from relnet_jax.models.relations.part_relation import select_parts
+from relnet_jax.types import Array
+
+LUNGS = (2, 3)  # in the default order of parts: left, right scapula, left, right lung, heart
+
+
+class ContextRelation(nn.Module):
+    """Attention of RoIs over the features of parts, then LayerNorm and ReLU. Sows 'box_to_part' [B, heads, N, parts].
+
+    parts: rows of the context's parts that are keys: the lungs; () = all; or, to look inside the lungs, the rows that
+    `ops.geometry.append_cells` has added (P .. P + 2 * rows * cols - 1).
+    """
+    parts: tuple[int, ...] = LUNGS
+    scale: str = 'published'         # 'published' 1/8 | 'lab' 1/16
+    norm: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, context: RelationContext) -> Array:
+        """-> [B, N, 1024] in dtype."""
+        boxes, features, valid = select_parts(context, self.parts)
+        enhanced, weights = GeometricAttention(scale=self.scale, dtype=self.dtype, name='attention')(
+            context.roi_features, context.boxes, features, boxes, valid)
+        self.sow('intermediates', 'box_to_part', weights)
+        if self.norm:
+            enhanced = nn.relu(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name='norm')(enhanced))
+        return enhanced
+
+
+class LungFeature(nn.Module):
+    """The context relation without attention: every RoI gets the lungs' features in a row, then LayerNorm and ReLU."""
+    parts: tuple[int, ...] = LUNGS
+    norm: bool = True
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, context: RelationContext) -> Array:
+        """-> [B, N, parts * D] in dtype, the same for all RoIs of an image; a missing part gives zeros to the norm."""
+        _, features, valid = select_parts(context, self.parts)
+        joined = jnp.where(valid[..., None], features, 0.0).reshape(len(features), 1, -1).astype(self.dtype)
+        if self.norm:
+            joined = nn.relu(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name='norm')(joined))
+        return jnp.broadcast_to(joined, (len(joined), context.boxes.shape[1], joined.shape[-1]))
+
+
+class PartWindow(nn.Module):
+    """Learned weight of each cell of a part's pooled features, ahead of the box head's fcs that make part_features."""
+
+    @nn.compact
+    def __call__(self, pooled: Array) -> Array:
+        """pooled [..., S, S, C] -> the same shape and dtype; starts as the identity."""
+        window = self.param('window', nn.initializers.ones, (*pooled.shape[-3:-1], 1))
+        return pooled * window.astype(pooled.dtype)
