@@ -1,10 +1,12 @@
 """Image files as uint8 RGB arrays: PNG of 8 or 16 bit, JPEG, and whatever else OpenCV decodes."""
+import math
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)   # its complaints come as UnreadableImage, with the file
+# OpenCV's complaints come as UnreadableImage, with the name of the file.
+cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
 class UnreadableImage(ValueError):
@@ -19,8 +21,8 @@ class UnreadableImage(ValueError):
 def read_image(path: Path | str, *, window: tuple[float, float] = (0.5, 99.5)) -> np.ndarray:
     """The file's stored pixels as uint8 [h, w, 3], RGB.
 
-    Grey is replicated. Transparency is dropped, not composited: in medical PNGs it carries no picture. An EXIF orientation
-    is not applied, because annotations refer to the stored pixels. 16 bits are mapped to 8 by `window_16bit`.
+    Grey is replicated. Transparency is dropped, not composited: in medical PNGs it carries no picture. An EXIF
+    orientation is not applied: annotations refer to the stored pixels. 16 bits are mapped to 8 by `window_16bit`.
     Raises UnreadableImage for missing, truncated or corrupt files and for other pixel types.
     """
     try:
@@ -53,10 +55,10 @@ def read_image(path: Path | str, *, window: tuple[float, float] = (0.5, 99.5)) -
 def window_16bit(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """uint16 -> uint8 of the same shape: values from the lower to the upper percentile of `window` spread over 0..255.
 
-    Percentiles are the smallest values that so many percent of all samples do not exceed; an image of one value becomes 0.
+    A percentile is the smallest value that so many percent of all samples do not exceed; one value alone becomes 0.
     """
-    counts = np.bincount(image.ravel(), minlength=65536)
-    share = np.cumsum(counts) / image.size
-    low, high = (int(np.searchsorted(share, percent / 100)) for percent in window)
+    not_above = np.cumsum(np.bincount(image.ravel(), minlength=65536))
+    ranks = [max(1, math.ceil(image.size * percent / 100)) for percent in window]
+    low, high = (int(value) for value in np.searchsorted(not_above, ranks))
     table = (np.arange(65536, dtype=np.float64) - low) * (255 / max(high - low, 1))
     return np.clip(np.rint(table), 0, 255).astype(np.uint8)[image]

@@ -1,4 +1,4 @@
-"""A `Source` is an opened data set: its class table, its image records, how to load one `Example`, and its ground truth.
+"""A `Source` is an opened data set: class table, image records, how to load one `Example`, and the ground truth.
 
 Every format (COCO files, the phantom) gives this one record, and nothing after it knows where an image came from.
 """
@@ -22,8 +22,8 @@ class Source:
     * records: one dict per image with at least `id` (int), `width` and `height` (pixels), `file_name` if it is a file,
       and whatever else the data set says about the image (`patientid`, ...).
     * load(i): the `Example` at position i in original pixels; raises `images.UnreadableImage`. Thread-safe.
-    * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the data
-      set's own category ids, after the checks; annotations without a mask have no `segmentation`. Made anew by each call.
+    * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the
+      data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
     * issues: what was found broken when it was opened, one line each, with the rule applied.
     """
@@ -66,16 +66,17 @@ def subset(source: Source, indices: list[int], *, name: str) -> Source:
 def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source, Source]:
     """(train, validation): the images in `folds` parts of about equal size, of which part `hold_out` is the validation.
 
-    Images with an equal value of the record key `by` (a patient id, say) stay together. The parts depend on these values
-    alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest part so far.
-    Raises ValueError for a key that a record lacks, and for parts that cannot be made.
+    Images with an equal value of the record key `by` (a patient id, say) stay together. The parts depend on these
+    values alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest part
+    so far. Raises ValueError for a key that a record lacks, and for parts that cannot be made.
     """
     if folds < 2 or not 0 <= hold_out < folds:
-        raise ValueError(f'data.split: hold_out must be in 0..folds-1 and folds at least 2, got {hold_out} of {folds}')
+        raise ValueError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
     groups = {}
     for i, record in enumerate(source.records):
         if by not in record:
-            raise ValueError(f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
+            raise ValueError(
+                f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
         raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds")
