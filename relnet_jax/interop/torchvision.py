@@ -1,7 +1,8 @@
 """Weights of torchvision's `maskrcnn_resnet50_fpn` (and its resnet101 sibling) as parameters of `MaskRCNN`. Pure numpy.
 
-The trees have the same names up to spelling, so conversion is a rename plus a transpose: convolutions [out, in, k, k] ->
-[k, k, in, out], linear [out, in] -> [in, out], fc6 from (C, y, x) to (y, x, C) input order, batch norm folded into scale and bias.
+The trees have the same names up to spelling, so conversion is a rename plus a transpose: convolutions [out, in, k, k]
+-> [k, k, in, out], linear [out, in] -> [in, out], fc6 from (C, y, x) to (y, x, C) input order, batch norm folded into
+scale and bias.
 """
 import re
 
@@ -22,7 +23,7 @@ POOL = 7    # side of the RoI features that fc6 reads
 
 
 def torch_name(path: str) -> str:
-    """'backbone/layer1_0/conv1' -> 'backbone.body.layer1.0.conv1'. Raises KeyError for a module torchvision does not have."""
+    """'backbone/layer1_0/conv1' -> 'backbone.body.layer1.0.conv1'. KeyError for a module torchvision does not have."""
     if match := re.fullmatch(r'mask_head/mask_fcn(\d)', path):
         return f'roi_heads.mask_head.{int(match[1]) - 1}.0'
     for pattern, name in RENAMES:
@@ -40,7 +41,7 @@ def modern_name(key: str) -> str:
 
 
 def fold_batch_norm(take, module: str, eps: float) -> dict[str, np.ndarray]:
-    """scale = weight / sqrt(var + eps), bias = bias - mean * scale; without running statistics weight and bias as they are."""
+    """scale = weight / sqrt(var + eps), bias = bias - mean * scale; without running statistics the two as they are."""
     weight, bias = take(f'{module}.weight'), take(f'{module}.bias')
     mean, var = take(f'{module}.running_mean', optional=True), take(f'{module}.running_var', optional=True)
     if mean is None or var is None:
@@ -64,7 +65,7 @@ def kernel(weight: np.ndarray, path: str) -> np.ndarray:
 def from_state_dict(state: dict[str, np.ndarray], template: dict, *, eps: float = 1e-5) -> dict:
     """Parameters in the structure of `template` (nested dicts of arrays or ShapeDtypeStructs), float32 numpy.
 
-    `eps` of batch norm: 1e-5 in general, 0 for torchvision's published COCO_V1 detection weights, which were trained with 0.
+    `eps` of batch norm: 1e-5 in general, 0 for torchvision's published COCO_V1 detection weights (trained with 0).
     Raises ValueError listing every missing, unexpected and misshapen entry.
     """
     state = {modern_name(name): np.asarray(value, np.float32) for name, value in state.items()

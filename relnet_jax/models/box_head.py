@@ -23,7 +23,7 @@ MIN_SIZE = 1e-2     # pixels; smaller final boxes are dropped
 
 
 def dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
-    """Inverted dropout of [B, N, E] with one PRNG key per image, so that the mask does not depend on the other images."""
+    """Inverted dropout of [B, N, E] with one PRNG key per image, independent of the other images."""
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)
 
@@ -68,7 +68,7 @@ class RoISample(NamedTuple):
 
 
 def sample_rois(proposals: Proposals, batch: Batch, keys: jax.Array, *, num: int, max_positive: int) -> RoISample:
-    """`num` RoIs per image out of proposals and ground truths: at most `max_positive` with IoU >= 0.5, the rest background.
+    """`num` RoIs per image of proposals and ground truths: at most `max_positive` with IoU >= 0.5, the rest background.
 
     Boxes that lie in a crowd are neither, and crowds themselves do not join.
     """
@@ -76,8 +76,8 @@ def sample_rois(proposals: Proposals, batch: Batch, keys: jax.Array, *, num: int
     # Ground truths last: more padding of them must not move a proposal's place, on which its chance depends.
     boxes = jax.lax.stop_gradient(jnp.concatenate([proposals.boxes, batch.gt_boxes], axis=1))
     usable = jnp.concatenate([proposals.valid & batch.image_valid[:, None], objects], axis=1)
-    matched, label = match(box_ops.pairwise_iou(batch.gt_boxes, boxes), objects, high=FOREGROUND_IOU, low=FOREGROUND_IOU,
-                           allow_low_quality=False)
+    iou = box_ops.pairwise_iou(batch.gt_boxes, boxes)
+    matched, label = match(iou, objects, high=FOREGROUND_IOU, low=FOREGROUND_IOU, allow_low_quality=False)
     positive = usable & (label == 1)
     negative = usable & (label == 0) & ~in_crowd(boxes, batch, crowds)
     index, positive, valid = sample_indices(keys, positive, negative, num=num, max_positive=max_positive)
@@ -92,8 +92,8 @@ def box_losses(logits: jax.Array, deltas: jax.Array, sample: RoISample, batch: B
                background_weight: float) -> tuple[dict, dict]:
     """loss_cls and loss_bbox and metrics, each (sum, count): logits [B, S, K], deltas [B, S, K, 4].
 
-    loss_cls counts a background RoI `background_weight` times in sum and count; loss_bbox is summed over foreground RoIs
-    and counted over all sampled ones (Fast R-CNN, eq. 1, normalised as torchvision does).
+    loss_cls counts a background RoI `background_weight` times in sum and count; loss_bbox sums over foreground RoIs and
+    counts all sampled ones (Fast R-CNN, eq. 1, normalised as torchvision does).
     """
     weight = jnp.where(sample.valid, jnp.where(sample.labels == 0, background_weight, 1.0), 0.0)
     cross_entropy = losses.softmax_cross_entropy(logits, sample.labels)
@@ -118,7 +118,7 @@ def select_detections(logits: jax.Array, deltas: jax.Array, rois: Proposals, ima
                       score_threshold: float, nms_iou: float, num: int) -> Detections:
     """The best `num` boxes over all classes after score threshold and NMS per class; masks are left empty [B, D, 0, 0].
 
-    logits [B, N, K], deltas [B, N, K, 4]. Exact: NMS sees every box of a class above the threshold. D = min(num, N * (K - 1)).
+    logits [B, N, K], deltas [B, N, K, 4]; D = min(num, N * (K - 1)). Exact: NMS sees every box above the threshold.
     """
     b, n, k = logits.shape
     scores = jax.nn.softmax(logits, axis=-1)[..., 1:]
@@ -134,5 +134,6 @@ def select_detections(logits: jax.Array, deltas: jax.Array, rois: Proposals, ima
     kept, index = jax.lax.top_k(jnp.where(keep, scores, -1).reshape(b, -1), min(num, n * (k - 1)))
     valid = kept >= 0
     boxes = jnp.take_along_axis(boxes.reshape(b, -1, 4), index[..., None], axis=1)
-    return Detections(jnp.where(valid[..., None], boxes, 0), jnp.where(valid, kept, 0),
-                      jnp.where(valid, index % (k - 1) + 1, 0).astype(jnp.int32), valid, jnp.zeros((*index.shape, 0, 0)))
+    labels = jnp.where(valid, index % (k - 1) + 1, 0).astype(jnp.int32)
+    return Detections(jnp.where(valid[..., None], boxes, 0), jnp.where(valid, kept, 0), labels, valid,
+                      jnp.zeros((*index.shape, 0, 0)))

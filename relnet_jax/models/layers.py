@@ -1,7 +1,8 @@
 """Convolution and normalisation layers that know which part of a padded map is image.
 
-`valid` is everywhere a bool map [B, H, W, 1], True where a map of the unpadded image would have a cell, or None (all of it).
-Spatial convolutions see zeros outside it, so that a padded canvas gives what zero-padded convolution of the true image gives.
+`valid` is everywhere a bool map [B, H, W, 1], True where a map of the unpadded image would have a cell, or None (all of
+it). Spatial convolutions see zeros outside it, so that a padded canvas gives what zero-padded convolution of the true
+image gives.
 """
 import math
 
@@ -46,7 +47,7 @@ def repeat_edge(x: jax.Array, cells: jax.Array) -> jax.Array:
 class Conv(nn.Module):
     """Square convolution, zero padding kernel_size // 2 on every side; a 1x1 runs as one matrix product.
 
-    Params: kernel float32 [k, k, in, out], bias float32 [out]. In [B, H, W, in], out [B, ceil(H/stride), ceil(W/stride), out].
+    Params: kernel float32 [k, k, in, out], bias float32 [out]. [B, H, W, in] -> [B, ceil(H/s), ceil(W/s), out].
     """
     features: int
     kernel_size: int = 1
@@ -72,7 +73,7 @@ class Conv(nn.Module):
 
 
 class FrozenBatchNorm(nn.Module):
-    """Batch norm whose statistics and affine part are constants folded into scale and bias [C]; no gradient reaches them."""
+    """Batch norm with statistics and affine part folded into constant scale and bias [C]; no gradient reaches them."""
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -84,7 +85,7 @@ class FrozenBatchNorm(nn.Module):
 
 
 class GroupNorm(nn.Module):
-    """Group norm (Wu and He, ECCV 2018) of [B, H, W, C], gcd(32, C) groups, statistics in float32 over valid cells only."""
+    """Group norm (Wu and He, ECCV 2018) of [B, H, W, C], gcd(32, C) groups, float32 statistics of valid cells only."""
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact

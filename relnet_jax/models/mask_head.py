@@ -1,4 +1,4 @@
-"""Mask branch (He et al., ICCV 2017): four convolutions, a deconvolution, and one logit map per RoI for the class it has."""
+"""Mask branch (He et al., ICCV 2017): convolutions, a deconvolution, one logit map per RoI for the class it has."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from relnet_jax.types import Batch
 
 
 class MaskHead(nn.Module):
-    """RoI features [N, 14, 14, C] -> [N, 14, 14, channels]. With group norm one follows every convolution, which has no bias."""
+    """RoI features [N, 14, 14, C] -> [N, 14, 14, channels]; group norm, if any, in place of the biases."""
     channels: int
     convs: int
     norm: str = 'frozen_bn'
@@ -21,7 +21,8 @@ class MaskHead(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         normed = self.norm == 'group_norm'
         for i in range(1, self.convs + 1):
-            x = Conv(self.channels, 3, use_bias=not normed, kernel_init=he_fan_out, dtype=self.dtype, name=f'mask_fcn{i}')(x)
+            x = Conv(self.channels, 3, use_bias=not normed, kernel_init=he_fan_out, dtype=self.dtype,
+                     name=f'mask_fcn{i}')(x)
             x = make_norm(self.norm, dtype=self.dtype, name=f'mask_fcn{i}_norm')(x) if normed else x
             x = nn.relu(x)
         return x
@@ -82,9 +83,10 @@ def mask_rois(sample: RoISample, batch: Batch, *, num: int) -> tuple[RoISample, 
     return sample, sample.positive & jnp.take_along_axis(batch.gt_has_mask, sample.matched, axis=1)
 
 
-def mask_losses(logits: jax.Array, sample: RoISample, teaches: jax.Array, batch: Batch) -> tuple[dict, dict]:
-    """loss_mask as (sum, count): mean binary cross-entropy of logits [B, P, m, m], over RoIs whose object has a mask."""
-    targets = crop_targets(batch.gt_masks, batch.gt_boxes, sample.boxes, sample.matched, size=logits.shape[-1])
+def mask_losses(logits: jax.Array, sample: RoISample, teaches: jax.Array, batch: Batch, *, aligned: bool) -> dict:
+    """loss_mask as (sum, count): mean binary cross-entropy of logits [B, P, m, m], over the RoIs that teach masks."""
+    targets = crop_targets(batch.gt_masks, batch.gt_boxes, sample.boxes, sample.matched, size=logits.shape[-1],
+                           aligned=aligned)
     per_roi = losses.sigmoid_cross_entropy(logits, targets).mean((-1, -2))
     count = teaches.sum().astype(jnp.float32)
-    return {'loss_mask': (losses.masked_sum(per_roi, teaches), count)}, {}
+    return {'loss_mask': (losses.masked_sum(per_roi, teaches), count)}

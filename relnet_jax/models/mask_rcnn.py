@@ -1,6 +1,6 @@
 """Mask R-CNN with FPN: the one place that knows all rooms of the model.
 
-Reads top to bottom: settings, `MaskRCNN` (features -> proposals -> box head -> mask head; `losses` and `detect`), `build`.
+Reads top to bottom: settings; `MaskRCNN`: features, proposals, box and mask branch, `losses`, `detect`; `build`.
 """
 from typing import NamedTuple
 
@@ -45,8 +45,8 @@ class TestSettings(NamedTuple):
 class MaskRCNN(nn.Module):
     """Detector for uint8 images [B, H, W, 3] on a canvas of multiples of 64; fields as the keys of config.model.
 
-    mask_padding True: nothing outside the true image takes part, so that a result does not depend on the canvas. False: the
-    network computes on the padding as torchvision does on its own (to a multiple of 32), for comparisons with it.
+    mask_padding True: nothing outside the true image takes part, so that a result does not depend on the canvas. False:
+    the network computes on the padding as torchvision does on its own (to a multiple of 32), for comparisons with it.
     """
     num_classes: int            # K, with background
     backbone: str
@@ -78,7 +78,8 @@ class MaskRCNN(nn.Module):
         self.fpn = FPN(self.fpn_channels, norm=self.norm, dtype=self.dtype)
         sizes = [len(size) if isinstance(size, tuple) else 1 for size in self.anchor_sizes]
         if len(sizes) != len(STRIDES) or len(set(sizes)) != 1:
-            raise ValueError(f'model.anchor_sizes: expected {len(STRIDES)} entries alike, one per level, got {self.anchor_sizes}')
+            raise ValueError(f'model.anchor_sizes: expected {len(STRIDES)} entries alike, one per level, '
+                             f'got {self.anchor_sizes}')
         self.rpn = RPNHead(sizes[0] * len(self.anchor_ratios), self.fpn_channels, dtype=self.dtype)
         self.box_head = BoxHead(self.box_head_dim, dropout=self.box_dropout, dtype=self.dtype)
         self.box_predictor = BoxPredictor(self.num_classes, dtype=self.dtype)
@@ -97,8 +98,9 @@ class MaskRCNN(nn.Module):
             raise ValueError(f'canvas: expected multiples of {STRIDES[-1]}, got {height} x {width}')
         x = (image.astype(jnp.float32) - jnp.asarray(self.pixel_mean)) / jnp.asarray(self.pixel_std)
         x = jnp.where(valid_map(image_size, 1, (height, width)), x, 0).astype(self.dtype)
-        valid = {stride: valid_map(image_size, stride, (height // stride, width // stride)) if self.mask_padding else None
-                 for stride in (1, 2, *STRIDES)}
+        valid = dict.fromkeys((1, 2, *STRIDES))
+        if self.mask_padding:
+            valid = {stride: valid_map(image_size, stride, (height // stride, width // stride)) for stride in valid}
         return self.fpn(self.body(x, valid), valid), valid
 
     def propose(self, pyramid: list[jax.Array], valid: dict, image_size: jax.Array, *, pre_nms: int,
@@ -138,9 +140,9 @@ class MaskRCNN(nn.Module):
     def losses(self, batch: Batch, keys: jax.Array) -> tuple[dict, dict]:
         """(losses, metrics), each a dict name -> (local sum, local count), float32 scalars; `keys`: PRNG keys [B].
 
-        A loss is psum(sum) / max(psum(count), 1), the whole loss their sum. Losses: loss_cls, loss_bbox, loss_mask (with a mask
-        head), rpn_cls_p2..p6, rpn_bbox_p2..p6. Metrics: accuracy_cls (share of sampled RoIs with the right class), and per
-        image num_positive and num_rois (of the box head) and num_positive_anchors.
+        A loss is psum(sum) / max(psum(count), 1), the whole loss their sum. Losses: loss_cls, loss_bbox, loss_mask (if
+        with_masks), rpn_cls_p2..p6, rpn_bbox_p2..p6. Metrics: accuracy_cls (share of sampled RoIs with the right class),
+        and per image num_positive and num_rois (of the box head) and num_positive_anchors.
         """
         rpn_keys, roi_keys, dropout_keys = (jax.vmap(jax.random.fold_in, (0, None))(keys, tag) for tag in range(3))
         t = self.train
@@ -154,15 +156,14 @@ class MaskRCNN(nn.Module):
         sample = sample_rois(proposals, batch, roi_keys, num=t.rois, max_positive=max_positive)
         maps = self.roi_maps(pyramid, batch.image_size)
         logits, deltas = self.box_branch(maps, sample.boxes, dropout_keys)
-        parts = [box_losses(logits, deltas, sample, batch, beta=self.box_beta, background_weight=self.background_weight)]
+        box_terms, box_metrics = box_losses(logits, deltas, sample, batch, beta=self.box_beta,
+                                            background_weight=self.background_weight)
+        terms, metrics = terms | box_terms, metrics | box_metrics
 
         if self.with_masks:
             mask_sample, teaches = mask_rois(sample, batch, num=max_positive)
             mask_logits = self.mask_branch(maps, mask_sample.boxes, mask_sample.labels)
-            parts.append(mask_losses(mask_logits, mask_sample, teaches, batch))
-        for part_terms, part_metrics in parts:
-            terms |= part_terms
-            metrics |= part_metrics
+            terms |= mask_losses(mask_logits, mask_sample, teaches, batch, aligned=self.roi_aligned)
         return terms, metrics
 
     # ---- inference ----
@@ -185,9 +186,10 @@ def build(config: ConfigDict, num_classes: int) -> MaskRCNN:
     m, t, e = config.model, config.train, config.test
     return MaskRCNN(
         num_classes=num_classes, backbone=m.backbone, norm=m.norm, stride_in_1x1=m.stride_in_1x1,
-        frozen_stages=m.frozen_stages, pixel_mean=tuple(m.pixel_mean), pixel_std=tuple(m.pixel_std), dtype=jnp.dtype(m.dtype),
-        fpn_channels=m.fpn_channels, anchor_sizes=tuple(m.anchor_sizes), anchor_ratios=tuple(m.anchor_ratios),
-        box_head_dim=m.box_head_dim, box_dropout=m.box_dropout, with_masks=m.mask_head, mask_channels=m.mask_channels,
+        frozen_stages=m.frozen_stages, pixel_mean=tuple(m.pixel_mean), pixel_std=tuple(m.pixel_std),
+        dtype=jnp.dtype(m.dtype), fpn_channels=m.fpn_channels, anchor_sizes=tuple(m.anchor_sizes),
+        anchor_ratios=tuple(m.anchor_ratios), box_head_dim=m.box_head_dim, box_dropout=m.box_dropout,
+        with_masks=m.mask_head, mask_channels=m.mask_channels,
         mask_convs=m.mask_convs, roi_aligned=m.roi_aligned, rpn_beta=m.rpn_beta, box_beta=m.box_beta,
         background_weight=m.background_weight,
         train=TrainSettings(t.pre_nms, t.proposals, t.rpn_samples, t.rpn_positive, t.rois, t.roi_positive),

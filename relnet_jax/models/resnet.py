@@ -25,7 +25,7 @@ LAYOUTS = {
 
 
 class Block(nn.Module):
-    """Residual block: bottleneck (1x1, 3x3, 1x1) or basic (3x3, 3x3). `valid_in`/`valid_out`: maps before and after its stride."""
+    """Bottleneck (1x1, 3x3, 1x1) or basic (3x3, 3x3) block; `valid_in`, `valid_out`: before and after its stride."""
     width: int
     stride: int
     bottleneck: bool

@@ -13,7 +13,7 @@ from relnet_jax.models.layers import Conv, valid_map
 from relnet_jax.ops import anchors as anchor_ops
 from relnet_jax.ops import boxes as box_ops
 from relnet_jax.ops.matching import match
-from relnet_jax.ops.nms import nms
+from relnet_jax.ops.nms import nms_sorted
 from relnet_jax.ops.sampling import sample_mask
 from relnet_jax.types import Batch, Proposals
 
@@ -49,12 +49,13 @@ class Anchors(NamedTuple):
     valid: list     # per level bool [B, A_l]: the anchor's cell is a cell of the true image's map
 
 
-def make_anchors(image_size: jax.Array, canvas: tuple[int, int], *, strides, sizes, ratios, mask_padding: bool) -> Anchors:
-    """Anchors of all levels for images of `image_size` [B, 2] on a canvas (H, W)."""
+def make_anchors(image_size: jax.Array, canvas: tuple[int, int], *, strides: tuple[int, ...], sizes: tuple,
+                 ratios: tuple[float, ...], mask_padding: bool) -> Anchors:
+    """Anchors of all levels for images of `image_size` [B, 2] on a canvas (H, W), a multiple of every stride."""
     boxes = anchor_ops.pyramid_anchors(canvas, strides=strides, sizes=sizes, ratios=ratios)
     valid = []
     for level, stride in zip(boxes, strides):
-        shape = (-(-canvas[0] // stride), -(-canvas[1] // stride))
+        shape = (canvas[0] // stride, canvas[1] // stride)
         cells = valid_map(image_size, stride, shape) if mask_padding else jnp.ones((len(image_size), *shape, 1), bool)
         valid.append(jnp.repeat(cells.reshape(len(image_size), -1), len(level) // (shape[0] * shape[1]), axis=1))
     return Anchors(boxes, valid)
@@ -73,17 +74,17 @@ def select_proposals(logits: list[jax.Array], deltas: list[jax.Array], anchors: 
         level_scores = jnp.where(level_valid, jax.lax.stop_gradient(level_logits), -jnp.inf)
         top, index = jax.lax.top_k(level_scores, min(pre_nms, level_scores.shape[1]))
         top_deltas = jnp.take_along_axis(jax.lax.stop_gradient(level_deltas), index[..., None], axis=1)
-        decoded = box_ops.decode(top_deltas, jnp.asarray(level_anchors)[index], weights=(1., 1., 1., 1.))
+        decoded = box_ops.decode(top_deltas, jnp.asarray(level_anchors)[index])
         missing = widest - top.shape[1]
         boxes.append(jnp.pad(box_ops.clip(decoded, image_size), ((0, 0), (0, missing), (0, 0))))
         scores.append(jnp.pad(top, ((0, 0), (0, missing)), constant_values=-jnp.inf))
     boxes, scores = jnp.stack(boxes, 1), jnp.stack(scores, 1)           # [B, L, pre_nms(, 4)]
 
-    # One NMS call for all levels: as many rows as images x levels, so that the serial part runs once.
+    # One NMS call with a row for each image and level, so that its serial part runs once. Rows are sorted by top_k.
     size = boxes[..., 2:] - boxes[..., :2]
     valid = (scores > -jnp.inf) & (size >= MIN_SIZE).all(-1)
-    keep = nms(boxes.reshape(batch * levels, widest, 4), scores.reshape(batch * levels, widest),
-               valid.reshape(batch * levels, widest), iou_threshold=NMS_IOU)
+    rows = batch * levels
+    keep = nms_sorted(boxes.reshape(rows, widest, 4), valid.reshape(rows, widest), iou_threshold=NMS_IOU)
     scores = jnp.where(keep.reshape(scores.shape), scores, -jnp.inf).reshape(batch, -1)
     candidates = sum(min(pre_nms, level.shape[1]) for level in logits)
     scores, index = jax.lax.top_k(scores, min(post_nms, candidates))
@@ -108,22 +109,23 @@ def rpn_losses(logits: list[jax.Array], deltas: list[jax.Array], anchors: Anchor
                samples: int, max_positive: int, beta: float) -> tuple[dict, dict]:
     """Losses rpn_cls_pX, rpn_bbox_pX (X = 2, 3, ... per level) and metrics, each (sum, count).
 
-    Every count is the number of sampled anchors of the batch, so that the terms of all levels add up to the whole RPN loss.
+    Every count is the number of sampled anchors of the batch, so that the levels' terms add up to the whole RPN loss.
     """
     objects, crowds = usable_boxes(batch)
     images = len(batch.image)
     boxes = jnp.broadcast_to(jnp.concatenate(anchors.boxes), (images, sum(map(len, anchors.boxes)), 4))
     inside = jnp.concatenate(anchors.valid, axis=1) & batch.image_valid[:, None]
 
-    # -1: an anchor in the padding is nobody's best anchor, not even of an object that no anchor overlaps.
-    iou = jnp.where(inside[:, None, :], box_ops.pairwise_iou(batch.gt_boxes, boxes), -1)
+    # Zero, so that an anchor in the padding is nobody's best anchor.
+    iou = jnp.where(inside[:, None, :], box_ops.pairwise_iou(batch.gt_boxes, boxes), 0)
     matched, label = match(iou, objects, high=POSITIVE_IOU, low=NEGATIVE_IOU, allow_low_quality=True)
     positive = inside & (label == 1)
     negative = inside & (label == 0) & ~in_crowd(boxes, batch, crowds)
     positive, negative = sample_mask(keys, positive, negative, num=samples, max_positive=max_positive)
     count = (positive | negative).sum().astype(jnp.float32)
 
-    targets = box_ops.encode(jnp.take_along_axis(batch.gt_boxes, matched[..., None], axis=1), boxes, weights=(1., 1., 1., 1.))
+    gt = jnp.take_along_axis(batch.gt_boxes, matched[..., None], axis=1)
+    targets = box_ops.encode(gt, boxes)
     terms, start = {}, 0
     for level, (level_logits, level_deltas) in enumerate(zip(logits, deltas), start=2):
         part = slice(start, start := start + level_logits.shape[1])
