@@ -1,0 +1,80 @@
+"""How the phantom's findings look and what tells their classes apart: the cue tables `RULES`, `OWN_LOOK` and `SHARED_LOOK`."""
+from typing import NamedTuple
+
+import numpy as np
+
+DECIDER = 'Effusion'        # its presence decides atelectasis against mass
+
+
+class Rule(NamedTuple):
+    """What tells a class at ambiguity 1."""
+    group: str              # classes of a group share their appearance at ambiguity 1
+    cue: str                # 'texture' | 'position' | 'co-occurrence'
+    text: str
+
+
+RULES = {
+    'Atelectasis': Rule('opacity', 'co-occurrence', 'free in the lung; bright core if an effusion is in the image, else bright rim'),
+    'Mass': Rule('opacity', 'co-occurrence', 'free in the lung; bright rim if an effusion is in the image, else bright core'),
+    'Consolidation': Rule('opacity', 'position', 'against the mediastinum or the heart, never at the costophrenic angle'),
+    'Effusion': Rule('opacity', 'position', 'fills the costophrenic angle'),
+    'Nodule': Rule('spot', 'position', 'lateral part of the lung'),
+    'Calcification': Rule('spot', 'position', 'medial part of the lung'),
+    'Fibrosis': Rule('line', 'position', 'inside the lung, off its wall'),
+    'Pleural Thickening': Rule('line', 'position', 'along the lateral lung wall'),
+    'Emphysema': Rule('lucency', 'position', 'the whole lung'),
+    'Pneumothorax': Rule('lucency', 'position', 'a crescent at the upper or lateral lung wall'),
+    'Cardiomegaly': Rule('heart', 'position', 'the heart is wider than half of the thorax'),
+    'Diffuse Nodule': Rule('miliary', 'texture', 'fine dots all over a lung'),
+    'Fracture': Rule('bone', 'texture', 'a cleft with callus across a rib'),
+}
+
+
+class Look(NamedTuple):
+    """Appearance of a region: pixels are pulled by `opacity` towards `level` plus textures (all in units of full white)."""
+    level: float
+    opacity: float
+    soft: float     # blur of the outline, share of the frame
+    cloud: float    # patchy texture
+    bands: float    # horizontal stripes
+    dome: float     # bright centre (+) or bright rim (-)
+    mesh: float     # crossing lines
+
+
+OWN_LOOK = {        # ambiguity 0: these alone tell the class
+    'Atelectasis': Look(.64, .90, .003, .00, .26, .00, .00),
+    'Mass': Look(.66, .90, .003, .00, .00, .30, .00),
+    'Consolidation': Look(.64, .85, .004, .30, .00, .00, .00),
+    'Effusion': Look(.80, .92, .003, .00, .00, .00, .00),
+    'Nodule': Look(.66, .90, .004, .00, .00, .00, .00),
+    'Calcification': Look(1.0, 1.0, .001, .00, .00, .00, .00),
+    'Fibrosis': Look(.50, .80, .003, .00, .00, .00, .55),
+    'Pleural Thickening': Look(.90, .95, .002, .00, .00, .00, .00),
+    'Emphysema': Look(.07, .72, .004, .00, .00, .00, .00),
+    'Pneumothorax': Look(.02, .97, .001, .00, .00, -.25, .00),
+}
+SHARED_LOOK = {     # ambiguity 1: every member of the group draws one of these
+    'opacity': (Look(.68, .90, .003, .08, .00, .26, .00), Look(.68, .90, .003, .08, .00, -.26, .00)),   # bright core, bright rim
+    'spot': (Look(.86, .95, .002, .00, .00, .00, .00),),
+    'line': (Look(.72, .90, .002, .00, .00, .00, .30),),
+    'lucency': (Look(.05, .85, .003, .00, .00, -.10, .00),),
+}
+JITTER = Look(.03, .02, .0, .02, .02, .03, .03)    # standard deviation from instance to instance
+
+
+def shared_variant(rng: np.random.Generator, name: str, decider_present: bool) -> int:
+    """Which of the group's shared looks a finding takes: free, but for atelectasis and mass settled by class and decider."""
+    free = int(rng.integers(len(SHARED_LOOK[RULES[name].group])))
+    if RULES[name].cue == 'co-occurrence':
+        return int((name == 'Mass') == decider_present)
+    return free
+
+
+def sample_look(rng: np.random.Generator, name: str, *, ambiguity: float, decider_present: bool) -> Look:
+    """A finding's appearance, between its class's own look (ambiguity 0) and its group's shared one (1).
+
+    The same number of random draws for every class and ambiguity: the same finding looks the same but for the knob.
+    """
+    variant, noise = shared_variant(rng, name, decider_present), rng.standard_normal(len(Look._fields))
+    own, shared = np.array(OWN_LOOK[name]), np.array(SHARED_LOOK[RULES[name].group][variant])
+    return Look(*((1 - ambiguity) * own + ambiguity * shared + noise * JITTER))

@@ -1,0 +1,292 @@
+"""Where the phantom's findings lie and what outline they have. Nothing here depends on the ambiguity.
+
+Places and sizes come from the ChestX-Det table, carried from the table's frame into the patient's own lungs; the rule of the
+class (`phantom_looks.RULES`) then moves a finding to the nearest place that obeys it, or draws it again.
+"""
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from relnet_jax.data import phantom_labels
+from relnet_jax.data.phantom_anatomy import NOMINAL_LUNGS, STEPS, TIP, WALL, Anatomy
+from relnet_jax.data.phantom_looks import RULES
+
+MIN_EXTENT = 0.036          # of the frame: 9 pixels at 256
+RAYS = 48
+ANGLES = np.arange(RAYS) * 2 * np.pi / RAYS
+DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
+ZONE_EDGE = (0.44, 0.56)    # u in the lung: nodules lie lateral of the first, calcifications medial of the second
+ANGLE_CLEARANCE = 0.07      # no opacity but an effusion comes as near to the costophrenic angle
+TRIES = 30
+OPACITIES = tuple(name for name, rule in RULES.items() if rule.group == 'opacity')
+SPOTS = tuple(name for name, rule in RULES.items() if rule.group == 'spot')
+# Large before small, so that small ones can keep clear of them; also the order of drawing.
+ORDER = ('Cardiomegaly', 'Emphysema', 'Diffuse Nodule', 'Effusion', 'Consolidation', 'Pneumothorax', 'Pleural Thickening',
+         'Atelectasis', 'Mass', 'Fibrosis', 'Fracture', 'Nodule', 'Calcification')
+
+
+class Finding(NamedTuple):
+    """A placed finding; points in the thorax frame."""
+    label: int                  # 1..13
+    name: str
+    side: int                   # 0 = image left, 1 = image right
+    polygon: np.ndarray         # float64 [n, 2]
+
+
+class Scene(NamedTuple):
+    """What has been placed so far, for keeping findings apart."""
+    anatomy: Anatomy
+    findings: list[Finding]
+
+
+# ---- geometry ----
+
+def ray_lengths(centre: np.ndarray, contour: np.ndarray) -> np.ndarray:
+    """Distance [RAYS] from a point to a closed contour [n, 2] along equally spaced directions; inf where it is not met."""
+    a, b = contour - centre, np.roll(contour, -1, 0) - centre
+    d = DIRECTIONS[:, None]
+    edge = b - a
+    denominator = d[..., 0] * edge[:, 1] - d[..., 1] * edge[:, 0]
+    with np.errstate(divide='ignore', invalid='ignore'):
+        distance = (a[:, 0] * edge[:, 1] - a[:, 1] * edge[:, 0]) / denominator
+        along = (a[:, 0] * d[..., 1] - a[:, 1] * d[..., 0]) / denominator
+    return np.where((distance > 0) & (along >= 0) & (along <= 1), distance, np.inf).min(1)
+
+
+def aerated(centre: np.ndarray, side: int, anatomy: Anatomy) -> np.ndarray:
+    """Ray lengths [RAYS] to the border of the lung not covered by the heart, the room for every finding in the lung."""
+    return np.minimum(ray_lengths(centre, anatomy.lungs[side]), ray_lengths(centre, anatomy.heart))
+
+
+def inside(point: np.ndarray, contour: np.ndarray) -> bool:
+    return cv2.pointPolygonTest(contour.astype(np.float32), (float(point[0]), float(point[1])), False) > 0
+
+
+def in_lung(point: np.ndarray, side: int, anatomy: Anatomy) -> bool:
+    return inside(point, anatomy.lungs[side]) and not inside(point, anatomy.heart)
+
+
+def wavy(rng: np.random.Generator, size: float) -> np.ndarray:
+    """Smooth positive factors [RAYS] around 1, for irregular outlines."""
+    amplitude, phase = rng.normal(0, size, 4) / np.arange(1, 5) ** 0.5, rng.uniform(0, 2 * np.pi, 4)
+    return np.exp((amplitude[:, None] * np.cos(np.arange(2, 6)[:, None] * ANGLES + phase[:, None])).sum(0))
+
+
+def ellipse(width: float, height: float) -> np.ndarray:
+    """Radii [RAYS] of a slightly squared ellipse with these full axes."""
+    p = 2.6
+    return (np.abs(DIRECTIONS[:, 0] * 2 / width) ** p + np.abs(DIRECTIONS[:, 1] * 2 / height) ** p) ** (-1 / p)
+
+
+def star(centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
+    return centre + DIRECTIONS * radii[:, None]
+
+
+def own_frame(box: np.ndarray, side: int, anatomy: Anatomy) -> np.ndarray:
+    """A box (centre, size) of the table's frame in the patient's own: lungs are carried onto lungs."""
+    nominal, own = NOMINAL_LUNGS[side], anatomy.lung_boxes[side]
+    scale = (own[2:] - own[:2]) / (nominal[2:] - nominal[:2])
+    return np.concatenate([own[:2] + (box[:2] - nominal[:2]) * scale, box[2:] * scale])
+
+
+def lung_uv(point: np.ndarray, side: int, anatomy: Anatomy) -> np.ndarray:
+    """(u, v): 0 to 1 from lateral to medial and from apex to base of the lung's box."""
+    box = anatomy.lung_boxes[side]
+    u, v = (point - box[:2]) / (box[2:] - box[:2])
+    return np.array([u if side == 0 else 1 - u, v])
+
+
+def overlap(polygon: np.ndarray, scene: Scene, names: tuple[str, ...]) -> float:
+    """Largest share of the smaller box covered, over the placed findings with these names."""
+    low, high, worst = polygon.min(0), polygon.max(0), 0.0
+    for other in scene.findings:
+        if other.name in names:
+            other_low, other_high = other.polygon.min(0), other.polygon.max(0)
+            shared = np.maximum(np.minimum(high, other_high) - np.maximum(low, other_low), 0).prod()
+            worst = max(worst, shared / min((high - low).prod(), (other_high - other_low).prod()))
+    return worst
+
+
+# ---- one placer per kind: (rng, name, side, scene) -> polygon, or None to be asked again ----
+
+def _draw(rng: np.random.Generator, name: str, side: int, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+    """(centre [2], size [2]) from the table, in the patient's frame."""
+    box = own_frame(phantom_labels.sample_box(rng, name, side), side, scene.anatomy)
+    return box[:2], np.maximum(box[2:], MIN_EXTENT)
+
+
+def _free_opacity(rng, name, side, scene):
+    """Atelectasis and mass: surrounded by lung. Both draw from the pooled table entry, so that size and place tell nothing."""
+    entries = [phantom_labels.statistics()['per_class'][n]['instances'] for n in ('Atelectasis', 'Mass')]
+    pooled = ('Atelectasis', 'Mass')[int(rng.random() * sum(entries) >= entries[0])]
+    centre, size = _draw(rng, pooled, side, scene)
+    radii = ellipse(*np.maximum(size, 0.07)) * wavy(rng, 0.05)
+    if not in_lung(centre, side, scene.anatomy):
+        return None
+    fit = (aerated(centre, side, scene.anatomy) / (1.15 * radii)).min()
+    polygon = star(centre, radii * min(1, fit))
+    return polygon if np.ptp(polygon, 0).min() > 0.06 else None
+
+
+def _consolidation(rng, name, side, scene):
+    centre, size = _draw(rng, name, side, scene)
+    lung = scene.anatomy.lung_boxes[side]
+    size = np.clip(size, 0.07, (lung[2:] - lung[:2]) * [0.7, 0.62])
+    if not in_lung(centre, side, scene.anatomy):
+        return None
+    medial = (1, -1)[side]
+    reach = aerated(centre, side, scene.anatomy)[(0, RAYS // 2)[side]]
+    centre = centre + [medial * (reach - 0.40 * size[0]), 0]       # overshoots the border by a fifth of its half width
+    if not in_lung(centre, side, scene.anatomy):
+        return None
+    polygon = star(centre, np.minimum(ellipse(*size) * wavy(rng, 0.05), aerated(centre, side, scene.anatomy)))
+    tip = scene.anatomy.lungs[side][TIP * STEPS]
+    clear = np.linalg.norm(polygon - tip, axis=1).min() > ANGLE_CLEARANCE
+    return polygon if clear and np.ptp(polygon, 0).min() > 0.06 else None
+
+
+def _effusion(rng, name, side, scene):
+    _, size = _draw(rng, name, side, scene)
+    lung = scene.anatomy.lung_boxes[side]
+    size = np.clip(size, 0.08, (lung[2:] - lung[:2]) * [0.95, 0.6])
+    tip, inward = scene.anatomy.lungs[side][TIP * STEPS], (1, -1)[side]
+    centre = tip + [inward * 0.40 * size[0], -0.5 * size[1]]
+    for _ in range(12):                                             # the angle is a narrow wedge: climb until in the lung
+        if in_lung(centre, side, scene.anatomy):
+            break
+        centre = centre + [inward * 0.002, -0.012]
+    else:
+        return None
+    room = aerated(centre, side, scene.anatomy)
+    radii = np.minimum(ellipse(*size * 1.25) * wavy(rng, 0.03), room)
+    towards = (tip - centre) / np.linalg.norm(tip - centre)
+    radii = np.where(DIRECTIONS @ towards > 0.95, room, radii)
+    polygon = star(centre, radii)
+    after = int(np.floor(np.arctan2(towards[1], towards[0]) % (2 * np.pi) / (2 * np.pi) * RAYS)) + 1
+    return np.insert(polygon, after, tip, 0)                         # the tip itself lies between two rays
+
+
+def _whole_lung(rng, name, side, scene):
+    box = scene.anatomy.lung_boxes[side]
+    if name == 'Emphysema':
+        u = (0.45, 0.55)[side]
+        centre = box[:2] + (box[2:] - box[:2]) * [u, 0.42]
+        fill = np.clip(0.92 * wavy(rng, 0.02), 0.84, 0.97)
+        return star(centre, aerated(centre, side, scene.anatomy) * fill)
+    centre, size = _draw(rng, name, side, scene)
+    if not in_lung(centre, side, scene.anatomy):
+        return None
+    size = np.maximum(size, [0.16, 0.24])
+    return star(centre, np.minimum(ellipse(*size) * wavy(rng, 0.04), 0.95 * aerated(centre, side, scene.anatomy)))
+
+
+def _along_wall(rng, name, side, scene):
+    """Pneumothorax and pleural thickening: a band between the lung wall and its inward copy."""
+    centre, size = _draw(rng, name, side, scene)
+    wall = scene.anatomy.lungs[side][list(WALL)]
+    low, high = (0.0, 0.70) if name == 'Pneumothorax' else (0.22, 0.90)
+    v = (wall[:, 1] - wall[:, 1].min()) / np.ptp(wall[:, 1])
+    allowed = np.flatnonzero((v >= low) & (v <= high))
+    middle = allowed[np.linalg.norm(wall[allowed] - centre, axis=1).argmin()]
+    arc = np.append(0, np.cumsum(np.linalg.norm(np.diff(wall, axis=0), axis=1)))
+    length = np.clip(np.hypot(*size), 0.10, 0.34)
+    start = np.clip(arc[middle] - length / 2, 0.05, arc[-1] - length)
+    s = np.linspace(0, 1, 20)
+    outer = np.stack([np.interp(start + s * length, arc, wall[:, i]) for i in range(2)], 1)
+    tangent = np.gradient(outer, axis=0)
+    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True) * (1, -1)[side]
+    if name == 'Pneumothorax':
+        thickness = np.clip(0.24 * length, 0.042, 0.065) * np.sin(np.pi * s) ** 0.6
+    else:
+        thickness = rng.uniform(0.036, 0.044) * np.sin(np.pi * s) ** 0.3
+    return np.concatenate([outer, (outer + normal * thickness[:, None])[::-1]])
+
+
+def _fibrosis(rng, name, side, scene):
+    """A curved strip inside the lung, as thick as a thickened pleura may be or thicker."""
+    centre, size = _draw(rng, name, side, scene)
+    size = np.clip(size, 0.08, [0.20, 0.32])
+    thickness = np.clip(0.45 * size.min(), 0.042, 0.07)
+    t = np.linspace(-1, 1, 14)
+    half = (size - thickness) / 2
+    line = np.stack([half[0] * t, half[1] * t * rng.choice([-1, 1])], 1) + rng.normal(0, 0.2, 2) * half * (1 - t ** 2)[:, None]
+    tangent = np.gradient(line, axis=0)
+    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
+    offset = normal * (thickness / 2 * np.sqrt(1 - 0.9 * t ** 4))[:, None]
+    polygon = centre + np.concatenate([line + offset, (line - offset)[::-1]])
+    return polygon if _clear_of_walls(polygon, side, scene.anatomy, 0.02) else None
+
+
+def _clear_of_walls(polygon, side, anatomy, margin):
+    lung, heart = anatomy.lungs[side].astype(np.float32), anatomy.heart.astype(np.float32)
+    points = [(float(x), float(y)) for x, y in polygon]
+    return all(cv2.pointPolygonTest(lung, p, True) > margin and cv2.pointPolygonTest(heart, p, True) < 0 for p in points)
+
+
+def _spot(rng, name, side, scene):
+    centre, size = _draw(rng, name, side, scene)
+    size = np.clip(size, MIN_EXTENT, 0.10)
+    polygon = star(centre, ellipse(*size) * wavy(rng, 0.04))[::2]
+    u = lung_uv(centre, side, scene.anatomy)[0]
+    in_zone = u < ZONE_EDGE[0] if name == 'Nodule' else u > ZONE_EDGE[1]
+    return polygon if in_zone and _clear_of_walls(polygon[::3], side, scene.anatomy, 0.0) else None
+
+
+def _fracture(rng, name, side, scene):
+    centre, size = _draw(rng, name, side, scene)
+    points = np.concatenate([rib[5:-1] for rib in scene.anatomy.ribs[side]])
+    axes = np.concatenate([np.gradient(rib, axis=0)[5:-1] for rib in scene.anatomy.ribs[side]])
+    nearest = np.linalg.norm(points - centre, axis=1).argmin()
+    axis = axes[nearest] / np.linalg.norm(axes[nearest])
+    length, width = np.clip(size.max(), 0.06, 0.11), np.clip(size.min(), 0.045, 0.06)
+    unit = DIRECTIONS[::2] * [length / 2, width / 2]
+    return points[nearest] + unit[:, :1] * axis + unit[:, 1:] * [-axis[1], axis[0]]
+
+
+PLACERS = {
+    'Emphysema': _whole_lung, 'Diffuse Nodule': _whole_lung, 'Effusion': _effusion, 'Consolidation': _consolidation,
+    'Pneumothorax': _along_wall, 'Pleural Thickening': _along_wall, 'Atelectasis': _free_opacity, 'Mass': _free_opacity,
+    'Fibrosis': _fibrosis, 'Fracture': _fracture, 'Nodule': _spot, 'Calcification': _spot,
+}
+KEEP_CLEAR = {      # of what a class keeps clear, as far as there is room
+    'Effusion': ('Effusion',), 'Consolidation': OPACITIES, 'Pneumothorax': OPACITIES + ('Pneumothorax',),
+    'Pleural Thickening': OPACITIES + ('Pneumothorax', 'Pleural Thickening'), 'Atelectasis': OPACITIES, 'Mass': OPACITIES,
+    'Fibrosis': OPACITIES + ('Pneumothorax', 'Pleural Thickening', 'Fibrosis'),
+    'Fracture': OPACITIES + ('Fracture', 'Pleural Thickening'),
+    'Nodule': tuple(n for n in ORDER if n not in ('Emphysema', 'Diffuse Nodule', 'Cardiomegaly')),
+    'Calcification': tuple(n for n in ORDER if n not in ('Emphysema', 'Diffuse Nodule', 'Cardiomegaly')),
+    'Emphysema': (), 'Diffuse Nodule': (),
+}
+
+
+def place(rng: np.random.Generator, request: phantom_labels.Request, scene: Scene) -> Finding | None:
+    """Put one finding into the scene: the least overlapping of up to TRIES candidates that obey the rule of the class.
+
+    None when no candidate obeys it (the lung is too small for it): a few in ten thousand, and the finding is left out.
+    """
+    name = phantom_labels.classes()[request.label - 1]
+    if name == 'Cardiomegaly':
+        return Finding(request.label, name, request.side, scene.anatomy.heart)
+    best, least = None, np.inf
+    for _ in range(TRIES):
+        polygon = PLACERS[name](rng, name, request.side, scene)
+        if polygon is None:
+            continue
+        worst = overlap(polygon, scene, KEEP_CLEAR[name])
+        if worst < least:
+            best, least = polygon, worst
+        if least < 0.15:
+            break
+    return None if best is None else Finding(request.label, name, request.side, best)
+
+
+def place_all(rng: np.random.Generator, requests: list[phantom_labels.Request], anatomy: Anatomy) -> list[Finding]:
+    """All findings of an image in drawing order."""
+    names = phantom_labels.classes()
+    scene = Scene(anatomy, [])
+    for request in sorted(requests, key=lambda r: ORDER.index(names[r.label - 1])):
+        finding = place(rng, request, scene)
+        if finding is not None:
+            scene.findings.append(finding)
+    return scene.findings
