@@ -1,9 +1,9 @@
-"""Checkpoints that need nothing else to be read: parameters, optimiser, config and class table of one step, written at once.
+"""Checkpoints that need nothing else to be read: parameters, optimiser, config and class table, written at once.
 
-WORKDIR/checkpoints/STEP/ holds the items `params`, `ema` (where the run keeps an average), `optimizer` (its state and the
-step), `config` and `classes` (JSON), and `metrics` (JSON, empty where the step was not evaluated). Orbax writes under a
-temporary name and renames at the end, so that a killed run leaves whole checkpoints or none; a folder with a plain number
-for a name is complete.
+WORKDIR/checkpoints/STEP/ holds the items `params`, `ema` (where the run keeps an average), `optimizer` (its state and
+the step), `config` and `classes` (JSON), and `metrics` (JSON, empty where the step was not evaluated). Orbax writes under a
+temporary name and renames at the end, so that a killed run leaves whole checkpoints or none; a folder with a plain
+number for a name is complete.
 """
 import difflib
 import json
@@ -49,17 +49,16 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
          metrics: dict[str, float] | None = None) -> None:
     """Begins to write `state` under its step; returns once the arrays are copied off the devices.
 
-    `class_table` holds `classes`, `category_ids` and `parts`; `metrics` (of an evaluation at this step) must hold
-    config.train.best, by which the best step is kept; undefined ones (NaN) are stored as null. A step that is already there
-    is left as it is.
+    `class_table` holds `classes`, `category_ids` and `parts`; `metrics` are those of an evaluation at this step, and
+    config.train.best among them decides which step is the best; undefined ones (NaN) are stored as null. A step that
+    is already there is left as it is.
     """
     step = int(jax.device_get(state.step))
     if step in manager.all_steps():
         return
     if metrics is not None and config.train.best not in metrics:
-        near = difflib.get_close_matches(config.train.best, metrics, 1)
-        raise CheckpointError(f"config.train.best names '{config.train.best}', which the evaluation does not give"
-                              + (f"; did you mean '{near[0]}'?" if near else ''))
+        logging.warning("config.train.best: the evaluation gives no '%s', so no step is kept as the best; it gives %s",
+                        config.train.best, ', '.join(metrics))
     items = dict(params=ocp.args.PyTreeSave(state.params),
                  optimizer=ocp.args.PyTreeSave(dict(step=state.step, state=state.opt_state)),
                  config=ocp.args.JsonSave(json.loads(config_lib.to_json(config))),
@@ -87,7 +86,8 @@ def find(ckpt: str | Path) -> Path:
         return _best(path.parent)
     if not path.is_dir():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*/')], 1)
-        raise CheckpointError(f"no checkpoint folder '{ckpt}'" + (f", did you mean '{path.parent / near[0]}'?" if near else ''))
+        hint = f", did you mean '{path.parent / near[0]}'?" if near else ''
+        raise CheckpointError(f"no checkpoint folder '{ckpt}'{hint}")
     if path.name.isdigit() and not (path / FOLDER).exists():
         missing = [k for k in ('params', 'config', 'classes') if not (path / k).is_dir()]
         if missing:
@@ -128,6 +128,26 @@ def read_config(ckpt: str | Path) -> ConfigDict:
 def read_class_table(ckpt: str | Path) -> dict:
     """`classes` (names in label order), `category_ids` (the data set's own) and `parts` (names), all tuples."""
     return {k: tuple(v) for k, v in _read_json(find(ckpt), 'classes').items()}
+
+
+# Keys that change neither the parameters nor what they are trained on.
+HARMLESS = ('name', 'data.threads', 'data.prefetch', 'data.cache', 'train.log_every', 'train.eval_every',
+            'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel')
+
+
+def config_changes(stored: ConfigDict, now: ConfigDict) -> list[str]:
+    """Lines 'train.learning_rate: 0.02 -> 0.01' for every key that differs and may change how a run goes on."""
+    def flat(tree, prefix=''):
+        for key, value in tree.items():
+            if isinstance(value, ConfigDict):
+                yield from flat(value, f'{prefix}{key}.')
+            else:
+                yield prefix + key, value
+
+    before, after = dict(flat(stored)), dict(flat(config_lib.from_json(config_lib.to_json(now))))
+    return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
+            for key in sorted(before.keys() | after.keys())
+            if before.get(key) != after.get(key) and key not in HARMLESS and not key.startswith('test.')]
 
 
 def _flat(tree: Any) -> dict[str, tuple]:
@@ -183,7 +203,7 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
     try:
         optimizer = _restore(folder / 'optimizer', dict(step=template.step, state=template.opt_state))
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"the optimiser state in '{folder}' does not fit config.train (optimizer, clip_norm, freeze, "
+        raise CheckpointError(f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, clip_norm, "
                               'bias_lr_factor and weight_decay shape it); keep them, or start anew with '
                               f'config.train.init_from: {str(error)[:300]}') from error
     ema = None

@@ -41,7 +41,8 @@ def trainable(params: Any, config: ConfigDict) -> Any:
         if not any(re.match(pattern, name) for name in names):
             prefixes = {'/'.join(name.split('/')[:k]) for name in names for k in range(1, name.count('/') + 2)}
             near = difflib.get_close_matches(pattern, sorted(prefixes), 3, cutoff=0.3)
-            raise ValueError(f"config.train.freeze: '{pattern}' matches no parameter; near: {', '.join(near) or 'none'}")
+            raise ValueError(f"config.train.freeze: '{pattern}' matches no parameter; near: "
+                             f"{', '.join(near) or 'none'}")
     patterns = [*config.train.freeze, *frozen_stage_patterns(config.model.frozen_stages)]
     if config.model.norm == 'frozen_bn':
         patterns.append(NORM_LEAF)

@@ -1,6 +1,7 @@
 """Data parallelism: the same step body under jax.pmap or under jit(shard_map), on the devices of one or more processes.
 
-Parameters are replicated, the batch is divided; device i of D holds images i * B/D to (i + 1) * B/D - 1 of the global batch.
+Parameters are replicated, the batch is divided; device i of D holds images i * B/D to (i + 1) * B/D - 1 of
+the global batch.
 In JAX 0.10 pmap with `out_axes=None` gives back a replicated array that the next call takes as it is: nothing is
 copied between steps. What does cost a second trace is a first call with arrays placed otherwise, hence `replicate`.
 """
@@ -21,12 +22,17 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices if devices is not None else jax.devices()), (AXIS,))
 
 
+def check_divisible(batch_size: int, num_devices: int) -> None:
+    """Raises ValueError where a batch cannot be divided evenly."""
+    if batch_size % num_devices:
+        raise ValueError(f'a batch of {batch_size} images cannot be divided evenly over {num_devices} devices; '
+                         f'choose config.train.batch_size as a multiple of {num_devices}')
+
+
 def split(batch: Batch, num_devices: int) -> Batch:
     """Every leaf [B, ...] -> [num_devices, B / num_devices, ...]. Raises ValueError where B is not divisible."""
     size = batch.image.shape[0]
-    if size % num_devices:
-        raise ValueError(f'a batch of {size} images cannot be divided evenly over {num_devices} devices; '
-                         f'choose config.train.batch_size as a multiple of {num_devices}')
+    check_divisible(size, num_devices)
     return jax.tree.map(lambda x: x.reshape(num_devices, size // num_devices, *x.shape[1:]), batch)
 
 

@@ -1,0 +1,215 @@
+"""A training run from top to bottom. Started again with the same folder it goes on from its last checkpoint."""
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import jax
+from absl import logging
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from relnet_jax.data import pipeline
+from relnet_jax.data.source import Source
+from relnet_jax.evaluation import report
+from relnet_jax.evaluation.overlays import overlays
+from relnet_jax.evaluation.run import detect_source, make_detect
+from relnet_jax.models import mask_rcnn
+from relnet_jax.training import checkpoint, finetune, optimizer, parallel, startup
+from relnet_jax.training import state as train_state
+from relnet_jax.training.state import TrainState
+from relnet_jax.training.step import make_train_step
+from relnet_jax.training.window import Window
+from relnet_jax.training.writer import MetricWriter, progress_lines
+
+MASK_LOSS_FLOOR = 1e-3      # binary cross-entropy starts at 0.69; this low means a broken mask target, not a good mask
+
+
+def train(config: ConfigDict, workdir: str | Path) -> TrainState:
+    """Trains as `config` says, in the folder `workdir`, to config.train.steps; returns the last state.
+
+    Writes checkpoints, metrics.jsonl, tensorboard and, at the end, eval/ (report and overlays). The parameters are a
+    function of the config alone, however often the run was killed and started again. SIGTERM and SIGINT save and return.
+    Raises window.NonFiniteLoss (no checkpoint of the bad state is written) and what the parts raise.
+    """
+    t, workdir = config.train, Path(workdir).absolute()
+
+    # ---- devices ----
+    startup.use_compilation_cache()
+    startup.log_devices()
+    mesh = parallel.make_mesh()
+    parallel.check_divisible(t.batch_size, mesh.size)
+    first_process = jax.process_index() == 0
+
+    # ---- input ----
+    source, val = pipeline.open_sources(config)
+    logging.info('train: %s, %d images; val: %s, %d images; %d classes, %d parts', source.name, len(source), val.name,
+                 len(val), len(source.classes), len(source.parts))
+    class_table = {key: getattr(source, key) for key in checkpoint.CLASS_TABLE}
+
+    # ---- model and optimiser ----
+    model = mask_rcnn.build(config, num_classes=len(source.classes) + 1)
+    shapes = train_state.batch_shapes(config, 1, len(source.parts))
+    params_like = train_state.abstract_params(model, shapes)
+    tx = optimizer.make_optimizer(config, params_like)
+    log_model(config, params_like)
+
+    # ---- restore: 1. resume this run; 2. else start from config.train.init_from; 3. else from scratch ----
+    state = checkpoint.restore_latest(workdir, train_state.abstract_state(model, tx, config, shapes))
+    if state is not None:
+        check_resume(workdir, config, class_table)
+        logging.info('going on from step %d in %s', state.step, workdir)
+    else:
+        state = train_state.init_state(model, tx, config, shapes)
+        if t.init_from:
+            params = finetune.init_from(jax.device_get(state.params), t.init_from, strict=t.init_strict)
+            state = train_state.start(params, tx, ema=t.ema > 0)
+    first_step = int(state.step)
+    state = parallel.replicate(state, mesh)
+
+    # ---- step ----
+    body = make_train_step(model, tx, config, axis_name=parallel.AXIS)
+    step_fn = parallel.parallel_step(body, mesh, parallel=t.parallel)
+    detect_fn = make_detect(model)
+
+    # ---- loop ----
+    batches = pipeline.train_batches(source, config, batch_size=t.batch_size, start_step=first_step, seed=config.seed)
+    window = Window(source, batch_size=t.batch_size)
+    with (checkpoint.make_manager(workdir, keep=t.keep, best=t.best) as manager,
+          MetricWriter(workdir, step=first_step) if first_process else nullcontext() as writer,
+          tqdm(total=t.steps, initial=first_step, unit='step', disable=None if first_process else True) as bar,
+          stop_signal() as stop):
+        for step in range(first_step + 1, t.steps + 1):
+            # The step runs on the device while the host reads on and copies the next batch: `step_fn` does not wait.
+            batch = window.read(batches)
+            placed = parallel.place_batch(batch, mesh, parallel=t.parallel)
+            with jax.transfer_guard('disallow'):
+                state, metrics = step_fn(state, placed)
+            window.add(step, batch.image_index, metrics)
+            if step == first_step + 1:
+                logging.info('first step, with compilation: %.1f s', window.discard())
+            bar.update()
+
+            last, stopping = step == t.steps, stop.is_set()
+            evaluating = not stopping and (last or (t.eval_every > 0 and step % t.eval_every == 0))
+            if step % t.log_every == 0 or last:
+                values = window.means()
+                warn_of_mask_loss(step, values)
+                if first_process:
+                    writer.write(step, 'train', values)
+                    show(bar, progress_lines(values, run=workdir.name, config_name=config.name, step=step,
+                                             steps=t.steps))
+            if evaluating or last or stopping or step % t.checkpoint_every == 0:
+                window.check()      # what is not finite must not become a checkpoint
+                scores = None
+                try:
+                    if evaluating:
+                        scores = evaluate(detect_fn, state, val, config, step=step, workdir=workdir, final=last)
+                        if first_process and scores:
+                            writer.write(step, 'val', scores)
+                finally:            # an evaluation that fails costs no training
+                    checkpoint.save(manager, state, config=config, class_table=class_table, metrics=scores)
+                window.restart()
+            if stopping:
+                logging.info('stopped at step %d of %d; start again with the same folder to go on', step, t.steps)
+                break
+    if first_step >= t.steps:
+        logging.info('all %d steps were done before; evaluating again', t.steps)
+        evaluate(detect_fn, state, val, config, step=first_step, workdir=workdir, final=True)
+    return state
+
+
+# ---- pieces of the loop ----
+def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: ConfigDict, *, step: int, workdir: Path,
+             final: bool) -> dict[str, float] | None:
+    """Metrics of `report.evaluate` without the classes, by the averaged parameters if there are any; None without images.
+
+    `final` also prints the report and writes WORKDIR/eval. With several processes each evaluates everything on its
+    first device, and the first one reports: no process waits for another in the middle of a step.
+    """
+    if not len(val):
+        logging.warning('%s has no images: nothing to evaluate', val.name)
+        return None
+    params = parallel.local_copy(state.params if state.ema is None else state.ema)
+    results = detect_source(detect_fn, params, val, config, progress=f'evaluation at step {step}')
+    truth = val.ground_truth()
+    metrics = report.evaluate(truth, results)
+    scores = {k: v for k, v in metrics.items() if k != 'per_class'}
+    logging.info('step %d, %s: %s', step, val.name, ', '.join(f'{k} {v:.4f}' for k, v in scores.items()))
+    if final and jax.process_index() == 0:
+        about = report.describe(val, truth, config, checkpoint=f'{workdir.name}, step {step}')
+        report.print_report(metrics, about)
+        report.write_report(workdir / 'eval', metrics=metrics, results=results, about=about)
+        overlays(val, results, workdir / 'eval' / 'overlays', config=config)
+    return scores
+
+
+def check_resume(workdir: Path, config: ConfigDict, class_table: dict) -> None:
+    """Warns of config keys that changed since the last checkpoint; raises CheckpointError if the classes did."""
+    stored = checkpoint.read_class_table(workdir)
+    for key in checkpoint.CLASS_TABLE:
+        if tuple(stored[key]) != tuple(class_table[key]):
+            raise checkpoint.CheckpointError(f"'{workdir}' was trained with other data, {key}: expected {stored[key]}, "
+                                             f'got {tuple(class_table[key])}; choose another folder')
+    changes = checkpoint.config_changes(checkpoint.read_config(workdir), config)
+    if changes:
+        logging.warning('the config changed since the last checkpoint; the new values hold from here on:\n  %s',
+                        '\n  '.join(changes))
+
+
+def log_model(config: ConfigDict, params: Any) -> None:
+    """Number of parameters, how many of them move, and the learning rate with its scaling."""
+    moves = jax.tree.leaves(optimizer.trainable(params, config))
+    sizes = [p.size for p in jax.tree.leaves(params)]
+    t = config.train
+    logging.info('%s: %.2f M parameters, %.2f M of them trained', config.model.backbone, sum(sizes) / 1e6,
+                 sum(size for size, m in zip(sizes, moves) if m) / 1e6)
+    logging.info('learning rate %g = %g x batch size %d / %d', optimizer.base_learning_rate(config), t.learning_rate,
+                 t.batch_size, t.base_batch_size)
+
+
+def warn_of_mask_loss(step: int, values: dict[str, float]) -> None:
+    """`values`: means over a window, as from `Window.means`."""
+    if values.get('mask_rois', 0) > 0 and values['loss_mask'] < MASK_LOSS_FLOOR:
+        logging.warning('step %d: the mask loss is %.2g although %.1f RoIs a step have masks; are the masks empty?',
+                        step, values['loss_mask'], values['mask_rois'])
+
+
+def show(bar: tqdm, text: str) -> None:
+    """On a terminal above the bar, else into the log."""
+    if bar.disable:
+        logging.info('%s', text)
+    else:
+        bar.write(text)
+
+
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM or SIGINT sets; a second signal acts at once.
+
+    Signals are left alone outside the main thread, and with several processes, which would not stop at the same step:
+    there the last checkpoint has to do.
+    """
+    stop = threading.Event()
+    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
+        yield stop
+        return
+    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+
+    def restore():
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def handle(number, frame):
+        logging.warning('%s: saving after this step', signal.Signals(number).name)
+        stop.set()
+        restore()
+
+    for number in before:
+        signal.signal(number, handle)
+    try:
+        yield stop
+    finally:
+        restore()

@@ -1,0 +1,28 @@
+"""What a process does before its first compilation."""
+import os
+from pathlib import Path
+
+import jax
+import jaxlib
+from absl import logging
+
+CACHE_VARIABLE = 'RELNET_JAX_CACHE'
+
+
+def use_compilation_cache() -> str:
+    """Keeps compiled programs in a folder, so that the next start of the same program does not compile again.
+
+    The folder is $RELNET_JAX_CACHE, or relnet_jax under the user's cache directory; an empty variable turns it off. A
+    folder that JAX was already told to use stays. Returns it, '' where off.
+    """
+    home = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+    folder = os.environ.get(CACHE_VARIABLE, jax.config.jax_compilation_cache_dir or str(home / 'relnet_jax'))
+    jax.config.update('jax_compilation_cache_dir', folder or None)
+    return folder
+
+
+def log_devices() -> None:
+    """One line: versions, kind and number of devices, processes."""
+    devices = jax.devices()
+    logging.info('JAX %s, jaxlib %s, %d x %s (%s), process %d of %d', jax.__version__, jaxlib.__version__, len(devices),
+                 devices[0].device_kind, devices[0].platform, jax.process_index(), jax.process_count())

@@ -1,0 +1,77 @@
+"""Numbers of a run as they come: metrics.jsonl, TensorBoard event files, and the progress lines on the screen."""
+import datetime
+import json
+import math
+import os
+from pathlib import Path
+
+from tensorboardX import SummaryWriter
+
+METRICS_FILE = 'metrics.jsonl'
+
+
+def truncate(path: Path, step: int) -> None:
+    """Drops the lines of a metrics.jsonl that lie after `step`, and a last line that a killed run left unfinished."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        try:
+            if json.loads(line)['step'] <= step:
+                kept.append(line + '\n')
+        except json.JSONDecodeError:
+            continue
+    scratch = path.with_suffix('.tmp')
+    scratch.write_text(''.join(kept))
+    os.replace(scratch, path)
+
+
+class MetricWriter:
+    """Appends one line per `write` to WORKDIR/metrics.jsonl, and the same numbers to WORKDIR/tensorboard.
+
+    A run that goes on from `step` first forgets what was written after it, so that no step is there twice.
+    """
+
+    def __init__(self, workdir: str | Path, *, step: int = 0):
+        workdir = Path(workdir)
+        workdir.mkdir(parents=True, exist_ok=True)
+        truncate(workdir / METRICS_FILE, step)
+        self._lines = open(workdir / METRICS_FILE, 'a')
+        self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+
+    def write(self, step: int, split: str, values: dict[str, float]) -> None:
+        """`split` is 'train' or 'val'; NaN and infinity become null in the JSON and are no point in TensorBoard."""
+        finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+        self._lines.write(json.dumps({'step': step, 'split': split, **finite}) + '\n')
+        self._lines.flush()
+        for name, value in finite.items():
+            if value is not None:
+                self._events.add_scalar(f'{split}/{name}', value, step)
+        self._events.flush()
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        self._lines.close()
+        self._events.close()
+
+
+def progress_lines(values: dict[str, float], *, run: str, config_name: str, step: int, steps: int) -> str:
+    """The state of a run as the lab's log prints it, plus the RPN losses per level and the speed.
+
+    `values`: the step's metrics with `seconds_per_step`, `images_per_second` and `data_wait` (share of the time) added.
+    """
+    def row(names):
+        return ', '.join(f'{name}: {values[name]:.6f}' for name in names if name in values)
+
+    eta = datetime.timedelta(seconds=round((steps - step) * values['seconds_per_step']))
+    rows = [f"loss: {values['loss']:.6f}, lr: {values['lr']:.6f}, time: {values['seconds_per_step']:.6f}, eta: {eta}",
+            row(['accuracy_cls']),
+            row(name for name in values if name.startswith('loss_')),
+            row(['rpn_cls', 'rpn_bbox']),
+            row(name for name in values if name.startswith('rpn_cls_')),
+            row(name for name in values if name.startswith('rpn_bbox_')),
+            f"{values['images_per_second']:.2f} img/s, waiting for data: {100 * values['data_wait']:.0f} %, "
+            f"grad_norm: {values['grad_norm']:.4f}"]
+    return f'[{run}][{config_name}][Step {step} / {steps}]' + ''.join(f'\n        {r}' for r in rows if r)
