@@ -5,11 +5,23 @@ import jax.numpy as jnp
 
 MAX_LOG_SCALE = math.log(1000 / 16)  # largest decoded log growth of a side; keeps exp() of a wild delta finite
 MIN_SIDE = 1e-6                      # pixels; a box with a shorter side has no code
+EMPTY = 1e-12                        # square pixels; areas below it divide as it, so that 0 / 0 is 0
+HUGE = 3e38                          # above every area
+
+
+def _product(a, b):
+    """a * b, rounded by itself.
+
+    Compilers like to contract a product and the sum it enters into one fused operation, and may do so in one place
+    where a value is computed and not in another. An overlap that differs in its last bit changes decisions at
+    thresholds and ties; a minimum that changes nothing leaves no product to contract.
+    """
+    return jnp.minimum(a * b, HUGE)
 
 
 def area(boxes):
     """Area [...] of boxes [..., 4] in square pixels; 0 for inverted boxes."""
-    return jnp.maximum(boxes[..., 2] - boxes[..., 0], 0) * jnp.maximum(boxes[..., 3] - boxes[..., 1], 0)
+    return _product(jnp.maximum(boxes[..., 2] - boxes[..., 0], 0), jnp.maximum(boxes[..., 3] - boxes[..., 1], 0))
 
 
 def _intersection(a, b):
@@ -17,20 +29,18 @@ def _intersection(a, b):
     a, b = a[..., :, None, :], b[..., None, :, :]
     width = jnp.minimum(a[..., 2], b[..., 2]) - jnp.maximum(a[..., 0], b[..., 0])
     height = jnp.minimum(a[..., 3], b[..., 3]) - jnp.maximum(a[..., 1], b[..., 1])
-    return jnp.maximum(width, 0) * jnp.maximum(height, 0)
+    return _product(jnp.maximum(width, 0), jnp.maximum(height, 0))
 
 
 def pairwise_iou(a, b):
     """Intersection over union [..., N, M] of a [..., N, 4] and b [..., M, 4]; 0 where the union is empty, never NaN."""
     inter = _intersection(a, b)
-    union = area(a)[..., :, None] + area(b)[..., None, :] - inter
-    return jnp.where(union > 0, inter / jnp.where(union > 0, union, 1), 0)
+    return inter / jnp.maximum(area(a)[..., :, None] + area(b)[..., None, :] - inter, EMPTY)
 
 
 def pairwise_ioa(a, b):
     """Share [..., N, M] of each box of a [..., N, 4] that lies in each of b [..., M, 4]; 0 for an empty a, never NaN."""
-    own = area(a)[..., :, None]
-    return jnp.where(own > 0, _intersection(a, b) / jnp.where(own > 0, own, 1), 0)
+    return _intersection(a, b) / jnp.maximum(area(a)[..., :, None], EMPTY)
 
 
 def _centre_form(boxes):
