@@ -14,26 +14,29 @@ from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, load_detector
 from relnet_jax.evaluation.voc import CONVENTIONS
-from relnet_jax.training import checkpoint
+from relnet_jax.training import checkpoint, startup
 
 
 def check_classes(checkpoint_classes, data_classes) -> None:
-    """Raises ValueError, naming the difference, unless both name the same classes in the same order."""
+    """Raises CheckpointError, naming the difference, unless both name the same classes in the same order."""
     expected, got = list(checkpoint_classes), list(data_classes)
     if expected == got:
         return
     differences = [f'{what} only: {", ".join(names)}' for what, names in (
         ('checkpoint', [c for c in expected if c not in got]), ('data', [c for c in got if c not in expected])) if names]
-    raise ValueError('the classes of the checkpoint and of the data differ: '
-                     + ('; '.join(differences) or f'same names, other order: expected {expected}, got {got}'))
+    raise checkpoint.CheckpointError(
+        'the classes of the checkpoint and of the data differ: '
+        + ('; '.join(differences) or f'same names, other order: expected {expected}, got {got}'))
 
 
 def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
                         convention: str = 'pixel_inclusive') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
-    Returns the metrics of `report.evaluate`. Raises ValueError (CheckpointError for the checkpoint) and FileNotFoundError.
+    Returns the metrics of `report.evaluate`. Raises CheckpointError, and what opening the data
+    raises.
     """
+    startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
     source = dict(zip(('train', 'val'), pipeline.open_sources(config)))[split]
@@ -79,5 +82,5 @@ def main(argv: list) -> None:
 if __name__ == '__main__':
     try:
         main(sys.argv)
-    except (ValueError, FileNotFoundError) as error:
+    except (checkpoint.CheckpointError, FileNotFoundError) as error:
         sys.exit(f'eval.py: {error}')

@@ -16,7 +16,7 @@ from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.source import Source
 from relnet_jax.evaluation.overlays import draw_results
 from relnet_jax.evaluation.run import detect_batches, load_detector
-from relnet_jax.training import checkpoint
+from relnet_jax.training import checkpoint, startup
 from relnet_jax.types import Example
 from relnet_jax.visualize import write_image
 
@@ -130,6 +130,7 @@ def main(argv=None) -> int:
     parser.add_argument('--score', type=float, default=0.3, help='weaker detections are left out (default: %(default)s)')
     args = parser.parse_args(argv)
     logging.set_verbosity(logging.INFO)
+    startup.use_compilation_cache()
     try:
         config, class_table = checkpoint.read_config(args.ckpt), checkpoint.read_class_table(args.ckpt)
         detect_fn, params = load_detector(args.ckpt, config, class_table)

@@ -3,9 +3,9 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-from pycocotools import mask as coco_mask
 
 from relnet_jax.data.images import UnreadableImage
+from relnet_jax.evaluation.results import decode_mask
 from relnet_jax.ops.masks import paste_mask
 from relnet_jax.visualize import PHANTOM_CAPTION, draw_detections, draw_side_by_side, write_image
 
@@ -54,7 +54,7 @@ def draw_results(image, results: list, class_names, category_ids, *, title: str 
     boxes[:, 2:] += boxes[:, :2]
     masks = None
     if results and 'segmentation' in results[0]:
-        masks = (coco_mask.decode(r['segmentation']) for r in results)
+        masks = (decode_mask(r['segmentation']) for r in results)
     labels = [category_ids.index(r['category_id']) + 1 for r in results]
     return draw_detections(image, boxes, labels, [r['score'] for r in results], masks, class_names,
                            title=title, caption=caption)

@@ -2,6 +2,7 @@
 import numpy as np
 from pycocotools import mask as coco_mask
 
+from relnet_jax.data.annotations import decode_runs
 from relnet_jax.ops.masks import paste_mask
 from relnet_jax.types import Batch, Detections
 
@@ -21,6 +22,13 @@ def encode_mask(mask) -> dict:
     """Compressed COCO RLE of a mask [h, w], with `counts` as str so that it goes into JSON."""
     encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
     return dict(size=[int(s) for s in encoded['size']], counts=encoded['counts'].decode('ascii'))
+
+
+def decode_mask(rle: dict) -> np.ndarray:
+    """Inverse of `encode_mask`, bool [h, w] (pycocotools' own decoder warns under numpy 2)."""
+    h, w = rle['size']
+    runs = decode_runs(rle['counts'])
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(w, h).T
 
 
 def to_coco_results(detections: Detections, batch: Batch, source, *, mask_threshold: float = 0.5) -> list:
