@@ -1,0 +1,93 @@
+"""Convert weights: python -m relnet_jax.interop.convert IN OUT [--config=configs/coco.py] [--config.KEY=VALUE ...]
+
+IN a file of torchvision, timm, Detectron or Detectron2 (.pth, .safetensors, .pkl): OUT becomes the folder of a checkpoint, for
+`config.train.init_from`, eval.py and prediction. The config keys that the weights ask for are set, and printed.
+IN a checkpoint of ours: OUT, a .safetensors file, gets its Mask R-CNN under torchvision's names.
+"""
+import sys
+from pathlib import Path
+
+import jax
+from absl import app, logging
+from ml_collections import ConfigDict, config_flags
+
+from relnet_jax import config as config_lib
+from relnet_jax.interop.coco_table import COCO
+from relnet_jax.interop.load import WeightsError, adjusted, load_weights
+from relnet_jax.interop.read import write_safetensors
+from relnet_jax.interop.torchvision_out import to_state_dict
+from relnet_jax.models import mask_rcnn
+from relnet_jax.training import checkpoint, optimizer, state
+
+CONFIG = Path(__file__).parents[2] / 'configs' / 'coco.py'
+
+
+def class_table(config: ConfigDict, num_classes: int) -> dict:
+    """Class table for `num_classes` outputs with background (0: the file has none): config.data.classes where it agrees,
+    COCO's categories for 81, numbered names otherwise."""
+    names = tuple(config.data.classes)
+    if not names or (num_classes and len(names) != num_classes - 1):
+        names = tuple(COCO.values()) if num_classes in (0, len(COCO) + 1) else tuple(
+            f'class_{i}' for i in range(1, num_classes))
+    ids = tuple(COCO) if names == tuple(COCO.values()) else tuple(range(1, len(names) + 1))
+    return dict(classes=names, category_ids=ids, parts=tuple(config.data.parts))
+
+
+def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
+    """Writes the checkpoint OUT/checkpoints/0; returns the report. Raises what `load_weights` raises, ValueError if OUT has
+    checkpoints already."""
+    if checkpoint.steps(out):
+        raise ValueError(f"'{out}' already holds checkpoints; give a new folder")
+    fitted, num_classes = adjusted(config, source)
+    table = class_table(fitted, len(COCO) + 1 if num_classes == 91 else num_classes)
+    model = mask_rcnn.build(fitted, num_classes=len(table['classes']) + 1)
+    shapes = state.batch_shapes(fitted, 1, len(table['parts']))
+    params = jax.jit(lambda key: state.init_params(model, shapes, key))(jax.random.key(fitted.seed))
+    params, report = load_weights(source, jax.device_get(params), fitted)
+    start = state.start(params, optimizer.make_optimizer(fitted, params), ema=False)
+    with checkpoint.make_manager(out, keep=1, best=fitted.train.best) as manager:
+        checkpoint.save(manager, start, config=fitted, class_table=table)
+    changed = [f'  set config.model.{key} = {value}' for key, value in fitted.model.items() if value != config.model[key]]
+    return '\n'.join([str(report), *changed, f'  {len(table["classes"])} classes: {", ".join(table["classes"][:3])}, ...',
+                      f"written: '{out}'"])
+
+
+def weights_out(ckpt: str | Path, out: str | Path) -> str:
+    """Writes the parameters of our checkpoint as torchvision's state dict (.safetensors); returns the report.
+
+    The file's metadata holds config and class table as JSON. Raises ValueError for a model torchvision does not have.
+    """
+    params, config = checkpoint.load_params(ckpt), checkpoint.read_config(ckpt)
+    if config.model.norm != 'frozen_bn':
+        raise WeightsError(f"config.model.norm='{config.model.norm}': torchvision's model has batch norm ('frozen_bn')")
+    converted = to_state_dict(params)
+    classes = checkpoint.read_class_table(ckpt)['classes']
+    write_safetensors(out, converted, {'config': config_lib.to_json(config), 'classes': ','.join(classes)})
+    differs = [f'  not torchvision\'s default: config.model.{key} = {config.model[key]}' for key, default in
+               (('roi_aligned', False), ('stride_in_1x1', False)) if config.model[key] != default]
+    return '\n'.join([f"{len(converted)} arrays, {len(classes) + 1} classes with background", *differs, f"written: '{out}'"])
+
+
+def main(argv: list[str]) -> None:
+    config = config_flags.DEFINE_config_file('config', str(CONFIG), 'config of the checkpoint to write')
+
+    def run(arguments: list[str]) -> None:
+        if len(arguments) != 3:
+            sys.exit(f'convert: expected IN and OUT, got {arguments[1:]}\n\n{__doc__}')
+        source, out = arguments[1:]
+        logging.set_verbosity(logging.WARNING)     # Orbax tells every step of its saving
+        try:
+            if Path(source).is_file() and not out.endswith('.safetensors'):
+                print(weights_in(source, out, config.value))
+            elif not Path(source).is_file() and out.endswith('.safetensors'):
+                print(weights_out(source, out))
+            else:
+                sys.exit('convert: either IN is a file of weights and OUT a folder, or IN one of our checkpoints and OUT a '
+                         f".safetensors file; got '{source}' and '{out}'")
+        except (ValueError, FileNotFoundError) as error:
+            sys.exit(f'convert: {error}')
+    app.run(run, argv=argv)
+
+
+if __name__ == '__main__':
+    main(sys.argv)

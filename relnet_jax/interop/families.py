@@ -1,0 +1,149 @@
+"""Weight files of other projects under torchvision's names, with what their networks expect of the input.
+
+One table of renames per family; a name that no rule knows stays as it is and ends up in the report as unused. Sources: the
+parameter names and defaults of torchvision, timm, Detectron (Caffe2 blobs) and Detectron2.
+"""
+import re
+from typing import NamedTuple
+
+import numpy as np
+
+from relnet_jax.interop.read import Weights
+from relnet_jax.interop.torchvision import fold_batch_norm, modern_name
+
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+DETECTRON_MEAN = (122.7717, 115.9465, 102.9801)     # Caffe's, as Detectron trained its detectors with
+
+
+class Family(NamedTuple):
+    """Where weights come from and how their network sees an image. RGB order, units of 0..255."""
+    name: str
+    bgr: bool                       # the first convolution reads B, G, R
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    stride_in_1x1: bool
+    roi_aligned: bool
+    bn_eps: float                   # used where the file has running statistics
+    background: str                 # 'first' | 'last' row of the class logits
+
+
+# A stage res2..res5 is layer1..layer4, which a regular expression cannot count: {-1} marks the group to lower by one, {-2} by two.
+_DETECTRON2 = [
+    (r'(?:backbone\.bottom_up\.|backbone\.)?stem\.conv1\.weight', 'backbone.body.conv1.weight'),
+    (r'(?:backbone\.bottom_up\.|backbone\.)?stem\.conv1\.norm\.(\w+)', r'backbone.body.bn1.\1'),
+    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.conv(\d)\.weight', r'backbone.body.layer{\1-1}.\2.conv\3.weight'),
+    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.conv(\d)\.norm\.(\w+)', r'backbone.body.layer{\1-1}.\2.bn\3.\4'),
+    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.shortcut\.weight',
+     r'backbone.body.layer{\1-1}.\2.downsample.0.weight'),
+    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.shortcut\.norm\.(\w+)',
+     r'backbone.body.layer{\1-1}.\2.downsample.1.\3'),
+    (r'backbone\.fpn_lateral(\d)\.(.+)', r'backbone.fpn.inner_blocks.{\1-2}.0.\2'),
+    (r'backbone\.fpn_output(\d)\.(.+)', r'backbone.fpn.layer_blocks.{\1-2}.0.\2'),
+    (r'proposal_generator\.rpn_head\.conv\.(\w+)', r'rpn.head.conv.0.0.\1'),
+    (r'proposal_generator\.rpn_head\.objectness_logits\.(\w+)', r'rpn.head.cls_logits.\1'),
+    (r'proposal_generator\.rpn_head\.anchor_deltas\.(\w+)', r'rpn.head.bbox_pred.\1'),
+    (r'roi_heads\.box_head\.fc1\.(\w+)', r'roi_heads.box_head.fc6.\1'),
+    (r'roi_heads\.box_head\.fc2\.(\w+)', r'roi_heads.box_head.fc7.\1'),
+    (r'roi_heads\.box_predictor\.(cls_score|bbox_pred)\.(\w+)', r'roi_heads.box_predictor.\1.\2'),
+    (r'roi_heads\.mask_head\.mask_fcn(\d)\.(.+)', r'roi_heads.mask_head.{\1-1}.0.\2'),
+    (r'roi_heads\.mask_head\.deconv\.(\w+)', r'roi_heads.mask_predictor.conv5_mask.\1'),
+    (r'roi_heads\.mask_head\.predictor\.(\w+)', r'roi_heads.mask_predictor.mask_fcn_logits.\1'),
+]
+_BN = {'s': 'weight', 'b': 'bias'}
+_WB = {'w': 'weight', 'b': 'bias'}
+_CAFFE2 = [
+    (r'conv1_w', 'backbone.body.conv1.weight'),
+    (r'res_conv1_bn_([sb])', lambda m: f'backbone.body.bn1.{_BN[m[1]]}'),
+    (r'res(\d)_(\d+)_branch2([abc])_w', lambda m: f'{_caffe2_block(m)}.conv{" abc".index(m[3])}.weight'),
+    (r'res(\d)_(\d+)_branch2([abc])_bn_([sb])', lambda m: f'{_caffe2_block(m)}.bn{" abc".index(m[3])}.{_BN[m[4]]}'),
+    (r'res(\d)_(\d+)_branch1_w', lambda m: f'{_caffe2_block(m)}.downsample.0.weight'),
+    (r'res(\d)_(\d+)_branch1_bn_([sb])', lambda m: f'{_caffe2_block(m)}.downsample.1.{_BN[m[3]]}'),
+    (r'fpn_inner_res(\d)_\d+_sum(?:_lateral)?_([wb])', lambda m: f'backbone.fpn.inner_blocks.{int(m[1]) - 2}.0.{_WB[m[2]]}'),
+    (r'fpn_res(\d)_\d+_sum_([wb])', lambda m: f'backbone.fpn.layer_blocks.{int(m[1]) - 2}.0.{_WB[m[2]]}'),
+    (r'conv_rpn_fpn2_([wb])', lambda m: f'rpn.head.conv.0.0.{_WB[m[1]]}'),
+    (r'rpn_cls_logits_fpn2_([wb])', lambda m: f'rpn.head.cls_logits.{_WB[m[1]]}'),
+    (r'rpn_bbox_pred_fpn2_([wb])', lambda m: f'rpn.head.bbox_pred.{_WB[m[1]]}'),
+    (r'(fc6|fc7)_([wb])', lambda m: f'roi_heads.box_head.{m[1]}.{_WB[m[2]]}'),
+    (r'(cls_score|bbox_pred)_([wb])', lambda m: f'roi_heads.box_predictor.{m[1]}.{_WB[m[2]]}'),
+    (r'_\[mask\]_fcn(\d)_([wb])', lambda m: f'roi_heads.mask_head.{int(m[1]) - 1}.0.{_WB[m[2]]}'),
+    (r'(conv5_mask|mask_fcn_logits)_([wb])', lambda m: f'roi_heads.mask_predictor.{m[1]}.{_WB[m[2]]}'),
+]
+_CLASSIFICATION = [(r'((?:conv1|bn1|layer[1-4])\..+)', r'backbone.body.\1')]
+
+
+def _caffe2_block(match: re.Match) -> str:
+    return f'backbone.body.layer{int(match[1]) - 1}.{match[2]}'
+
+
+def _rename(name: str, rules: list) -> str:
+    for pattern, target in rules:
+        if match := re.fullmatch(pattern, name):
+            if callable(target):
+                return target(match)
+            return re.sub(r'\{(\d)-(\d)\}', lambda m: str(int(m[1]) - int(m[2])), match.expand(target))
+    return name
+
+
+def to_torchvision(weights: Weights) -> tuple[dict[str, np.ndarray], Family]:
+    """The arrays (float32) under the names of torchvision's detection models, batch norm folded, background first.
+
+    A folded norm keeps `X.weight` (scale) and `X.bias` and loses its statistics. Raises ValueError for a file whose names
+    belong to no family known here.
+    """
+    tensors = {name.removeprefix('module.'): value for name, value in weights.tensors.items()}
+    family, rules = _recognise(tensors, weights.meta)
+    state, origin = {}, {}
+    for name, value in tensors.items():
+        if name.endswith('num_batches_tracked'):
+            continue
+        new = modern_name(name) if rules is None else _rename(name, rules)
+        if new in state:
+            raise ValueError(f"'{name}' and '{origin[new]}' both mean '{new}'")
+        state[new], origin[new] = np.asarray(value, np.float32), name
+    for module in [name.removesuffix('.running_var') for name in state if name.endswith('.running_var')]:
+        parts = [f'{module}.{leaf}' for leaf in ('weight', 'bias', 'running_mean', 'running_var')]
+        shapes = {state[p].shape if p in state else 'missing' for p in parts}
+        if len(shapes) != 1:
+            raise ValueError(f'batch norm {module}: weight, bias, running_mean and running_var should have one shape, got '
+                             + ', '.join(str(state[p].shape) if p in state else 'nothing' for p in parts))
+        folded = fold_batch_norm(lambda name, optional=False: state[name], module, family.bn_eps)
+        state[parts[0]], state[parts[1]] = folded['scale'], folded['bias']
+        del state[parts[2]], state[parts[3]]
+    if family.background == 'last':
+        _background_first(state)
+    return state, family
+
+
+def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
+    if 'backbone.body.conv1.weight' in tensors:
+        rows = tensors.get('roi_heads.box_predictor.cls_score.weight', np.zeros((0, 0))).shape[0]
+        # The published COCO weights were trained with a frozen batch norm without epsilon, and come without counters.
+        published = rows == 91 and 'backbone.body.bn1.num_batches_tracked' not in tensors
+        return Family('torchvision detector', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 0.0 if published else 1e-5,
+                      'first'), None
+    if 'conv1.weight' in tensors and 'layer1.0.conv1.weight' in tensors:
+        return Family('torchvision or timm classification', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 1e-5,
+                      'first'), _CLASSIFICATION
+    if 'conv1_w' in tensors:
+        detector = 'cls_score_w' in tensors
+        return Family('Detectron (Caffe2 names)', True, DETECTRON_MEAN if detector else IMAGENET_MEAN, (1., 1., 1.), True, False,
+                      1e-5, 'first'), _CAFFE2
+    if any(re.fullmatch(_DETECTRON2[0][0], name) for name in tensors):
+        if meta.get('__author__') == 'torchvision':  # Detectron2's own conversion of torchvision's classification weights
+            return Family('Detectron2, from torchvision', False, IMAGENET_MEAN, IMAGENET_STD, False, True, 1e-5,
+                          'last'), _DETECTRON2
+        return Family('Detectron2', True, IMAGENET_MEAN, (1., 1., 1.), True, True, 1e-5, 'last'), _DETECTRON2
+    raise ValueError('names of no family that is known (torchvision, timm, Detectron, Detectron2), such as '
+                     + ', '.join(sorted(tensors)[:5]))
+
+
+def _background_first(state: dict) -> None:
+    """Detectron2 has class logits with background last, and no row for it in boxes and masks."""
+    for leaf in ('weight', 'bias'):
+        for name, rows in (('box_predictor.cls_score', None), ('box_predictor.bbox_pred', 4),
+                           ('mask_predictor.mask_fcn_logits', 1)):
+            key = f'roi_heads.{name}.{leaf}'
+            if key in state:
+                value = state[key]
+                state[key] = (np.roll(value, 1, 0) if rows is None else
+                              np.concatenate([np.zeros((rows, *value.shape[1:]), np.float32), value]))

@@ -1,0 +1,207 @@
+"""Weights of other projects into parameters of `MaskRCNN`: all that fits, or an error that says what does not.
+
+The model has five parts: backbone, fpn, rpn, box and mask heads. A part is loaded whole, kept at init whole, or left out
+whole. A file that holds half of a part, or more of it than the model has, is taken for a mistake. The only exception are the three
+layers that depend on the number of classes (class logits, boxes, mask logits): another number keeps them at init.
+"""
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from relnet_jax.interop.coco_table import ROWS_OF_91
+from relnet_jax.interop.families import Family, to_torchvision
+from relnet_jax.interop.read import read_weights
+from relnet_jax.interop.torchvision import from_state_dict
+from relnet_jax.interop.torchvision_out import entries
+from relnet_jax.models.resnet import LAYOUTS
+from relnet_jax.training.finetune import compact
+
+PARTS = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
+         'mask head': 'roi_heads.mask_'}
+LOGITS = 'roi_heads.box_predictor.cls_score.weight'
+PER_CLASS = tuple(f'roi_heads.{module}.{leaf}' for leaf in ('weight', 'bias') for module in
+                  ('box_predictor.cls_score', 'box_predictor.bbox_pred', 'mask_predictor.mask_fcn_logits'))
+STEM = 'backbone.body.conv1.weight'
+
+
+class WeightsError(ValueError):
+    """Weights do not fit the model or its config."""
+
+
+class Report(NamedTuple):
+    """What became of every parameter. `loaded` and `kept` are our paths, `unused` names of the file (in torchvision's form)."""
+    source: str
+    loaded: tuple[str, ...]
+    kept: tuple[str, ...]       # at their initial value
+    unused: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        everything = {*self.loaded, *self.kept}
+        lists = [('loaded', compact(set(self.loaded), everything)), ('kept at init', compact(set(self.kept), everything)),
+                 ('unused', list(self.unused))]
+        lines = [f"weights from '{self.source}'"]
+        for (title, names), count in zip(lists, (len(self.loaded), len(self.kept), len(self.unused))):
+            lines.append(f'  {title}: {count}')
+            lines += [f'    {name}' for name in names[:12]] + ([f'    ... ({len(names)} lines)'] if len(names) > 12 else [])
+        return '\n'.join([*lines, *(f'  note: {note}' for note in self.notes)])
+
+
+def read_family(path: str | Path) -> tuple[dict[str, np.ndarray], Family]:
+    """`families.to_torchvision` of a file; ValueError names the file."""
+    weights = read_weights(path)
+    try:
+        return to_torchvision(weights)
+    except ValueError as error:
+        raise WeightsError(f'{path}: {error}') from error
+
+
+def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> tuple[Any, Report]:
+    """(parameters, what became of each). `path` as for `read.read_weights`.
+
+    `params_template`: nested dicts of arrays, from which comes what the file does not have. The returned tree has its
+    structure, with float32 numpy arrays where loaded. The input of the network is adapted exactly: channel order and
+    config.model.pixel_std go into the first convolution.
+    Raises WeightsError (a ValueError) listing what should fit and does not, and which config keys the weights ask for.
+    """
+    state, family = read_family(path)
+    named, without = entries(params_template)
+    wanted = {name: value.shape for name, (_, value) in named.items()}
+    _check_config(path, config, family, state)
+    notes = [f'names of {family.name}'] + _adapt_input(state, family, config)
+    state, more = _fit_classes(state, wanted)
+    _check_parts(path, state, wanted, skip=PER_CLASS if LOGITS not in state else ())
+
+    taken = {name for name in state if name in wanted}
+    filled = {name: state[name] if name in taken else value for name, (_, value) in named.items()}
+    loaded = {named[name][0] for name in taken}
+    known = {ours for ours, _ in named.values()}
+    tree = from_state_dict(filled, _subtree(params_template, known))
+    report = Report(str(path), tuple(sorted(loaded)), tuple(sorted((known - loaded) | set(without))),
+                    tuple(sorted(set(state) - taken)), tuple(notes + more + _hints(family, config, loaded)))
+    return _merge(params_template, tree, loaded), report
+
+
+def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:
+    """(a copy of `config` with the keys the weights at `path` ask for, their number of classes; 0 without class logits)."""
+    state, family = read_family(path)
+    fitted = ConfigDict(config.to_dict())
+    fitted.model.update(norm='frozen_bn', pixel_mean=family.pixel_mean, stride_in_1x1=_strided_1x1(state, family))
+    bottleneck = 'backbone.body.layer1.0.conv3.weight' in state
+    blocks = tuple(len({name.split('.')[3] for name in state if name.startswith(f'backbone.body.layer{stage}.')})
+                   for stage in (1, 2, 3, 4))
+    layout = [name for name, known in LAYOUTS.items() if name != 'tiny' and (known.bottleneck, known.blocks) == (bottleneck, blocks)]
+    if not layout:
+        raise WeightsError(f'{path}: a body of {blocks} {"bottleneck" if bottleneck else "basic"} blocks is none of those known')
+    fitted.model.backbone = layout[0]
+    if LOGITS in state:
+        fitted.model.roi_aligned = family.roi_aligned
+        fitted.model.mask_head = any(name.startswith(PARTS['mask head']) for name in state)
+    return fitted.lock(), state[LOGITS].shape[0] if LOGITS in state else 0
+
+
+def _strided_1x1(state: dict, family: Family) -> bool:
+    return family.stride_in_1x1 and 'backbone.body.layer1.0.conv3.weight' in state  # basic blocks have no 1x1
+
+
+def _check_config(path, config: ConfigDict, family: Family, state: dict) -> None:
+    m, wrong = config.model, []
+    if m.norm != 'frozen_bn':
+        wrong.append(f"config.model.norm='frozen_bn' (here '{m.norm}'): the weights come with batch norm")
+    stride = _strided_1x1(state, family)
+    if bool(m.stride_in_1x1) != stride and 'backbone.body.layer1.0.conv3.weight' in state:
+        wrong.append(f'config.model.stride_in_1x1={stride} (here {m.stride_in_1x1})')
+    if not np.allclose(m.pixel_mean, family.pixel_mean, rtol=0, atol=1e-3):
+        # A difference of means is a constant input, which the zero padding of the first convolution breaks at the border.
+        wrong.append(f'config.model.pixel_mean={tuple(family.pixel_mean)} (here {tuple(m.pixel_mean)})')
+    if wrong:
+        raise WeightsError(f'{path}: weights of {family.name} need ' + '; '.join(wrong))
+
+
+def _adapt_input(state: dict, family: Family, config: ConfigDict) -> list[str]:
+    """First convolution to RGB and config.model.pixel_std: conv(W, x) = conv(W * std / std_file, x * std_file / std)."""
+    notes, kernel = [], state[STEM]
+    if kernel.ndim != 4 or kernel.shape[1] != 3:
+        raise WeightsError(f'{STEM}: expected [out, 3, k, k], got {list(kernel.shape)}')
+    if family.bgr:
+        kernel = kernel[:, ::-1]
+        notes.append('first convolution turned from BGR to RGB')
+    if tuple(config.model.pixel_std) != family.pixel_std:
+        factor = np.asarray(config.model.pixel_std, np.float64) / np.asarray(family.pixel_std)
+        kernel = (kernel * factor[None, :, None, None]).astype(np.float32)
+        notes.append(f'pixel_std {tuple(config.model.pixel_std)} folded into the first convolution (the file: {family.pixel_std})')
+    state[STEM] = kernel
+    return notes
+
+
+def _fit_classes(state: dict, wanted: dict) -> tuple[dict, list[str]]:
+    """Rows of the class-dependent layers for the model's number of classes; without them where that cannot be."""
+    if LOGITS not in state or LOGITS not in wanted or state[LOGITS].shape[0] == wanted[LOGITS][0]:
+        return state, []
+    got, expected = state[LOGITS].shape[0], wanted[LOGITS][0]
+    if (got, expected) == (91, 81):
+        rows = np.asarray(ROWS_OF_91)
+        state = dict(state)
+        for name in set(PER_CLASS) & state.keys():
+            value = state[name].reshape(91, -1, *state[name].shape[1:])[rows]
+            state[name] = value.reshape(-1, *state[name].shape[1:])
+        return state, ["81 of torchvision's 91 class rows taken: background and COCO's 80 categories in the order of their ids"]
+    left = {name: value for name, value in state.items() if name not in PER_CLASS}
+    return left, [f'the file has {got} classes with background, the model {expected}: class logits, box and mask outputs '
+                  'kept at init']
+
+
+def _part(name: str) -> str | None:
+    return next((part for part, prefix in PARTS.items() if name.startswith(prefix)), None)
+
+
+def _check_parts(path, state: dict, wanted: dict, skip: tuple[str, ...]) -> None:
+    """A part in the file and in the model must be the same in both; WeightsError lists every difference."""
+    shared = {_part(name) for name in state} & {_part(name) for name in wanted} - {None}
+    problems = []
+    for name in sorted(state.keys() | wanted.keys()):
+        if _part(name) not in shared or name in skip:
+            continue
+        got = state[name].shape if name in state else 'nothing'
+        expected = wanted.get(name, 'nothing')
+        if got != expected:
+            problems.append(f'{name}: expected {expected}, got {got}')
+    if not shared:
+        raise WeightsError(f'{path}: no part of the model ({", ".join(PARTS)}) is in the file')
+    if problems:
+        raise WeightsError(f'{path}: {len(problems)} arrays do not fit the model:\n  ' + '\n  '.join(problems[:10])
+                           + ('\n  ...' if len(problems) > 10 else ''))
+
+
+def _hints(family: Family, config: ConfigDict, loaded: set[str]) -> list[str]:
+    if not any(path.startswith('box_head/') for path in loaded):
+        return []
+    hints = []
+    if family.roi_aligned != bool(config.model.roi_aligned):
+        hints.append(f'the heads were trained with config.model.roi_aligned={family.roi_aligned}, here '
+                     f'{config.model.roi_aligned}: boxes shift by half a cell')
+    if family.name.startswith('Detectron'):
+        hints.append('Detectron2 does not round its anchors to whole pixels, and Detectron counts the last pixel of a box: '
+                     'detections differ slightly from theirs')
+    return hints
+
+
+def _subtree(tree: Any, paths: set[str], prefix: str = '') -> dict:
+    """The part of nested dicts that leads to `paths`."""
+    found = {}
+    for key, value in tree.items():
+        path = f'{prefix}{key}'
+        if isinstance(value, dict):
+            if below := _subtree(value, paths, f'{path}/'):
+                found[key] = below
+        elif path in paths:
+            found[key] = value
+    return found
+
+
+def _merge(tree: Any, new: dict, loaded: set[str], prefix: str = '') -> dict:
+    """`tree` with the leaves in `loaded` from `new`; the others stay the very same arrays."""
+    return {key: _merge(value, new.get(key, {}), loaded, f'{prefix}{key}/') if isinstance(value, dict)
+            else new[key] if f'{prefix}{key}' in loaded else value for key, value in tree.items()}
