@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import pycocotools.mask as rle_tools
 
+from relnet_jax.data.rle import decode_runs
+
 FRAME_TOLERANCE = 0.01      # px; less is rounding in the file, clipped without a word
 
 
@@ -59,41 +61,16 @@ def _is_polygon(polygon: Any) -> bool:
 
 def _clean_rle(rle: dict, width: int, height: int) -> tuple[dict | None, str]:
     size, counts = rle.get('size'), rle.get('counts')
-    if list(size or ()) != [height, width]:
+    if size != [height, width]:
         return None, f'RLE of size {size} (height, width) in an image of {[height, width]}: box kept without mask'
     runs = counts if isinstance(counts, list) else decode_runs(counts)
-    # pycocotools trusts the runs: with too few of them it returns whatever the memory held.
-    if runs is None or any(run < 0 for run in runs) or sum(runs) != height * width:
+    if runs is None or not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
         return None, 'RLE is malformed, its runs do not add up to the image: box kept without mask'
     if sum(runs[1::2]) == 0:
         return None, 'RLE mask is empty: box kept without mask'
     if isinstance(counts, list):
         return rle_tools.frPyObjects(rle, height, width), ''
     return {'size': [height, width], 'counts': counts.encode() if isinstance(counts, str) else counts}, ''
-
-
-def decode_runs(counts: Any) -> list[int] | None:
-    """The run lengths of a compressed COCO RLE string, None if it is no such string.
-
-    Characters carry 5 bits each, lowest first, offset 48; bit 5 says that more follow, bit 4 of the last is the sign;
-    from the fourth run on the numbers are differences to the run two before (the COCO mask format).
-    """
-    if not isinstance(counts, (str, bytes)) or not counts:
-        return None
-    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    last = (codes & 0x20) == 0
-    if codes.min() < 0 or codes.max() > 63 or not last[-1]:
-        return None
-    ends = np.flatnonzero(last)
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    if (ends - starts).max() > 6:       # more than 35 bits: no image is that large
-        return None
-    shift = 5 * (np.arange(len(codes)) - np.repeat(starts, ends - starts + 1))
-    runs = np.add.reduceat((codes & 0x1F) << shift, starts)
-    runs -= np.where(codes[ends] & 0x10, np.int64(32) << shift[ends], 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
-    return runs.tolist()
 
 
 def extent(segmentation: list | dict) -> list[float]:

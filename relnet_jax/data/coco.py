@@ -11,6 +11,7 @@ from absl import logging
 
 from relnet_jax.data.annotations import clean_annotation
 from relnet_jax.data.images import UnreadableImage, read_image
+from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.source import Source
 from relnet_jax.ops.masks import crop_mask, crop_polygons
 from relnet_jax.types import Example
@@ -198,7 +199,7 @@ def _crop(o: dict, size: int) -> np.ndarray:
     if o['segmentation'] is None:
         return np.zeros((size, size), np.uint8)
     if isinstance(o['segmentation'], dict):
-        return crop_mask(rle_tools.decode(o['segmentation']), box, size)
+        return crop_mask(decode_mask(o['segmentation']), box, size)
     return crop_polygons(o['segmentation'], box, size)
 
 

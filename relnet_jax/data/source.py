@@ -67,8 +67,8 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
     """(train, validation): the images in `folds` parts of about equal size, of which part `hold_out` is the validation.
 
     Images with an equal value of the record key `by` (a patient id, say) stay together. The parts depend on these
-    values alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest part
-    so far. Raises ValueError for a key that a record lacks, and for parts that cannot be made.
+    values alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest
+    part so far. Raises ValueError for a key that a record lacks, and for parts that cannot be made.
     """
     if folds < 2 or not 0 <= hold_out < folds:
         raise ValueError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
