@@ -12,7 +12,7 @@ def get_config():
     c.name = 'phantom'
 
     c.data.format = 'phantom'
-    c.data.flip_pairs = (('left scapula', 'right scapula'), ('left lung', 'right lung'))
+    c.data.flip_pairs = (('Left Scapula', 'Right Scapula'), ('Left Lung', 'Right Lung'))
     c.data.canvas = (256, 256)
     c.data.scale = 256
     c.data.max_size = 256
