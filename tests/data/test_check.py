@@ -1,0 +1,118 @@
+"""The check tool: anchors, shared and unreadable images, class statistics and the printed report."""
+import io
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from configs import base
+from relnet_jax.data import check as C
+from relnet_jax.data.coco import read_coco
+from relnet_jax.data.source import subset
+from relnet_jax.ops.anchors import pyramid_anchors
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def make_config(train=('', ''), **data):
+    config = base.get_config().unlock()
+    config.data.update(dict(canvas=(64, 64), scale=40, max_size=64, mask_size=6, threads=2) | data)
+    config.data.train.annotations, config.data.train.images = map(str, train)
+    config.data.split.folds = 2
+    config.model.anchor_sizes = (4, 8, 16, 32, 64)
+    return config.lock()
+
+
+@pytest.mark.parametrize('canvas', [(96, 64), (100, 72)])
+def test_the_best_anchor_is_that_of_the_full_iou_matrix(canvas):
+    rng = np.random.default_rng(0)
+    corner, side = rng.uniform(0, 60, (200, 2)), rng.uniform(1, 60, (200, 2))
+    boxes = np.concatenate([corner, corner + side], axis=1).astype(np.float32)
+    options = dict(strides=(4, 8, 16), sizes=(8, (12, 20), 40), ratios=(0.5, 1, 2))
+    anchors = np.concatenate(pyramid_anchors(canvas, **options)).astype(np.float64)
+    expected = []
+    for box in boxes.astype(np.float64):
+        sides = np.minimum(anchors[:, 2:], box[2:]) - np.maximum(anchors[:, :2], box[:2])
+        shared = np.prod(np.maximum(sides, 0), axis=1)
+        union = np.prod(anchors[:, 2:] - anchors[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared
+        expected.append((shared / union).max())
+    np.testing.assert_allclose(C.best_anchor_iou(boxes, canvas=canvas, **options), expected, rtol=1e-6)
+
+
+def test_no_boxes_have_no_anchors():
+    assert C.best_anchor_iou(np.zeros((0, 4)), canvas=(64, 64), strides=(8,), sizes=(8,), ratios=(1,)).shape == (0,)
+
+
+def test_class_statistics_count_what_is_there(write_coco):
+    square = [[8, 8, 24, 8, 24, 24, 8, 24]]
+    files = write_coco([
+        {'id': 1, 'image_id': 1, 'category_id': 3, 'bbox': [8, 8, 16, 16], 'segmentation': square},
+        {'id': 2, 'image_id': 1, 'category_id': 3, 'bbox': [20, 0, 1, 1]},
+        {'id': 3, 'image_id': 2, 'category_id': 3, 'bbox': [17, 17, 30, 30]},
+        {'id': 4, 'image_id': 2, 'category_id': 7, 'bbox': [0, 0, 30, 30], 'iscrowd': 1}],
+        sizes=[(40, 40), (80, 80), (9, 9)])
+    source = read_coco(*files, name='s', mask_size=6)
+    statistics = C.class_statistics(source, make_config())
+    # sides 16, 1 and 15 on the canvas; anchors of 16 px lie on the two larger ones, none is as small as a pixel
+    assert statistics['nodule'] == dict(
+        instances=3, images=2, masks=1, crowds=0, side=15.0, no_anchor=pytest.approx(1 / 3))
+    assert statistics['mass'] == dict(instances=1, images=1, masks=0, crowds=1, side=0.0, no_anchor=0.0)
+    assert statistics['left lung']['instances'] == 0 and C.images_without_objects(source) == 1
+
+
+def test_unreadable_images_are_listed_by_id_and_file(write_boxes):
+    source = read_coco(*write_boxes(4), name='s', mask_size=6)
+    assert C.unreadable_images(source, 2) == []
+    source.image_path(2).write_bytes(b'x')
+    source.image_path(1).unlink()
+    lines = C.unreadable_images(source, 2)
+    assert len(lines) == 2 and lines[0].startswith('image 2: ') and lines[1].startswith('image 3: ')
+    assert '2.png: No such file' in lines[0] and '3.png: corrupt' in lines[1]
+
+
+def test_shared_images_are_found_by_content_and_by_name(write_boxes):
+    source = read_coco(*write_boxes(5), name='s', mask_size=6)
+    train, val = subset(source, [0, 1, 2], name='train'), subset(source, [3, 4], name='val')
+    assert C.shared_images(train, val) == []
+    source.image_path(3).write_bytes(source.image_path(1).read_bytes())
+    assert C.shared_images(train, val) == ['validation image 4 (4.png): same content as training image 2']
+    assert [line.split(': ')[1] for line in C.shared_images(train, subset(source, [2], name='val'))] == [
+        'same content as training image 3']
+    folder = source.image_path(0).parent / 'other'
+    folder.mkdir()
+    (folder / '1.png').write_bytes(source.image_path(4).read_bytes())
+    moved = subset(source, [4], name='val')
+    object.__setattr__(moved, 'image_path', lambda i: folder / '1.png')
+    assert C.shared_images(train, moved) == ['validation image 5 (1.png): same file name as training image 1']
+
+
+def test_the_report_names_issues_and_every_class(write_boxes):
+    files = write_boxes(6)
+    stray = '"annotations": [{"id": 9, "image_id": 1, "category_id": 55},'
+    files[0].write_text(files[0].read_text().replace('"annotations": [', stray))
+    (files[1] / '6.png').write_bytes(b'x')
+    out = io.StringIO()
+    C.check(make_config(files), Console(file=out, width=120))
+    text = out.getvalue()
+    for words in ('nodule', 'right lung', 'issues: 1', 'annotations[0] id 9: category_id 55 is not in the category table',
+                  'image 6: ', 'images in both training and validation: none', '3 images'):
+        assert words in text, f'{words!r} not in\n{text}'
+    assert text.count('annotations[0] id 9') == 1, 'issues of one file are printed once'
+
+
+def test_the_command_prints_the_report_and_stops_cleanly_on_a_wrong_path(write_boxes):
+    annotations, images = write_boxes(6)
+    command = [sys.executable, '-m', 'relnet_jax.data.check', '--config=configs/base.py', '--config.data.scale=40',
+               '--config.data.canvas=(64, 64)', f'--config.data.train.annotations={annotations}']
+
+    def run(folder):
+        return subprocess.run([*command, f'--config.data.train.images={folder}'], capture_output=True, text=True,
+                              cwd=ROOT, timeout=120)
+
+    done = run(images)
+    assert done.returncode == 0 and 'nodule' in done.stdout and 'issues: none' in done.stdout, done.stderr
+    done = run('nowhere')
+    assert done.returncode == 1 and "error: no image folder 'nowhere'" in done.stderr and 'Traceback' not in done.stderr

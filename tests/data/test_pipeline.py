@@ -1,0 +1,199 @@
+"""Streams of batches: pure functions of (seed, step), whatever the threads do and whatever cannot be read."""
+import dataclasses
+import logging
+import random
+import time
+from itertools import islice
+
+import numpy as np
+import pytest
+
+from configs import base
+from relnet_jax.data.coco import read_coco
+from relnet_jax.data.pipeline import eval_batches, open_sources, train_batches
+from relnet_jax.data.source import cached
+from relnet_jax.types import Batch
+
+
+def make_config(**data):
+    config = base.get_config().unlock()
+    config.data.update(dict(canvas=(64, 64), scale=40, max_size=64, max_objects=4, mask_size=6, scale_jitter=(0.6, 1.5),
+                            brightness=0.1, contrast=0.2, gamma=0.2, threads=3, prefetch=4) | data)
+    return config.lock()
+
+
+@pytest.fixture
+def source(write_boxes):
+    return read_coco(*write_boxes(7), name='seven', mask_size=6)
+
+
+def take(source, config, count, **options):
+    return list(islice(train_batches(source, config, **dict(batch_size=3, seed=5) | options), count))
+
+
+def assert_equal(a, b):
+    for name, x, y in zip(Batch._fields, a, b):
+        assert x.dtype == y.dtype and x.tobytes() == y.tobytes(), name
+
+
+def unreadable(source, bad, delay=False):
+    """The source with positions `bad` overwritten by something that is no image; delays make threads overtake."""
+    for i in bad:
+        source.image_path(i).write_bytes(b'broken')
+
+    def load(i):
+        time.sleep(random.random() * 0.01)
+        return source.load(i)
+
+    return dataclasses.replace(source, load=load) if delay else source
+
+
+def test_batches_of_a_resumed_run_are_those_of_the_uninterrupted_one(source):
+    delayed = unreadable(source, [], delay=True)
+    whole = take(delayed, make_config(), 10)
+    for start in (0, 5, 9):
+        resumed = take(delayed, make_config(), 10 - start, start_step=start)
+        for a, b in zip(whole[start:], resumed, strict=True):
+            assert_equal(a, b)
+
+
+@pytest.mark.parametrize('threads', [0, 1, 4])
+def test_threads_and_the_cache_change_no_batch(source, threads):
+    expected = take(source, make_config(threads=2), 6)
+    for a, b in zip(expected, take(cached(unreadable(source, [], delay=True)), make_config(threads=threads), 6)):
+        assert_equal(a, b)
+
+
+def test_another_seed_gives_other_batches_and_batches_differ(source):
+    a, b = take(source, make_config(), 4), take(source, make_config(), 4, seed=6)
+    assert any(x.image.tobytes() != y.image.tobytes() for x, y in zip(a, b))
+    assert len({x.image.tobytes() for x in a}) == 4
+
+
+def test_every_epoch_holds_every_image_once_in_an_order_of_its_own(source):
+    order = np.concatenate([b.image_index for b in take(source, make_config(), 7)]).reshape(3, 7)
+    assert (np.sort(order, axis=1) == np.arange(7)).all() and len(np.unique(order, axis=0)) > 1
+
+
+def test_training_rows_hold_the_image_they_name(source):
+    config = make_config(flip=0.0, scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0)
+    for batch in take(source, config, 3):
+        assert batch.image.shape == (3, 64, 64, 3) and batch.image_valid.all()
+        for row in range(3):
+            example = source.load(int(batch.image_index[row]))
+            assert batch.original_size[row].tolist() == list(example.image.shape[:2])
+            assert batch.gt_valid[row].sum() == len(example.boxes)
+            ratio = batch.image_size[row] / batch.original_size[row]
+            expected = example.boxes * ratio[[1, 0, 1, 0]]
+            np.testing.assert_allclose(batch.gt_boxes[row, :len(expected)], expected, rtol=1e-5)
+
+
+def test_the_next_readable_image_takes_the_place_of_an_unreadable_one(source, caplog):
+    whole = take(source, make_config(threads=0), 7)     # reads nothing ahead, which would meet the broken files too
+    with caplog.at_level(logging.WARNING, logger='absl'):
+        broken = take(unreadable(source, [2, 3], delay=True), make_config(max_unreadable=0.3), 7)
+    stand_in = {2: 4, 3: 4}
+    for a, b in zip(whole, broken):
+        assert b.image_index.tolist() == [stand_in.get(i, i) for i in a.image_index.tolist()]
+    warnings = [r.getMessage() for r in caplog.records if 'unreadable' in r.getMessage()]
+    assert len(warnings) == 2 and {'3.png' in w or '4.png' in w for w in warnings} == {True}
+    assert warnings[0].startswith('unreadable image 1 (of 7)') and warnings[1].startswith('unreadable image 2 (of 7)')
+    for a, b in zip(broken[4:], take(source, make_config(max_unreadable=0.3), 3, start_step=4)):
+        assert_equal(a, b)
+
+
+def test_the_last_image_is_replaced_by_the_first(source):
+    batches = take(unreadable(source, [6]), make_config(max_unreadable=0.5), 7)
+    indices = np.concatenate([b.image_index for b in batches])
+    assert np.bincount(indices, minlength=7).tolist() == [6, 3, 3, 3, 3, 3, 0]
+
+
+def test_too_many_unreadable_images_stop_the_run(source):
+    with pytest.raises(ValueError, match='seven: 2 of 7 images are unreadable, more than data.max_unreadable = 0.2') as error:
+        take(unreadable(source, [1, 5]), make_config(max_unreadable=0.2), 7)
+    assert '.png: corrupt' in str(error.value)
+
+
+def test_a_source_of_unreadable_images_is_an_error(source):
+    with pytest.raises(ValueError, match='none of the 7 images can be read'):
+        take(unreadable(source, range(7)), make_config(max_unreadable=1.0), 1)
+
+
+def test_evaluation_takes_every_image_once_in_order_and_fills_the_last_batch(source):
+    batches = list(eval_batches(source, make_config(), 3))
+    assert [b.image.shape[0] for b in batches] == [3, 3, 3]
+    index, valid = (np.concatenate([getattr(b, f) for b in batches]) for f in ('image_index', 'image_valid'))
+    assert index[:7].tolist() == list(range(7)) and valid.tolist() == [True] * 7 + [False] * 2
+    assert not np.concatenate([b.gt_valid for b in batches])[7:].any()
+    assert len(list(eval_batches(source, make_config(), 7))) == 1
+
+
+def test_evaluation_neither_flips_nor_jitters(source):
+    plain = make_config(flip=0.0, scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0)
+    for a, b in zip(eval_batches(source, make_config(flip=1.0), 4), eval_batches(source, plain, 4)):
+        assert_equal(a, b)
+    first = next(iter(eval_batches(source, plain, 1)))
+    assert first.image_size[0].tolist() == [34, 64] and first.original_size[0].tolist() == [32, 60]
+
+
+def test_an_unreadable_image_at_evaluation_keeps_its_place_and_is_named(source, caplog):
+    with caplog.at_level(logging.WARNING, logger='absl'):
+        batches = list(eval_batches(unreadable(source, [4]), make_config(), 4))
+    index, valid = (np.concatenate([getattr(b, f) for b in batches]) for f in ('image_index', 'image_valid'))
+    assert index[:7].tolist() == list(range(7)) and valid.tolist() == [True] * 4 + [False] + [True] * 2 + [False]
+    assert any('image 5 is left out' in r.getMessage() and '5.png' in r.getMessage() for r in caplog.records)
+
+
+def coco_config(train, val=('', ''), **data):
+    config = make_config(**data).unlock()
+    config.data.train.annotations, config.data.train.images = map(str, train)
+    config.data.val.annotations, config.data.val.images = map(str, val)
+    return config.lock()
+
+
+def test_validation_is_held_out_of_training_without_a_file_of_its_own(write_boxes):
+    config = coco_config(write_boxes(10))
+    train, val = open_sources(config)
+    assert (len(train), len(val)) == (8, 2) and sorted(train.image_ids + val.image_ids) == list(range(1, 11))
+    with config.unlocked():
+        config.data.val.max_images = 1
+        config.data.train.max_images = 5
+    train, val = open_sources(config)
+    assert (len(train), len(val)) == (4, 1)
+
+
+def test_a_validation_file_is_read_with_the_class_table_of_training(write_coco, tmp_path):
+    files = write_coco([])
+    other = tmp_path / 'other.json'
+    document = files[0].read_text()
+    other.write_text(document.replace('"id": 3, "name": "nodule"', '"id": 33, "name": "nodule"'))
+    train, val = open_sources(coco_config(files, (other, files[1]), parts=('left lung', 'right lung')))
+    assert train.classes == val.classes == ('nodule', 'mass')
+    assert train.category_ids == (3, 7) and val.category_ids == (33, 7)
+    other.write_text(document.replace('nodule', 'nodules'))
+    with pytest.raises(ValueError, match="other.json: no category 'nodule', did you mean 'nodules'"):
+        open_sources(coco_config(files, (other, files[1])))
+
+
+def test_the_cache_option_keeps_images_in_memory(write_boxes):
+    files = write_boxes(10)
+    train, _ = open_sources(coco_config(files, cache=True))
+    first = train.load(0)
+    train.image_path(0).unlink()
+    assert train.load(0) is first
+
+
+def test_an_unknown_format_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"expected one of \['coco', 'phantom'\], got 'voc'"):
+        open_sources(make_config(format='voc'))
+
+
+def test_the_phantom_goes_through_the_same_pipeline():
+    config = make_config(format='phantom', canvas=(96, 96), scale=96, max_size=96, flip_pairs=(
+        ('left lung', 'right lung'),))
+    config.unlock()
+    config.data.phantom.update(size=96, train_images=6, val_images=3)
+    train, val = open_sources(config.lock())
+    assert (len(train), len(val)) == (6, 3) and len(train.classes) == 13 and len(train.parts) == 5
+    batch = next(iter(eval_batches(val, config, 3)))
+    assert batch.image.shape == (3, 96, 96, 3) and batch.part_valid.any() and batch.image.std() > 10
