@@ -1,7 +1,7 @@
 """Evaluate a checkpoint: python eval.py --ckpt=RUN [--out=DIR] [--split=val|train] [--config.test.boxes=64 ...]
 
-RUN is a run's folder, its checkpoints folder, one step folder, or RUN/best. The config is the checkpoint's own; any key can
-be overridden, for example the data: --config.data.val.annotations=FILE --config.data.val.images=FOLDER.
+RUN is a run's folder, its checkpoints folder, one step folder, or RUN/best. The config is the checkpoint's own; any key
+can be overridden, for example the data: --config.data.val.annotations=FILE --config.data.val.images=FOLDER.
 """
 import sys
 from pathlib import Path
@@ -22,11 +22,21 @@ def check_classes(checkpoint_classes, data_classes) -> None:
     expected, got = list(checkpoint_classes), list(data_classes)
     if expected == got:
         return
-    differences = [f'{what} only: {", ".join(names)}' for what, names in (
-        ('checkpoint', [c for c in expected if c not in got]), ('data', [c for c in got if c not in expected])) if names]
+    only = dict(checkpoint=[c for c in expected if c not in got], data=[c for c in got if c not in expected])
+    differences = [f'{where} only: {", ".join(names)}' for where, names in only.items() if names]
     raise checkpoint.CheckpointError(
-        'the classes of the checkpoint and of the data differ: '
+        'the classes of the checkpoint and of the data differ (--config.data.classes chooses among those of the data): '
         + ('; '.join(differences) or f'same names, other order: expected {expected}, got {got}'))
+
+
+def open_split(config, split: str):
+    """The data source of 'val' or 'train'. Validation files of their own are opened without the training files, which
+    need not be on this machine."""
+    if split == 'val' and config.data.val.annotations:
+        config = config.copy_and_resolve_references()
+        config.data.train = config.data.val
+    train, val = pipeline.open_sources(config)
+    return train if split == 'train' else val
 
 
 def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
@@ -39,7 +49,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
-    source = dict(zip(('train', 'val'), pipeline.open_sources(config)))[split]
+    source = open_split(config, split)
     check_classes(class_table['classes'], source.classes)
     detect_fn, params = load_detector(step_folder, config, class_table)
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')

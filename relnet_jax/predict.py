@@ -1,7 +1,7 @@
 """Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.3]
 
-Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is reported and skipped;
-the exit code is then 1, and 0 when all went well.
+Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is reported and
+skipped; the exit code is then 1, and 0 when all went well.
 """
 import argparse
 import json
@@ -27,9 +27,9 @@ EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 def list_images(names: list, out: Path) -> tuple:
     """(files, names for their outputs, problems) of files and folders given by name.
 
-    Folders are searched with their subfolders for images, in sorted order, leaving out what lies in `out`, so that a second
-    run does not take the first one's overlays for input. An output name is the path below the given folder with '__' for '/'
-    and without extension; further words or numbers keep equal ones apart, also where case does not count.
+    Folders are searched with their subfolders for images, in sorted order, leaving out what lies in `out`, so that a
+    second run does not take the first one's overlays for input. An output name is the path below the given folder with
+    '__' for '/' and without extension; further words or numbers keep equal ones apart, also where case does not count.
     """
     files, wanted, problems = [], [], []
     for name in names:
@@ -57,21 +57,22 @@ def list_images(names: list, out: Path) -> tuple:
     return files, outputs, problems
 
 
-def file_source(files: list, class_table: dict, *, window: tuple, problems: list) -> Source:
+def file_source(files: list, class_table: dict, config, *, problems: list) -> Source:
     """Image files as a data source without objects; image ids count from 1. `class_table` is that of the checkpoint.
 
     What `load` cannot read is added to `problems`.
     """
     def load(index: int) -> Example:
         try:
-            image = read_image(files[index], window=window)
+            image = read_image(files[index], window=tuple(config.data.window))
         except UnreadableImage as e:
             problems.append(str(e))
             raise
         return Example(
             image=image, image_id=index + 1, index=index, boxes=np.zeros((0, 4), np.float32),
-            labels=np.zeros(0, np.int32), crowd=np.zeros(0, bool), masks=np.zeros((0, 1, 1), np.uint8),
-            has_mask=np.zeros(0, bool), part_boxes=np.zeros((0, 4), np.float32), part_valid=np.zeros(0, bool))
+            labels=np.zeros(0, np.int32), crowd=np.zeros(0, bool),
+            masks=np.zeros((0, config.data.mask_size, config.data.mask_size), np.uint8), has_mask=np.zeros(0, bool),
+            part_boxes=np.zeros((0, 4), np.float32), part_valid=np.zeros(0, bool))
 
     def nothing_known() -> dict:
         return dict(images=records, annotations=[], categories=categories(class_table))
@@ -95,7 +96,7 @@ def predict(detect_fn, params, class_table: dict, config, names: list, out, *, s
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     files, outputs, problems = list_images(names, out)
-    source = file_source(files, class_table, window=tuple(config.data.window), problems=problems)
+    source = file_source(files, class_table, config, problems=problems)
     caption = PHANTOM_MODEL_CAPTION if config.data.format == 'phantom' else ''
     images, annotations = [], []
     batch_size = min(config.test.batch_size, max(len(files), 1))
@@ -127,7 +128,7 @@ def main(argv=None) -> int:
     parser.add_argument('--ckpt', required=True, help='run folder, its checkpoints folder, or one step folder')
     parser.add_argument('--images', required=True, help='image files and folders, separated by commas')
     parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument('--score', type=float, default=0.3, help='weaker detections are left out (default: %(default)s)')
+    parser.add_argument('--score', type=float, default=0.3, help='leave out weaker ones (default: %(default)s)')
     args = parser.parse_args(argv)
     logging.set_verbosity(logging.INFO)
     startup.use_compilation_cache()

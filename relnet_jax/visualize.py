@@ -5,11 +5,12 @@ import cv2
 import numpy as np
 
 PALETTE = (
-    (255, 99, 71), (64, 196, 255), (255, 202, 40), (102, 222, 120), (224, 105, 255), (255, 150, 190), (0, 214, 193),
-    (255, 145, 0), (126, 140, 255), (205, 230, 60), (255, 64, 129), (160, 225, 255), (203, 160, 110), (178, 255, 200),
+    (255, 99, 71), (64, 196, 255), (255, 202, 40), (102, 222, 120), (224, 105, 255), (184, 120, 62), (0, 214, 193),
+    (255, 145, 0), (126, 140, 255), (205, 230, 60), (255, 64, 129), (160, 225, 255), (255, 150, 190), (178, 255, 200),
     (200, 180, 255), (255, 235, 170))
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MASK_OPACITY = 0.35
+LONGER_SIDE = (896, 2048)  # of a picture, in pixels
 PHANTOM_CAPTION = 'PHANTOM: synthetic, not a patient'
 
 
@@ -22,13 +23,13 @@ def color(label: int) -> tuple:
 
 
 def draw_detections(image, boxes, labels, scores, masks, class_names, *, title: str = '', caption: str = '',
-                    longer_side: tuple = (896, 2048)) -> np.ndarray:
+                    longer_side: tuple = LONGER_SIDE) -> np.ndarray:
     """Draw objects over an image; uint8 [h', w', 3].
 
     `image` uint8 [h, w, 3] RGB; `boxes` xyxy [D, 4] in its pixels; `labels` int [D] from 1; `scores` [D], or None for
-    ground truth; `masks` an iterable of D bool masks [h, w], or None; `class_names` holds the name of label i at
-    i - 1. Small images are enlarged and huge ones reduced so that the longer side lies within `longer_side`, which
-    keeps the text readable. `title` stands in a bar above the image, `caption` in one below.
+    ground truth; `masks` an iterable of D bool masks of the whole image at any resolution, or None; `class_names` holds
+    the name of label i at i - 1. Small images are enlarged and huge ones reduced so that the longer side lies within
+    `longer_side`, which keeps the text readable. `title` stands in a bar above the image, `caption` in one below.
     """
     h, w = image.shape[:2]
     low, high = longer_side
@@ -57,7 +58,10 @@ def draw_detections(image, boxes, labels, scores, masks, class_names, *, title: 
 
 
 def draw_side_by_side(truth, prediction, *, gap: int = 8) -> np.ndarray:
-    """Two pictures of equal height uint8 [h, w, 3] and [h, w', 3], left and right of a gap: uint8 [h, w + gap + w', 3]."""
+    """Two pictures uint8 [h, w, 3] and [h, w', 3], left and right of a white gap: uint8 [h, w + gap + w', 3].
+
+    Raises ValueError for pictures of different heights.
+    """
     if truth.shape[0] != prediction.shape[0]:
         raise ValueError(f'side by side: expected equal heights, got {truth.shape} and {prediction.shape}')
     between = np.full((truth.shape[0], gap, 3), 255, np.uint8)

@@ -4,15 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from relnet_jax.visualize import PALETTE, color, draw_detections, draw_side_by_side, write_image
+from relnet_jax.visualize import PALETTE, _draw_plate, color, draw_detections, draw_side_by_side, write_image
 
 NAMES = ['Mass', 'Pleural Thickening']
 KEEP_SIZE = dict(longer_side=(1, 4096))
-
-
-def plates(picture, label):
-    """Bounding rectangle (x, y, w, h) of the pixels in the pure class colour."""
-    return cv2.boundingRect((picture == color(label)).all(-1).astype(np.uint8))
 
 
 def test_the_given_image_is_not_drawn_on():
@@ -47,13 +42,20 @@ def test_a_box_stands_on_its_own_pixels():
 @pytest.mark.parametrize('box', [[0, 0, 40, 40], [860, 0, 900, 40], [0, 860, 40, 900], [860, 860, 900, 900],
                                  [0, 0, 900, 900], [440, 440, 460, 460], [899, 899, 900, 900]])
 def test_text_plates_stay_inside_of_the_picture(box):
-    image = np.zeros((900, 900, 3), np.uint8)
-    alone = draw_detections(image, [[300, 400, 500, 600]], [2], [0.5], None, NAMES, **KEEP_SIZE)
-    filled = [int((picture == color(2)).all(-1).sum()) for picture in (
-        alone, draw_detections(image, [box], [2], [0.5], None, NAMES, **KEEP_SIZE))]
-    # A plate that left the picture would lose pixels; the frame itself is thin.
-    frame = 4 * 200 * 3
-    assert filled[1] > filled[0] - frame
+    canvas, taken = np.zeros((900, 900, 3), np.uint8), []
+    _draw_plate(canvas, 'Pleural Thickening 0.50', box, color(2), taken, unit=1.0)
+    (x1, y1, x2, y2), = taken
+    assert 0 <= x1 < x2 <= 900 and 0 <= y1 < y2 <= 900
+    assert all((canvas[y, x] == color(2)).all() for x in (x1, x2 - 1) for y in (y1, y2 - 1))
+    canvas[y1:y2, x1:x2] = 0
+    assert not canvas.any()
+
+
+def test_text_wider_than_the_picture_is_cut_to_fit():
+    canvas, taken = np.zeros((60, 100, 3), np.uint8), []
+    _draw_plate(canvas, 'Pleural Thickening ' * 9, [10, 10, 30, 30], color(2), taken, unit=1.0)
+    (x1, _, x2, _), = taken
+    assert 0 <= x1 and x2 <= 100 and x2 - x1 > 80
 
 
 def test_plates_of_objects_at_one_place_do_not_cover_each_other():

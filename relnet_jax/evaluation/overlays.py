@@ -7,7 +7,7 @@ import numpy as np
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.evaluation.results import decode_mask
 from relnet_jax.ops.masks import paste_mask
-from relnet_jax.visualize import PHANTOM_CAPTION, draw_detections, draw_side_by_side, write_image
+from relnet_jax.visualize import LONGER_SIDE, PHANTOM_CAPTION, draw_detections, draw_side_by_side, write_image
 
 MIN_SCORE = 0.3  # weaker detections are in the result file, but would bury the picture
 
@@ -15,8 +15,8 @@ MIN_SCORE = 0.3  # weaker detections are in the result file, but would bury the 
 def overlays(source, results: list, out, *, config, count: int = 8) -> list:
     """Draw the first `count` images of `source` with their objects and with their `results` of at least MIN_SCORE.
 
-    Writes `out`/0000_<image id>.png and so on (the folder is made if needed) and returns the paths. Unreadable images are
-    left out. Pictures of the phantom say that they are synthetic.
+    Writes `out`/0000_<image id>.png and so on (the folder is made if needed) and returns the paths. Unreadable images
+    are left out. Pictures of the phantom say that they are synthetic.
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -41,8 +41,11 @@ def overlays(source, results: list, out, *, config, count: int = 8) -> list:
 
 def draw_truth(example, class_names, *, caption: str = '') -> np.ndarray:
     """The objects of an `Example` over its image; uint8 [h', w', 3] (see `draw_detections`)."""
-    size = example.image.shape[:2]
-    masks = (paste_mask(mask / np.float32(255), box, size, threshold=0.5)
+    # Pasting rounds boxes to whole pixels: on those of the enlarged picture, so that nobody sees it.
+    height, width = example.image.shape[:2]
+    enlarge = max(LONGER_SIDE[0] / max(height, width), 1.0)
+    size = round(height * enlarge), round(width * enlarge)
+    masks = (paste_mask(mask / np.float32(255), box * enlarge, size, threshold=0.5)
              for mask, box in zip(example.masks, example.boxes))
     return draw_detections(example.image, example.boxes, example.labels, None, masks, class_names,
                            title=f'ground truth, image {example.image_id}', caption=caption)

@@ -3,6 +3,7 @@ import json
 import math
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -17,7 +18,7 @@ def evaluate(ground_truth: dict, results: list, *, convention: str = 'pixel_incl
 
     `per_class` is nested: name -> dict(objects, box_AP, box_AP50, mask_AP, mask_AP50, voc_AP_0.01, voc_AP_0.50).
     `ground_truth` is a COCO dict and `results` are COCO result records; `convention` is that of `voc.voc_metrics`.
-    Mask metrics are there if the ground truth holds any mask and the results, unless there are none, hold masks as well.
+    Mask metrics are there if the ground truth holds any mask and no result lacks one.
     What is undefined (no ground truth of a class or size) is NaN.
     """
     categories, annotations = ground_truth['categories'], ground_truth['annotations']
@@ -77,10 +78,10 @@ def print_report(metrics: dict, about: dict, *, console: Console | None = None) 
         console.print(f"{'masks:':16} {about['objects_without_mask']} objects without a mask are ignored in mask AP",
                       highlight=False)
     columns = ['box_AP', 'box_AP50'] + ['mask_AP', 'mask_AP50'] * masks + [f'voc_AP_{iou:.2f}' for iou in VOC_IOUS]
-    table = Table()
-    table.add_column('class')
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column('class', no_wrap=True)
     for column in ['objects'] + columns:
-        table.add_column(column.replace('_', ' '), justify='right')
+        table.add_column('\n'.join(column.rsplit('_', 1)).replace('_', ' '), justify='right')
     for name, values in metrics['per_class'].items():
         table.add_row(name, str(values['objects']), *(_percent(values[c]) for c in columns))
     table.add_section()

@@ -53,8 +53,8 @@ def to_coco_results(detections: Detections, batch: Batch, source, *, mask_thresh
                 raise ValueError(f'{source.name}, image {index}, detection {d}: expected a label in '
                                  f'1..{len(source.classes)}, got {label}')
             x1, y1, x2, y2 = (float(v) for v in box)
-            result = dict(image_id=image_id, category_id=source.category_ids[label - 1], bbox=[x1, y1, x2 - x1, y2 - y1],
-                          score=float(detections.scores[row, d]))
+            result = dict(image_id=image_id, category_id=source.category_ids[label - 1],
+                          bbox=[x1, y1, x2 - x1, y2 - y1], score=float(detections.scores[row, d]))
             if with_masks:
                 mask = paste_mask(detections.masks[row, d], box, (height, width), threshold=mask_threshold)
                 result['segmentation'] = encode_mask(mask)

@@ -25,7 +25,7 @@ def make_detect(model):
 
 
 def load_detector(ckpt, config, class_table: dict):
-    """(detect_fn of `make_detect`, its parameters on the device) of a checkpoint, for the given, perhaps overridden config.
+    """(detect_fn of `make_detect`, its parameters on the device) of a checkpoint, under the given config.
 
     Raises CheckpointError if there is no such checkpoint or if the config asks for a model that it does not fit.
     """

@@ -41,7 +41,8 @@ def results(truth):
 
 
 def about_of(truth, **options):
-    return report.describe(SimpleNamespace(name='toy val'), truth, base.get_config(), checkpoint='runs/toy/100', **options)
+    source = SimpleNamespace(name='toy val')
+    return report.describe(source, truth, base.get_config(), checkpoint='runs/toy/100', **options)
 
 
 def test_metrics_are_flat_with_the_agreed_names(truth, results):

@@ -37,7 +37,8 @@ def detections_of(batch, *, mask=None, labels=1):
     """The batch's own boxes as detections, the first with score 0.9, the next with 0.8, ..."""
     b, d = batch.gt_boxes.shape[:2]
     masks = np.zeros((b, d, 0, 0), np.float32) if mask is None else np.broadcast_to(mask, (b, d, *mask.shape))
-    return Detections(boxes=batch.gt_boxes, scores=np.broadcast_to(np.float32(0.9) - np.arange(d, dtype=np.float32) / 10, (b, d)),
+    scores = np.broadcast_to(np.float32(0.9) - np.arange(d, dtype=np.float32) / 10, (b, d))
+    return Detections(boxes=batch.gt_boxes, scores=scores,
                       labels=np.full((b, d), labels, np.int32), valid=batch.gt_valid, masks=masks)
 
 

@@ -1,0 +1,150 @@
+"""eval.py and relnet_jax.predict on a real checkpoint of a tiny detector with random weights."""
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import jax
+import numpy as np
+import pytest
+
+from configs import phantom
+from relnet_jax import predict
+from relnet_jax.data import pipeline
+from relnet_jax.models import mask_rcnn
+from relnet_jax.training import checkpoint
+from relnet_jax.training.state import TrainState, abstract_params, batch_shapes
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope='module')
+def script():
+    spec = importlib.util.spec_from_file_location('eval_script', ROOT / 'eval.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+    """A run's folder with one checkpoint, whose detector takes 64 x 64 pixels and keeps every box."""
+    c = phantom.get_config()
+    with c.unlocked():
+        c.data.canvas, c.data.scale, c.data.max_size, c.data.threads, c.data.mask_size = (64, 64), 64, 64, 0, 28
+        c.data.phantom.update(size=64, train_images=2, val_images=3)
+        c.model.update(fpn_channels=16, box_head_dim=16, mask_channels=8)
+        c.test.update(batch_size=2, pre_nms=20, boxes=8, detections=4, score_threshold=0.0)
+    source, _ = pipeline.open_sources(c)
+    model = mask_rcnn.build(c, num_classes=len(source.classes) + 1)
+    shapes = abstract_params(model, batch_shapes(c, 1, len(source.parts)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.normal(0, 0.05, s.shape).astype(s.dtype), shapes)
+    folder = tmp_path_factory.mktemp('run')
+    with checkpoint.make_manager(folder, keep=1, best='box_AP50') as manager:
+        checkpoint.save(manager, TrainState(np.int32(7), params, {}, None), config=c,
+                        class_table={k: getattr(source, k) for k in checkpoint.CLASS_TABLE})
+    return folder
+
+
+def write_coco(folder, names):
+    """A COCO data set of one 40 x 50 image with one box of the last of `names`."""
+    (folder / 'images').mkdir(parents=True)
+    cv2.imwrite(str(folder / 'images' / 'x.png'), np.full((40, 50), 90, np.uint8))
+    document = dict(images=[dict(id=77, file_name='x.png', width=50, height=40)],
+                    categories=[dict(id=10 * i, name=n) for i, n in enumerate(names, start=1)],
+                    annotations=[dict(id=1, image_id=77, category_id=10 * len(names), bbox=[5, 5, 20, 20], area=400,
+                                      iscrowd=0)])
+    (folder / 'instances.json').write_text(json.dumps(document))
+    return folder
+
+
+def test_a_checkpoint_is_all_that_is_needed(script, workdir, capsys):
+    metrics = script.evaluate_checkpoint(str(workdir), checkpoint.read_config(workdir), num_overlays=2)
+    out = workdir / 'eval'
+    written = json.loads((out / 'metrics.json').read_text())
+    assert written['about']['images'] == 3 and written['about']['synthetic']
+    assert written['about']['checkpoint'] == str(workdir / 'checkpoints' / '7')
+    assert written['metrics']['box_AP50'] == metrics['box_AP50']
+    results = json.loads((out / 'detections.json').read_text())
+    assert 0 < len(results) <= 12 and {r['image_id'] for r in results} <= set(
+        pipeline.open_sources(checkpoint.read_config(workdir))[1].image_ids)
+    assert all(r['segmentation']['size'] == [64, 64] for r in results)
+    assert len(list((out / 'overlays').iterdir())) == 2
+    assert 'PHANTOM' in capsys.readouterr().out
+
+
+def test_the_data_can_be_others_of_the_same_classes(script, workdir, tmp_path):
+    names = checkpoint.read_class_table(workdir)['classes']
+    data = write_coco(tmp_path / 'data', names)
+    config = checkpoint.read_config(workdir)
+    with config.unlocked():
+        config.data.format, config.data.train.annotations = 'coco', 'not/on/this/machine.json'
+        config.data.val.update(annotations=str(data / 'instances.json'), images=str(data / 'images'))
+    metrics = script.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'), num_overlays=0)
+    assert metrics['per_class'][names[-1]]['objects'] == 1
+    assert 'mask_AP' not in metrics  # this data set has boxes only
+    results = json.loads((tmp_path / 'out' / 'detections.json').read_text())
+    assert results and {r['image_id'] for r in results} == {77}
+    assert {r['category_id'] for r in results} <= {10 * i for i in range(1, len(names) + 1)}
+    assert json.loads((tmp_path / 'out' / 'metrics.json').read_text())['about']['synthetic'] is False
+
+
+def test_other_classes_stop_with_the_difference_named(script, workdir, tmp_path):
+    names = list(checkpoint.read_class_table(workdir)['classes'])
+    data = write_coco(tmp_path / 'data', names[1:] + ['Zebra'])
+    config = checkpoint.read_config(workdir)
+    with config.unlocked():
+        config.data.format = 'coco'
+        config.data.val.update(annotations=str(data / 'instances.json'), images=str(data / 'images'))
+    with pytest.raises(checkpoint.CheckpointError, match=f'checkpoint only: {names[0]}; data only: Zebra'):
+        script.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'))
+    assert not (tmp_path / 'out').exists()
+
+
+def test_the_order_of_the_classes_counts(script):
+    script.check_classes(('a', 'b'), ['a', 'b'])
+    with pytest.raises(checkpoint.CheckpointError, match=r"other order: expected \['a', 'b'\], got \['b', 'a'\]"):
+        script.check_classes(('a', 'b'), ('b', 'a'))
+
+
+def test_a_config_for_another_model_does_not_load(workdir, script):
+    config = checkpoint.read_config(workdir)
+    with config.unlocked():
+        config.model.box_head_dim = 24
+    with pytest.raises(checkpoint.CheckpointError, match='does not fit the model'):
+        script.evaluate_checkpoint(str(workdir), config)
+
+
+@pytest.mark.parametrize('argv, expected', [
+    (['eval.py', '--ckpt=a/b'], 'a/b'), (['eval.py', '-ckpt', 'a'], 'a'),
+    (['eval.py', '--out=x', '--ckpt', 'a', '-y'], 'a'),
+    (['eval.py', '--ckpt_of=x'], ''), (['eval.py', 'ckpt=x'], ''), (['eval.py', '--ckpt'], ''), (['eval.py'], '')])
+def test_the_checkpoint_is_found_among_the_arguments(script, argv, expected):
+    assert script.checkpoint_of(argv) == expected
+
+
+def test_a_wrong_checkpoint_ends_with_one_clear_line(tmp_path):
+    done = subprocess.run([sys.executable, ROOT / 'eval.py', f'--ckpt={tmp_path}/nowhere'], cwd=ROOT, text=True,
+                          capture_output=True, timeout=120)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith(f"eval.py: no checkpoint folder '{tmp_path}/nowhere'")
+    assert 'Traceback' not in done.stderr
+
+
+def test_prediction_of_files_with_a_real_detector(workdir, tmp_path):
+    for name, size in (('one', (40, 50)), ('two', (90, 30))):
+        cv2.imwrite(str(tmp_path / f'{name}.png'), np.random.default_rng(1).integers(0, 256, size, np.uint8))
+    code = predict.main([f'--ckpt={workdir}', f'--images={tmp_path}/one.png,{tmp_path}/two.png',
+                         f'--out={tmp_path}/out', '--score=0'])
+    assert code == 0
+    written = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert [i['overlay'] for i in written['images']] == ['one.png', 'two.png']
+    assert written['annotations']
+    for a in written['annotations']:
+        h, w = ((40, 50), (90, 30))[a['image_id'] - 1]
+        x, y, bw, bh = a['bbox']
+        assert 0 <= x and 0 <= y and x + bw <= w + 1e-4 and y + bh <= h + 1e-4
+        assert a['segmentation']['size'] == [h, w]

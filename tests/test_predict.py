@@ -1,0 +1,147 @@
+import json
+import types
+
+import cv2
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import base
+from relnet_jax import predict
+from relnet_jax.evaluation.results import decode_mask
+from relnet_jax.training.checkpoint import CheckpointError
+from relnet_jax.types import Detections
+
+TABLE = dict(classes=('Mass', 'Nodule'), category_ids=(30, 10), parts=())
+
+
+@pytest.fixture
+def images(tmp_path):
+    """Folder with two good images of one name, one damaged file and something that is no image."""
+    folder = tmp_path / 'images'
+    for name, shape in (('a/chest.png', (80, 60)), ('b/chest.png', (50, 90)), ('c.jpg', (64, 64))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        image = np.full((*shape, 3), 50, np.uint8)
+        image[10:30, 20:40] = 200
+        cv2.imwrite(str(folder / name), image)
+    (folder / 'damaged.png').write_bytes(b'\x89PNG\r\n\x1a\n and nothing more')
+    (folder / 'notes.txt').write_text('not an image')
+    return folder
+
+
+@pytest.fixture
+def traces(monkeypatch):
+    """Replaces checkpoint and detector by a jitted finder of bright pixels; returns the list of its traced shapes."""
+    shapes = []
+
+    @jax.jit
+    def detect(params, image, image_size):
+        shapes.append(image.shape)
+        bright = (image[..., 0] > 130)
+        size = image.shape[1]
+        rows, columns = bright.any(2), bright.any(1)
+        x1, y1 = columns.argmax(1), rows.argmax(1)
+        x2, y2 = size - columns[:, ::-1].argmax(1), size - rows[:, ::-1].argmax(1)
+        box = jnp.stack([x1, y1, x2, y2], 1).astype(jnp.float32)
+        b = len(image)
+        return Detections(boxes=jnp.stack([box, box], 1), scores=jnp.tile(jnp.array([params, 0.1]), (b, 1)),
+                          labels=jnp.tile(jnp.array([2, 1]), (b, 1)), valid=jnp.ones((b, 2), bool),
+                          masks=jnp.ones((b, 2, 28, 28)))
+
+    def read_config(ckpt):
+        if ckpt != 'run':
+            raise CheckpointError(f"no checkpoint folder '{ckpt}'")
+        c = base.get_config()
+        with c.unlocked():
+            c.data.canvas, c.data.scale, c.data.max_size = (64, 64), 48, 64
+            c.data.threads, c.test.batch_size = 0, 2
+        return c
+
+    monkeypatch.setattr(predict, 'checkpoint', types.SimpleNamespace(
+        read_config=read_config, read_class_table=lambda ckpt: TABLE, CheckpointError=CheckpointError))
+    monkeypatch.setattr(predict, 'load_detector', lambda ckpt, config, table: (detect, jnp.float32(0.875)))
+    return shapes
+
+
+def run(ckpt, images, out, *more):
+    return predict.main([f'--ckpt={ckpt}', f'--images={images}', f'--out={out}', *more])
+
+
+def test_folder_gives_an_overlay_each_and_one_coco_file(images, traces, tmp_path):
+    (images / 'damaged.png').unlink()
+    out = tmp_path / 'out'
+    assert run('run', images, out) == 0
+    assert sorted(p.name for p in out.iterdir()) == ['a__chest.png', 'b__chest.png', 'c.png', 'predictions.json']
+    written = json.loads((out / 'predictions.json').read_text())
+    assert [(i['id'], i['file_name'], i['width'], i['height'], i['overlay']) for i in written['images']] == [
+        (1, f'{images}/a/chest.png', 60, 80, 'a__chest.png'), (2, f'{images}/b/chest.png', 90, 50, 'b__chest.png'),
+        (3, f'{images}/c.jpg', 64, 64, 'c.png')]
+    assert written['categories'] == [dict(id=30, name='Mass'), dict(id=10, name='Nodule')]
+    assert [(a['id'], a['image_id'], a['category_id'], a['score']) for a in written['annotations']] == [
+        (i, i, 10, 0.875) for i in (1, 2, 3)]  # the second detection, of score 0.1, is below --score
+    for a in written['annotations']:
+        x, y, w, h = a['bbox']
+        assert abs(np.array([x, y, x + w, y + h]) - [20, 10, 40, 30]).max() < 2.5
+        assert a['area'] == decode_mask(a['segmentation']).sum()
+    assert (cv2.imread(str(out / 'c.png')) != 50).any()
+
+
+def test_the_detector_is_compiled_once(images, traces, tmp_path):
+    (images / 'damaged.png').unlink()
+    assert run('run', images, tmp_path / 'out') == 0
+    assert traces == [(2, 64, 64, 3)]
+
+
+def test_bad_files_are_named_and_skipped_and_the_exit_code_is_1(images, traces, tmp_path, capsys):
+    out = tmp_path / 'out'
+    assert run('run', f'{images},{tmp_path}/nowhere.png', out) == 1
+    errors = capsys.readouterr().err
+    assert f'skipped: {images}/damaged.png' in errors
+    assert f'skipped: {tmp_path}/nowhere.png: no such file or folder' in errors
+    assert 'notes.txt' not in errors
+    assert sorted(p.name for p in out.glob('*.png')) == ['a__chest.png', 'b__chest.png', 'c.png']
+    assert len(json.loads((out / 'predictions.json').read_text())['images']) == 3
+
+
+def test_the_score_threshold_is_the_users(images, traces, tmp_path):
+    assert run('run', images / 'c.jpg', tmp_path / 'low', '--score=0.05') == 0
+    assert len(json.loads((tmp_path / 'low' / 'predictions.json').read_text())['annotations']) == 2
+    assert run('run', images / 'c.jpg', tmp_path / 'high', '--score=0.95') == 0
+    assert json.loads((tmp_path / 'high' / 'predictions.json').read_text())['annotations'] == []
+
+
+def test_no_image_at_all_is_an_error_not_a_crash(traces, tmp_path, capsys):
+    (tmp_path / 'empty').mkdir()
+    assert run('run', tmp_path / 'empty', tmp_path / 'out') == 1
+    assert 'no images' in capsys.readouterr().err
+    assert json.loads((tmp_path / 'out' / 'predictions.json').read_text())['images'] == []
+
+
+def test_a_wrong_checkpoint_is_said_plainly(traces, images, tmp_path, capsys):
+    with pytest.raises(SystemExit) as stop:
+        run('rum', images, tmp_path / 'out')
+    assert stop.value.code == 2
+    assert "--ckpt: no checkpoint folder 'rum'" in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_overlays_of_an_earlier_run_are_no_input(images, tmp_path):
+    out = images / 'out'
+    out.mkdir()
+    cv2.imwrite(str(out / 'c.png'), np.zeros((5, 5, 3), np.uint8))
+    files, _, problems = predict.list_images([str(images)], out)
+    assert [f.name for f in files] == ['chest.png', 'chest.png', 'c.jpg', 'damaged.png'] and not problems
+
+
+def test_output_names_never_collide(tmp_path):
+    names = ['x/a.png', 'x/a.jpg', 'x/A.PNG', 'y/a.png', 'x/b/c.png', 'x/b__c.png']
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    given = [str(tmp_path / name) for name in names] + [str(tmp_path / 'x'), str(tmp_path / 'x' / 'a.png')]
+    files, outputs, _ = predict.list_images(given, tmp_path / 'out')
+    assert len(files) == len(outputs) == len(names) + 5 + 1
+    assert len({o.casefold() for o in outputs}) == len(outputs)
+    assert outputs[0] == 'a.png' and all(o.endswith('.png') and '/' not in o for o in outputs)
+    assert predict.list_images(given, tmp_path / 'out')[1] == outputs
