@@ -13,6 +13,7 @@ from ml_collections import ConfigDict, config_flags
 
 from relnet_jax import config as config_lib
 from relnet_jax.interop.coco_table import COCO
+from relnet_jax.interop.families import IMAGENET_MEAN, IMAGENET_STD
 from relnet_jax.interop.load import WeightsError, adjusted, load_weights
 from relnet_jax.interop.read import write_safetensors
 from relnet_jax.interop.torchvision_out import to_state_dict
@@ -63,8 +64,9 @@ def weights_out(ckpt: str | Path, out: str | Path) -> str:
     converted = to_state_dict(params)
     classes = checkpoint.read_class_table(ckpt)['classes']
     write_safetensors(out, converted, {'config': config_lib.to_json(config), 'classes': ','.join(classes)})
-    differs = [f'  not torchvision\'s default: config.model.{key} = {config.model[key]}' for key, default in
-               (('roi_aligned', False), ('stride_in_1x1', False)) if config.model[key] != default]
+    defaults = dict(roi_aligned=False, stride_in_1x1=False, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD)
+    differs = [f"  torchvision's model needs to be changed for this: config.model.{key} = {config.model[key]}"
+               for key, default in defaults.items() if config.model[key] != default]
     return '\n'.join([f"{len(converted)} arrays, {len(classes) + 1} classes with background", *differs, f"written: '{out}'"])
 
 

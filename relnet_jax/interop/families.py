@@ -3,6 +3,7 @@
 One table of renames per family; a name that no rule knows stays as it is and ends up in the report as unused. Sources: the
 parameter names and defaults of torchvision, timm, Detectron (Caffe2 blobs) and Detectron2.
 """
+import json
 import re
 from typing import NamedTuple
 
@@ -119,8 +120,14 @@ def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
         rows = tensors.get('roi_heads.box_predictor.cls_score.weight', np.zeros((0, 0))).shape[0]
         # The published COCO weights were trained with a frozen batch norm without epsilon, and come without counters.
         published = rows == 91 and 'backbone.body.bn1.num_batches_tracked' not in tensors
-        return Family('torchvision detector', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 0.0 if published else 1e-5,
-                      'first'), None
+        family = Family('torchvision detector', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 0.0 if published else 1e-5,
+                        'first')
+        if 'config' in meta:  # written by `convert`: whatever torchvision assumes, this is what the weights were trained with
+            ours = json.loads(meta['config'])['model']
+            family = family._replace(name='torchvision detector, written by this project', **{
+                key: tuple(ours[key]) if key.startswith('pixel') else bool(ours[key])
+                for key in ('pixel_mean', 'pixel_std', 'stride_in_1x1', 'roi_aligned')})
+        return family, None
     if 'conv1.weight' in tensors and 'layer1.0.conv1.weight' in tensors:
         return Family('torchvision or timm classification', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 1e-5,
                       'first'), _CLASSIFICATION

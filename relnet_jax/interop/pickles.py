@@ -4,8 +4,8 @@ Python's own unpickler imports and calls what a file names. Here a pickle is wal
 is nothing but its name, and "calling" one is only understood for the few names below that build tensors, arrays and
 dictionaries. Any other name, opcode or call raises `RefusedPickle`, before anything happened. Nothing of torch is imported.
 
-Understood are pickles of protocol 0 to 5 as torch.save (2017 till now), numpy and Python 2 write them; byte strings of
-Python 2 come back as latin-1 text.
+Understood are pickles of protocol 0 to 5 as torch.save (2017 till now) and numpy write them, and of protocol 2 by Python 2, whose
+byte strings come back as latin-1 text.
 """
 import pickletools
 import re
@@ -54,8 +54,9 @@ _ARRAY = {f'numpy{core}.multiarray._reconstruct' for core in ('.core', '._core')
 _SCALAR = {f'numpy{core}.multiarray.scalar' for core in ('.core', '._core')}
 _FROM_BUFFER = {f'numpy{core}.numeric._frombuffer' for core in ('.core', '._core')}
 _KNOWN = _ARRAY | _SCALAR | _FROM_BUFFER | {
-    'collections.OrderedDict', 'numpy.ndarray', 'numpy.dtype', '_codecs.encode', 'torch._utils._rebuild_tensor',
-    'torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter', 'torch.nn.parameter.Parameter', 'torch.Size'}
+    'collections.OrderedDict', 'numpy.ndarray', 'numpy.dtype', '_codecs.encode', '__builtin__.bytes',
+    'torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2', 'torch._utils._rebuild_parameter',
+    'torch.nn.parameter.Parameter', 'torch.Size'}
 
 
 def _check(ok, message: str):
@@ -122,7 +123,7 @@ def _call(function, args):
         return _tensor(*args[:4])
     if name in ('torch._utils._rebuild_parameter', 'torch.nn.parameter.Parameter') and n >= 1:
         _check(unwrap(args[0]) is not None, 'a parameter without tensor')
-        return args[0]
+        return unwrap(args[0])
     if name.endswith('Tensor') and not args:  # torch before 0.4: an empty tensor, then its state
         return _Built('tensor')
     if name == 'torch.Size' and n == 1:
@@ -137,6 +138,8 @@ def _call(function, args):
         return _Built('dtype', _dtype(args[0]))
     if name == '_codecs.encode' and args[1:] in (('latin1',), ('latin-1',)):  # bytes of Python 3 in protocol 2
         return _raw(args[0])
+    if name == '__builtin__.bytes' and not args:    # and this for no bytes
+        return b''
     raise RefusedPickle(f"it calls '{name}' with {n} arguments, which is not how tensors are written")
 
 

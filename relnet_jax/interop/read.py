@@ -5,9 +5,10 @@ with what it holds before anything is read.
 """
 import json
 import math
-import pickle
 import struct
+import warnings
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any, Mapping, NamedTuple
 
@@ -23,8 +24,9 @@ SAFETENSORS = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': 
                'U8': np.uint8, 'BOOL': np.bool_}
 SAFETENSORS = {k: np.dtype(v) for k, v in SAFETENSORS.items()}
 INNER = ('model', 'state_dict', 'blobs', 'model_state_dict', 'model_state')  # where training scripts put the weights
-DAMAGE = (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-          struct.error, UnicodeError, json.JSONDecodeError, RecursionError)
+# What the standard library raises on damaged bytes: IndexError by an empty stack, RuntimeError by a zip flag, and so on.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
+          MemoryError, RuntimeError, UnicodeError, json.JSONDecodeError, OSError)
 
 
 class Weights(NamedTuple):
@@ -57,7 +59,9 @@ def read_weights(path: str | Path) -> Weights:
         if len(head) == 9 and head[8:] == b'{':
             return _read_safetensors(path)
         if head[:1] == b'\x80' or head[:1] in (b'(', b'c', b'}', b']'):
-            return _read_pickles(path)
+            with warnings.catch_warnings():
+                warnings.simplefilter('ignore', DeprecationWarning)  # odd escapes in the text of a damaged file
+                return _read_pickles(path)
         raise ValueError(f'a file of another kind (first bytes {head!r}): expected torch.save, safetensors or pickle')
     except RefusedPickle as error:
         raise RefusedPickle(f'{path}: refused, {error}') from None
