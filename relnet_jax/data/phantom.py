@@ -1,35 +1,39 @@
-"""The phantom: synthetic chest radiographs with known truth, the default data set. Not patients: every image says PHANTOM.
+"""The phantom: synthetic chest radiographs with known truth, the default data set. Not patients: every image says so.
 
-`render(seed, index, ambiguity=..., size=...)` is a pure function; no file but the statistics table is needed. An image is made from
+`render(seed, index, ambiguity=..., size=...)` is a pure function and needs no file but the statistics table. It draws
 * a thorax (`phantom_anatomy`) with the boxes of its five parts,
 * a label set, numbers, sides, places and sizes that follow ChestX-Det (`phantom_labels`, `phantom_places`),
 * one polygon for each finding, drawn as it is annotated (`phantom_render`).
 
-The knob `ambiguity` in [0, 1] sets how alike the members of a look-alike group appear (`phantom_looks`); labels, polygons and
-anatomy do not depend on it. At 0 texture alone tells a class. At 1 all members of a group draw their appearance from one
-distribution, and a class is told by what the table below names, which is what a relation module may exploit:
+The knob `ambiguity` in [0, 1] sets how alike the members of a look-alike group appear (`phantom_looks`); labels,
+polygons and anatomy do not depend on it. At 0 texture alone tells a class. At 1 all members of a group draw their
+appearance from one distribution, and a class is told by what this table names, which is what a relation module may
+exploit:
 
     group     class                cue             rule
     opacity   Effusion             position        fills the costophrenic angle of a lung
     opacity   Consolidation        position        against mediastinum or heart, away from the costophrenic angle
-    opacity   Atelectasis, Mass    co-occurrence   free in the lung, equal places and sizes; with an effusion in the image a bright core
-                                                   is an atelectasis and a bright rim a mass, without one it is the other way round
+    opacity   Atelectasis, Mass    co-occurrence   free in the lung, equal places and sizes. With an effusion in the
+                                                   image a bright core is an atelectasis and a bright rim is a mass;
+                                                   without one it is the other way round
     spot      Nodule               position        lateral 44 % of the lung's width
     spot      Calcification        position        medial 44 % of the lung's width
     line      Pleural Thickening   position        on the lateral lung wall
     line      Fibrosis             position        inside the lung, off the wall
     lucency   Emphysema            position        the whole lung
-    lucency   Pneumothorax         position        a crescent at the apex or the upper lateral wall
-    heart     Cardiomegaly         position        heart wider than half of the thorax (the heart is drawn alike)
+    lucency   Pneumothorax         position        a crescent at the apex or the lateral wall
+    heart     Cardiomegaly         position        heart wider than half of the thorax (it looks like any heart)
     miliary   Diffuse Nodule       texture         fine dots over a lung
     bone      Fracture             texture         cleft and callus across a rib
 
-Atelectasis and mass cannot be told apart at ambiguity 1 without knowing whether the image holds an effusion: cores and rims
-are about as frequent in either class (48 % of atelectases and 37 % of masses come with an effusion). Beyond these hard rules the
-real co-occurrence (fibrosis with emphysema, consolidation with effusion) is a soft cue at every ambiguity.
+Atelectasis and mass cannot be told apart at ambiguity 1 without knowing whether the image holds an effusion: 48 % of
+the images with an atelectasis and 37 % of those with a mass hold one, so cores and rims are about as frequent in
+either class. Beyond these hard rules the real co-occurrence (fibrosis with emphysema, effusion with consolidation) is
+a soft cue at every ambiguity, and so are outline and size where the rule is one of position.
 
-What differs from the table: places obey the rules above, atelectasis and mass share their pooled place and size, nothing is smaller
-than 3.6 % of the frame, and emphysema and diffuse nodules occur once a lung at most.
+What differs from the table: places obey the rules above, atelectasis and mass share their pooled places and sizes,
+nothing is smaller than 3.6 % of the frame, bands along the lung wall are thicker, and emphysema and diffuse nodules occur
+once a lung at most.
 
     python -m relnet_jax.data.phantom --out=phantom --count=20      # PNG files and instances.json (COCO)
 """
@@ -47,7 +51,7 @@ from relnet_jax.data.source import Source
 from relnet_jax.ops.masks import crop_polygons
 from relnet_jax.types import Example
 
-VAL_START = 1_000_000       # first index of the validation images: disjoint from training for any smaller number of those
+VAL_START = 1_000_000       # first index of the validation images, beyond any training image
 
 
 class Annotations(NamedTuple):
@@ -60,12 +64,12 @@ class Annotations(NamedTuple):
 
 
 def class_cues() -> dict[str, phantom_looks.Rule]:
-    """For each class, in the order of the class table, its look-alike group and the cue that tells it at ambiguity 1."""
+    """By class, in the order of the class table: its look-alike group and the cue that tells it at ambiguity 1."""
     return {name: phantom_looks.RULES[name] for name in phantom_labels.classes()}
 
 
 def _generator(seed: int, index: int, stream: int) -> np.random.Generator:
-    """Streams: 0 labels and geometry, 1 looks, 2 fields and grain. Kept apart, so that no knob moves what it does not mean."""
+    """Streams: 0 labels and geometry, 1 looks, 2 fields and grain; apart, so that no knob moves what is not its own."""
     return np.random.default_rng((seed, index, stream))
 
 
@@ -73,7 +77,8 @@ def _scene(seed: int, index: int) -> tuple[Anatomy, list[phantom_places.Finding]
     rng = _generator(seed, index, 0)
     requests = phantom_labels.sample_requests(rng)
     heart = [r for r in requests if phantom_labels.classes()[r.label - 1] == 'Cardiomegaly']
-    anatomy = sample_anatomy(rng, heart_box=phantom_labels.sample_box(rng, 'Cardiomegaly', heart[0].side) if heart else None)
+    heart_box = phantom_labels.sample_box(rng, 'Cardiomegaly', heart[0].side) if heart else None
+    anatomy = sample_anatomy(rng, heart_box=heart_box)
     return anatomy, phantom_places.place_all(rng, requests, anatomy)
 
 
@@ -93,7 +98,10 @@ def annotate(seed: int, index: int, *, size: int) -> Annotations:
 
 
 def render(seed: int, index: int, *, ambiguity: float, size: int) -> tuple[np.ndarray, Annotations]:
-    """(image uint8 [size, size], its truth). A pure function of its arguments; the truth depends on seed, index and size only."""
+    """(image uint8 [size, size], its truth). A pure function; the truth depends on seed, index and size only.
+
+    Raises ValueError for an ambiguity outside 0..1.
+    """
     if not 0 <= ambiguity <= 1:
         raise ValueError(f'phantom ambiguity: expected 0..1, got {ambiguity}')
     anatomy, findings = _scene(seed, index)
@@ -106,7 +114,7 @@ def render(seed: int, index: int, *, ambiguity: float, size: int) -> tuple[np.nd
 
 
 def coco_dict(seed: int, indices: list[int], *, size: int) -> dict:
-    """COCO ground truth of these images: image ids are the indices, category ids 1..13, one polygon for each finding."""
+    """COCO ground truth of these images: image ids are the indices, category ids 1..13, one polygon a finding."""
     images, annotations = [], []
     for index in indices:
         images.append({'id': index, 'width': size, 'height': size, 'file_name': f'phantom_{seed}_{index}.png'})
@@ -115,8 +123,8 @@ def coco_dict(seed: int, indices: list[int], *, size: int) -> dict:
             x, y = polygon.astype(float).T
             area = abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2
             annotations.append({
-                'id': len(annotations) + 1, 'image_id': index, 'category_id': int(label), 'iscrowd': 0, 'area': float(area),
-                'bbox': [box[0], box[1], box[2] - box[0], box[3] - box[1]],
+                'id': len(annotations) + 1, 'image_id': index, 'category_id': int(label), 'iscrowd': 0,
+                'bbox': [float(v) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])], 'area': float(area),
                 'segmentation': [polygon.astype(float).ravel().tolist()]})
     categories = [{'id': i + 1, 'name': name} for i, name in enumerate(phantom_labels.classes())]
     return {'info': {'description': 'PHANTOM: synthetic chest radiographs, not patients'}, 'images': images,
@@ -137,8 +145,9 @@ def phantom_source(*, split: str, seed: int, ambiguity: float, size: int, train_
         image, truth = render(seed, start + i, ambiguity=ambiguity, size=size)
         masks = [crop_polygons([p.ravel()], box, mask_size) for p, box in zip(truth.polygons, truth.boxes, strict=True)]
         return Example(
-            image=np.repeat(image[..., None], 3, 2), image_id=start + i, index=i, boxes=truth.boxes, labels=truth.labels,
-            crowd=np.zeros(len(masks), bool), masks=np.array(masks, np.uint8).reshape(-1, mask_size, mask_size),
+            image=np.repeat(image[..., None], 3, 2), image_id=start + i, index=i,
+            boxes=truth.boxes, labels=truth.labels, crowd=np.zeros(len(masks), bool),
+            masks=np.array(masks, np.uint8).reshape(-1, mask_size, mask_size),
             has_mask=np.ones(len(masks), bool), part_boxes=truth.part_boxes, part_valid=truth.part_valid)
 
     return Source(
@@ -149,7 +158,7 @@ def phantom_source(*, split: str, seed: int, ambiguity: float, size: int, train_
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description='Write synthetic chest radiographs (PNG) and their truth (COCO instances.json).')
+    parser = argparse.ArgumentParser(description='Write synthetic chest radiographs and their truth (COCO).')
     parser.add_argument('--out', type=Path, required=True, help='folder to write to')
     parser.add_argument('--count', type=int, default=20)
     parser.add_argument('--seed', type=int, default=0)

@@ -1,8 +1,9 @@
-"""The phantom's thorax: outlines of lungs, heart, bones and body, varied from image to image, and the pose in the frame.
+"""The phantom's thorax: outlines of lungs, heart, bones and body, varied from image to image, and their pose.
 
-Everything lives in the thorax frame, the unit square of the statistics table (x right, y down). Its nominal lungs are the mean
-emphysema boxes of ChestX-Det, which span whole lungs. `Anatomy.pose` takes thorax coordinates to the image's unit frame.
-Left and right are the patient's: the left lung lies on the image's right. Side index: 0 = image left, 1 = image right.
+Everything lives in the thorax frame, the unit square of the statistics table (x right, y down). Its nominal lungs are
+the mean emphysema boxes of ChestX-Det, which span whole lungs. `Anatomy.pose` takes thorax coordinates to the image's
+unit frame. Left and right are the patient's: the left lung lies on the image's right. Side index: 0 = image left, 1 =
+image right.
 """
 import functools
 from typing import NamedTuple
@@ -16,8 +17,8 @@ NOMINAL_HEART = np.array([0.548, 0.612, 0.285, 0.235])     # centre, width, heig
 PIVOT = np.array([0.5, 0.46])                              # of rotation and scale
 STEPS = 4                                                  # contour samples for each control point
 
-# Outlines as (u, v): u from lateral (0) to medial (1), v from apex (0) to base (1) of the lung box, clockwise on image left.
-# The costophrenic angle is the point (0.07, 1): `TIP` gives its place in the list.
+# Outlines as (u, v): u from lateral (0) to medial (1), v from apex (0) to base (1) of the lung box, clockwise on image
+# left. The costophrenic angle is the point (0.07, 1): `TIP` gives its place in the list.
 OUTLINES = (
     np.array([(.70, .0), (.86, .06), (.93, .2), (.92, .38), (.94, .55), (.97, .75), (1., .91), (.80, .86), (.55, .845),
               (.30, .89), (.07, 1.), (.0, .86), (.01, .62), (.09, .36), (.25, .14), (.47, .02)]),
@@ -27,15 +28,15 @@ OUTLINES = (
 TIP = 10
 WALL = tuple(range(TIP * STEPS, 16 * STEPS)) + tuple(range(STEPS + 1))   # contour samples from the angle up to the apex
 
-HEART = np.array([(-.30, -.96), (.08, -1.), (.42, -.72), (.72, -.28), (.96, .22), (1., .60), (.80, .90), (.30, 1.), (-.35, .98),
-                  (-.82, .78), (-1., .25), (-.86, -.35), (-.58, -.75)])
-SCAPULA = np.array([(.045, .175), (.10, .150), (.155, .165), (.185, .20), (.205, .29), (.195, .385), (.17, .41), (.145, .36),
-                    (.115, .28), (.075, .235)])     # image left; mirrored for the other side
+HEART = np.array([(-.30, -.96), (.08, -1.), (.42, -.72), (.72, -.28), (.96, .22), (1., .60), (.80, .90), (.30, 1.),
+                  (-.35, .98), (-.82, .78), (-1., .25), (-.86, -.35), (-.58, -.75)])
+SCAPULA = np.array([(.045, .175), (.10, .150), (.155, .165), (.185, .20), (.205, .29), (.195, .385), (.17, .41),
+                    (.145, .36), (.115, .28), (.075, .235)])     # image left; mirrored for the other side
 CLAVICLE = np.array([(.075, .155), (.17, .135), (.27, .155), (.37, .165), (.452, .205)])
-BODY = np.array([(.385, -.1), (.38, .03), (.34, .075), (.20, .105), (.05, .16), (-.02, .28), (.015, .45), (.075, .58), (.075, .8),
-                 (.06, 1.1)])                       # image-left half, from the neck down
-MEDIASTINUM = np.array([(.435, -.1), (.44, .12), (.432, .25), (.425, .40), (.405, .55), (.40, .80), (.60, .80), (.59, .56),
-                        (.585, .40), (.60, .33), (.592, .27), (.56, .20), (.558, .12), (.565, -.1)])
+BODY = np.array([(.385, -.1), (.38, .03), (.34, .075), (.20, .105), (.05, .16), (-.02, .28), (.015, .45), (.075, .58),
+                 (.075, .8), (.06, 1.1)])                       # image-left half, from the neck down
+MEDIASTINUM = np.array([(.435, -.1), (.44, .12), (.432, .25), (.425, .40), (.41, .55), (.44, .70), (.55, .70),
+                        (.59, .56), (.585, .40), (.60, .33), (.592, .27), (.56, .20), (.558, .12), (.565, -.1)])
 
 
 class Anatomy(NamedTuple):
@@ -45,7 +46,7 @@ class Anatomy(NamedTuple):
     heart: np.ndarray                           # closed contour
     enlarged: bool                              # cardiomegaly
     scapulae: tuple[np.ndarray, np.ndarray]     # closed contours by side
-    ribs: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]   # centre lines of the posterior ribs by side, spine outwards
+    ribs: tuple[tuple[np.ndarray, ...], tuple[np.ndarray, ...]]   # posterior ribs by side, from the spine outwards
     front_ribs: tuple[np.ndarray, ...]          # centre lines of the faint anterior ribs
     clavicles: tuple[np.ndarray, np.ndarray]
     mediastinum: np.ndarray
@@ -57,7 +58,8 @@ class Anatomy(NamedTuple):
 def spline_matrix(points: int, steps: int = STEPS) -> np.ndarray:
     """Closed uniform Catmull-Rom spline: [points * steps, points]; sample steps * i is control point i."""
     t = np.arange(steps)[:, None] / steps
-    basis = 0.5 * np.concatenate([-t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1)
+    basis = 0.5 * np.concatenate([
+        -t + 2 * t**2 - t**3, 2 - 5 * t**2 + 3 * t**3, t + 4 * t**2 - 3 * t**3, t**3 - t**2], 1)
     matrix = np.zeros((points, steps, points))
     for i in range(points):
         for k in range(4):
@@ -89,7 +91,7 @@ def _ribs(box: np.ndarray, side: int, tilt: float) -> tuple[np.ndarray, ...]:
     start = (box[2], box[0])[side] + -out * 0.03
     ribs = []
     for k in range(9):
-        reach = width * (1.06 - 0.5 * max(0, 2 - k) / 2 * 0.8) + 0.03      # the upper ribs are shorter: the lung narrows
+        reach = width * (1.06 - 0.2 * max(0, 2 - k)) + 0.03     # the upper ribs are shorter: the lung narrows
         x = start + out * reach * np.sin(s * np.pi / 2) ** 0.9
         y = box[1] + height * (0.03 + 0.098 * k) + 0.03 * np.sin(s * np.pi) * -1 + (0.07 + 0.012 * k + tilt) * s ** 2.2
         ribs.append(np.concatenate([x, y], 1))
@@ -115,7 +117,8 @@ def sample_anatomy(rng: np.random.Generator, *, heart_box: np.ndarray | None) ->
     lungs = tuple(_lung(side, boxes[side], rng.normal(0, 0.008, OUTLINES[side].shape)) for side in range(2))
     enlarged = heart_box is not None
     normal = NOMINAL_HEART + rng.normal(0, 1, 4) * [0.006, 0.008, 0.012, 0.010]
-    x, y, width, height = np.clip(heart_box, [.45, .55, .36, .19], [.62, .64, .50, .30]) if enlarged else normal
+    x, y, width, height = np.clip(heart_box, [.45, .55, .37, .19], [.62, .64, .50, .30]) if enlarged else normal
+    width = stretch[0] * (width if enlarged else min(width, 0.31))      # of the thorax: beyond a half, or clearly below
     heart = spline_matrix(len(HEART)) @ (HEART * [width / 2, height / 2] + [x, y])
     shift = rng.normal(0, 0.008, (2, 2))
     scapulae = tuple(spline_matrix(len(SCAPULA)) @ (side(SCAPULA) + shift[i])

@@ -1,9 +1,10 @@
 """Which findings an image of the phantom holds: label sets as frequent, and together as often, as in ChestX-Det.
 
-The figures are in `chestx_det_statistics.json` (source named there). Label sets follow the maximum-entropy distribution over
-all 2^13 sets whose single-class frequencies, pairwise co-occurrences and share of empty sets are those of the table:
-p(s) proportional to exp(sum_i h_i s_i + sum_{i<j} J_ij s_i s_j + c [s empty]) (a pairwise, Ising-type model). With 8,192 states
-it is fitted exactly (Newton's method on the convex dual), in a fraction of a second, once per process.
+The figures are in `chestx_det_statistics.json` (source named there). Label sets follow the maximum-entropy
+distribution over all 2^13 sets whose single-class frequencies, pairwise co-occurrences and share of empty sets are
+those of the table: p(s) proportional to exp(sum_i h_i s_i + sum_{i<j} J_ij s_i s_j + c [s empty]), a pairwise,
+Ising-type model. With 8,192 states it is fitted exactly (Newton's method on the convex dual), in a fraction of a
+second, once per process.
 """
 import functools
 import json
@@ -36,13 +37,15 @@ def classes() -> tuple[str, ...]:
 def fit_label_sets(pairs: np.ndarray, empty: float, *, tolerance: float = 1e-9) -> np.ndarray:
     """Maximum-entropy distribution over label sets.
 
-    pairs: float [n, n], share of images that hold both classes (diagonal: the class); empty: share of images without any.
-    Returns float64 [2^n]; state s holds class i when bit i of s is set. ValueError when no distribution has these moments.
+    pairs: float [n, n], share of images that hold both classes (diagonal: the class); empty: share of the others.
+    Returns float64 [2^n]; state s holds class i when bit i of s is set.
+    Raises ValueError when no distribution has these moments.
     """
     n = len(pairs)
     states = (np.arange(2 ** n)[:, None] >> np.arange(n)) & 1
     first, second = np.triu_indices(n, 1)
-    features = np.concatenate([states, states[:, first] * states[:, second], states.sum(1, keepdims=True) == 0], 1).astype(float)
+    nothing = states.sum(1, keepdims=True) == 0
+    features = np.concatenate([states, states[:, first] * states[:, second], nothing], 1).astype(float)
     target = np.concatenate([np.diag(pairs), pairs[first, second], [empty]])
 
     def dual(theta):
@@ -84,7 +87,7 @@ def sample_presence(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> np
 
 
 def sample_count(rng: np.random.Generator, name: str) -> int:
-    """Number of instances in an image that holds the class; the open last bin is uniform around the mean that the table implies."""
+    """Number of instances in an image that holds the class; the open last bin is uniform around its mean."""
     table = statistics()
     entry, row = table['per_class'][name], table['classes'].index(name)
     shares = np.array(entry['count_shares'])
@@ -114,9 +117,10 @@ def sample_requests(rng: np.random.Generator) -> list[Request]:
 
 
 def sample_box(rng: np.random.Generator, name: str, side: int) -> np.ndarray:
-    """(centre x, centre y, width, height) [4] in fractions of the frame, from the class's Gaussian on that image side."""
+    """(centre x, centre y, width, height) [4], shares of the frame, from the class's Gaussian on that image side."""
     entry = statistics()['per_class'][name][IMAGE_SIDES[side]]
-    x, y, log_w, log_h = gaussian(tuple(entry['mean']), tuple(map(tuple, entry['cov']))) @ np.append(_truncated(rng, 4), 1.0)
+    matrix = _gaussian(tuple(entry['mean']), tuple(map(tuple, entry['cov'])))
+    x, y, log_w, log_h = matrix @ np.append(_truncated(rng, 4), 1.0)
     return np.array([x, y, np.exp(log_w), np.exp(log_h)])
 
 
@@ -129,6 +133,6 @@ def _truncated(rng: np.random.Generator, n: int, limit: float = 2.0) -> np.ndarr
 
 
 @functools.cache
-def gaussian(mean: tuple, cov: tuple) -> np.ndarray:
+def _gaussian(mean: tuple, cov: tuple) -> np.ndarray:
     """[4, 5] matrix that maps a standard normal with a 1 appended to the Gaussian of this mean and covariance."""
     return np.concatenate([np.linalg.cholesky(np.array(cov) + 1e-9 * np.eye(4)), np.array(mean)[:, None]], 1)

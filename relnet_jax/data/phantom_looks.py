@@ -1,4 +1,4 @@
-"""How the phantom's findings look and what tells their classes apart: the cue tables `RULES`, `OWN_LOOK` and `SHARED_LOOK`."""
+"""How the phantom's findings look and what tells their classes apart: `RULES`, `OWN_LOOK` and `SHARED_LOOK`."""
 from typing import NamedTuple
 
 import numpy as np
@@ -14,9 +14,9 @@ class Rule(NamedTuple):
 
 
 RULES = {
-    'Atelectasis': Rule('opacity', 'co-occurrence', 'free in the lung; bright core if an effusion is in the image, else bright rim'),
-    'Mass': Rule('opacity', 'co-occurrence', 'free in the lung; bright rim if an effusion is in the image, else bright core'),
-    'Consolidation': Rule('opacity', 'position', 'against the mediastinum or the heart, never at the costophrenic angle'),
+    'Atelectasis': Rule('opacity', 'co-occurrence', 'free in the lung; with an effusion bright core, else bright rim'),
+    'Mass': Rule('opacity', 'co-occurrence', 'free in the lung; with an effusion bright rim, else bright core'),
+    'Consolidation': Rule('opacity', 'position', 'against mediastinum or heart, never at the costophrenic angle'),
     'Effusion': Rule('opacity', 'position', 'fills the costophrenic angle'),
     'Nodule': Rule('spot', 'position', 'lateral part of the lung'),
     'Calcification': Rule('spot', 'position', 'medial part of the lung'),
@@ -31,7 +31,7 @@ RULES = {
 
 
 class Look(NamedTuple):
-    """Appearance of a region: pixels are pulled by `opacity` towards `level` plus textures (all in units of full white)."""
+    """Appearance of a region: pixels are pulled by `opacity` towards `level` plus textures, in units of full white."""
     level: float
     opacity: float
     soft: float     # blur of the outline, share of the frame
@@ -42,28 +42,29 @@ class Look(NamedTuple):
 
 
 OWN_LOOK = {        # ambiguity 0: these alone tell the class
-    'Atelectasis': Look(.64, .90, .003, .00, .26, .00, .00),
-    'Mass': Look(.66, .90, .003, .00, .00, .30, .00),
-    'Consolidation': Look(.64, .85, .004, .30, .00, .00, .00),
-    'Effusion': Look(.80, .92, .003, .00, .00, .00, .00),
+    'Atelectasis': Look(.62, .88, .004, .00, .14, .00, .00),
+    'Mass': Look(.64, .90, .004, .00, .00, .26, .00),
+    'Consolidation': Look(.58, .85, .006, .12, .00, .00, .00),
+    'Effusion': Look(.76, .92, .004, .00, .00, .00, .00),
     'Nodule': Look(.66, .90, .004, .00, .00, .00, .00),
     'Calcification': Look(1.0, 1.0, .001, .00, .00, .00, .00),
-    'Fibrosis': Look(.50, .80, .003, .00, .00, .00, .55),
-    'Pleural Thickening': Look(.90, .95, .002, .00, .00, .00, .00),
+    'Fibrosis': Look(.46, .80, .004, .00, .00, .00, .28),
+    'Pleural Thickening': Look(.88, .95, .003, .00, .00, .00, .00),
     'Emphysema': Look(.07, .72, .004, .00, .00, .00, .00),
     'Pneumothorax': Look(.02, .97, .001, .00, .00, -.25, .00),
 }
 SHARED_LOOK = {     # ambiguity 1: every member of the group draws one of these
-    'opacity': (Look(.68, .90, .003, .08, .00, .26, .00), Look(.68, .90, .003, .08, .00, -.26, .00)),   # bright core, bright rim
+    'opacity': (Look(.62, .90, .004, .03, .00, .22, .00),       # bright core
+                Look(.62, .90, .004, .03, .00, -.22, .00)),     # bright rim
     'spot': (Look(.86, .95, .002, .00, .00, .00, .00),),
-    'line': (Look(.72, .90, .002, .00, .00, .00, .30),),
+    'line': (Look(.68, .90, .003, .00, .00, .00, .16),),
     'lucency': (Look(.05, .85, .003, .00, .00, -.10, .00),),
 }
-JITTER = Look(.03, .02, .0, .02, .02, .03, .03)    # standard deviation from instance to instance
+JITTER = Look(.03, .02, .0, .01, .01, .03, .01)    # standard deviation from instance to instance
 
 
 def shared_variant(rng: np.random.Generator, name: str, decider_present: bool) -> int:
-    """Which of the group's shared looks a finding takes: free, but for atelectasis and mass settled by class and decider."""
+    """Which of the group's shared looks a finding takes: any, but for atelectasis and mass set by class and decider."""
     free = int(rng.integers(len(SHARED_LOOK[RULES[name].group])))
     if RULES[name].cue == 'co-occurrence':
         return int((name == 'Mass') == decider_present)

@@ -1,7 +1,7 @@
 """Where the phantom's findings lie and what outline they have. Nothing here depends on the ambiguity.
 
-Places and sizes come from the ChestX-Det table, carried from the table's frame into the patient's own lungs; the rule of the
-class (`phantom_looks.RULES`) then moves a finding to the nearest place that obeys it, or draws it again.
+Places and sizes come from the ChestX-Det table, carried from the table's frame into the patient's own lungs; the rule
+of the class (`phantom_looks.RULES`) then moves a finding to the nearest place that obeys it, or draws it again.
 """
 from typing import NamedTuple
 
@@ -22,8 +22,8 @@ TRIES = 30
 OPACITIES = tuple(name for name, rule in RULES.items() if rule.group == 'opacity')
 SPOTS = tuple(name for name, rule in RULES.items() if rule.group == 'spot')
 # Large before small, so that small ones can keep clear of them; also the order of drawing.
-ORDER = ('Cardiomegaly', 'Emphysema', 'Diffuse Nodule', 'Effusion', 'Consolidation', 'Pneumothorax', 'Pleural Thickening',
-         'Atelectasis', 'Mass', 'Fibrosis', 'Fracture', 'Nodule', 'Calcification')
+ORDER = ('Cardiomegaly', 'Emphysema', 'Effusion', 'Consolidation', 'Pneumothorax', 'Pleural Thickening', 'Atelectasis',
+         'Mass', 'Diffuse Nodule', 'Fibrosis', 'Fracture', 'Nodule', 'Calcification')
 
 
 class Finding(NamedTuple):
@@ -43,7 +43,7 @@ class Scene(NamedTuple):
 # ---- geometry ----
 
 def ray_lengths(centre: np.ndarray, contour: np.ndarray) -> np.ndarray:
-    """Distance [RAYS] from a point to a closed contour [n, 2] along equally spaced directions; inf where it is not met."""
+    """Distance [RAYS] from a point to a closed contour [n, 2] along DIRECTIONS; inf where the ray does not meet it."""
     a, b = contour - centre, np.roll(contour, -1, 0) - centre
     d = DIRECTIONS[:, None]
     edge = b - a
@@ -116,16 +116,24 @@ def _draw(rng: np.random.Generator, name: str, side: int, scene: Scene) -> tuple
     return box[:2], np.maximum(box[2:], MIN_EXTENT)
 
 
+def _towards_middle(centre: np.ndarray, side: int, anatomy: Anatomy) -> list[np.ndarray]:
+    """The centre and places from there to the middle of the lung, for findings that do not fit where they were drawn."""
+    box = anatomy.lung_boxes[side]
+    middle = box[:2] + (box[2:] - box[:2]) * [0.44, 0.56]
+    return [centre + share * (middle - centre) for share in (0, 0.25, 0.5, 0.75)]
+
+
 def _free_opacity(rng, name, side, scene):
-    """Atelectasis and mass: surrounded by lung. Both draw from the pooled table entry, so that size and place tell nothing."""
+    """Atelectasis and mass: surrounded by lung. Both draw from their pooled entry: size and place tell nothing."""
     entries = [phantom_labels.statistics()['per_class'][n]['instances'] for n in ('Atelectasis', 'Mass')]
     pooled = ('Atelectasis', 'Mass')[int(rng.random() * sum(entries) >= entries[0])]
     centre, size = _draw(rng, pooled, side, scene)
     radii = ellipse(*np.maximum(size, 0.07)) * wavy(rng, 0.05)
-    if not in_lung(centre, side, scene.anatomy):
-        return None
-    fit = (aerated(centre, side, scene.anatomy) / (1.15 * radii)).min()
-    polygon = star(centre, radii * min(1, fit))
+    best, fit = centre, 0.0
+    for place in _towards_middle(centre, side, scene.anatomy):
+        if fit < 0.9 and in_lung(place, side, scene.anatomy):
+            best, fit = place, (aerated(place, side, scene.anatomy) / (1.15 * radii)).min()
+    polygon = star(best, radii * min(1, fit))
     return polygon if np.ptp(polygon, 0).min() > 0.06 else None
 
 
@@ -152,10 +160,10 @@ def _effusion(rng, name, side, scene):
     size = np.clip(size, 0.08, (lung[2:] - lung[:2]) * [0.95, 0.6])
     tip, inward = scene.anatomy.lungs[side][TIP * STEPS], (1, -1)[side]
     centre = tip + [inward * 0.40 * size[0], -0.5 * size[1]]
-    for _ in range(12):                                             # the angle is a narrow wedge: climb until in the lung
-        if in_lung(centre, side, scene.anatomy):
+    for _ in range(16):             # the angle is a narrow wedge: climb until the lung opens, with its tip in sight
+        if all(in_lung(centre + share * (tip - centre), side, scene.anatomy) for share in (0, 0.3, 0.6, 0.8, 0.95)):
             break
-        centre = centre + [inward * 0.002, -0.012]
+        centre = centre + [-inward * 0.003, -0.012]
     else:
         return None
     room = aerated(centre, side, scene.anatomy)
@@ -190,17 +198,22 @@ def _along_wall(rng, name, side, scene):
     allowed = np.flatnonzero((v >= low) & (v <= high))
     middle = allowed[np.linalg.norm(wall[allowed] - centre, axis=1).argmin()]
     arc = np.append(0, np.cumsum(np.linalg.norm(np.diff(wall, axis=0), axis=1)))
-    length = np.clip(np.hypot(*size), 0.10, 0.34)
+    length = np.clip(np.hypot(*size) * (1 if name == 'Pneumothorax' else 0.8), 0.10, 0.34)
     start = np.clip(arc[middle] - length / 2, 0.05, arc[-1] - length)
     s = np.linspace(0, 1, 20)
     outer = np.stack([np.interp(start + s * length, arc, wall[:, i]) for i in range(2)], 1)
-    tangent = np.gradient(outer, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True) * (1, -1)[side]
+    normal = _normals(outer) * (1, -1)[side]
     if name == 'Pneumothorax':
         thickness = np.clip(0.24 * length, 0.042, 0.065) * np.sin(np.pi * s) ** 0.6
     else:
-        thickness = rng.uniform(0.036, 0.044) * np.sin(np.pi * s) ** 0.3
+        thickness = rng.uniform(0.042, 0.055) * np.sin(np.pi * s) ** 0.3
     return np.concatenate([outer, (outer + normal * thickness[:, None])[::-1]])
+
+
+def _normals(line: np.ndarray) -> np.ndarray:
+    """Unit normals [n, 2] of a line of points [n, 2]."""
+    tangent = np.gradient(line, axis=0)
+    return np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
 
 
 def _fibrosis(rng, name, side, scene):
@@ -210,18 +223,20 @@ def _fibrosis(rng, name, side, scene):
     thickness = np.clip(0.45 * size.min(), 0.042, 0.07)
     t = np.linspace(-1, 1, 14)
     half = (size - thickness) / 2
-    line = np.stack([half[0] * t, half[1] * t * rng.choice([-1, 1])], 1) + rng.normal(0, 0.2, 2) * half * (1 - t ** 2)[:, None]
-    tangent = np.gradient(line, axis=0)
-    normal = np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
-    offset = normal * (thickness / 2 * np.sqrt(1 - 0.9 * t ** 4))[:, None]
-    polygon = centre + np.concatenate([line + offset, (line - offset)[::-1]])
-    return polygon if _clear_of_walls(polygon, side, scene.anatomy, 0.02) else None
+    line = np.stack([half[0] * t, half[1] * t * rng.choice([-1, 1])], 1)
+    line += rng.normal(0, 0.2, 2) * half * (1 - t ** 2)[:, None]
+    offset = _normals(line) * (thickness / 2 * np.sqrt(1 - 0.9 * t ** 4))[:, None]
+    strip = np.concatenate([line + offset, (line - offset)[::-1]])
+    for place in _towards_middle(centre, side, scene.anatomy):
+        if _clear_of_walls(place + strip, side, scene.anatomy, 0.02):
+            return place + strip
+    return None
 
 
 def _clear_of_walls(polygon, side, anatomy, margin):
     lung, heart = anatomy.lungs[side].astype(np.float32), anatomy.heart.astype(np.float32)
-    points = [(float(x), float(y)) for x, y in polygon]
-    return all(cv2.pointPolygonTest(lung, p, True) > margin and cv2.pointPolygonTest(heart, p, True) < 0 for p in points)
+    return all(cv2.pointPolygonTest(lung, p, True) > margin and cv2.pointPolygonTest(heart, p, False) < 0
+               for p in ((float(x), float(y)) for x, y in polygon))
 
 
 def _spot(rng, name, side, scene):
@@ -251,7 +266,8 @@ PLACERS = {
 }
 KEEP_CLEAR = {      # of what a class keeps clear, as far as there is room
     'Effusion': ('Effusion',), 'Consolidation': OPACITIES, 'Pneumothorax': OPACITIES + ('Pneumothorax',),
-    'Pleural Thickening': OPACITIES + ('Pneumothorax', 'Pleural Thickening'), 'Atelectasis': OPACITIES, 'Mass': OPACITIES,
+    'Pleural Thickening': OPACITIES + ('Pneumothorax', 'Pleural Thickening'),
+    'Atelectasis': OPACITIES, 'Mass': OPACITIES,
     'Fibrosis': OPACITIES + ('Pneumothorax', 'Pleural Thickening', 'Fibrosis'),
     'Fracture': OPACITIES + ('Fracture', 'Pleural Thickening'),
     'Nodule': tuple(n for n in ORDER if n not in ('Emphysema', 'Diffuse Nodule', 'Cardiomegaly')),
