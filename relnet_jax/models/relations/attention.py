@@ -1,4 +1,4 @@
-"""Attention between boxes, weighed by how they lie to each other. Relation Networks, Hu et al., CVPR 2018, eq. 2 to 6."""
+"""Attention between boxes, weighed by how they lie to each other. Relation Networks, Hu et al., CVPR 2018, eq. 2-6."""
 import flax.linen as nn
 import jax.numpy as jnp
 
@@ -10,7 +10,7 @@ SCALES = {'lab': 1 / 16, 'published': 1 / 8}  # the published one is 1 / sqrt(64
 
 
 def masked_softmax(logits: Array, valid: Array) -> Array:
-    """Softmax of float32 logits [..., M] over the valid entries of the last axis; zeros elsewhere, also if none is valid."""
+    """Softmax of float32 logits [..., M] over the valid entries of each row; zeros elsewhere, also if none is valid."""
     logits = jnp.where(valid, logits, -jnp.inf)
     top = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.where(valid, jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)

@@ -37,7 +37,7 @@ class ClassAttention(nn.Module):
 
 
 def _windows_inside(cells: Array, count: int) -> Array:
-    """Which of `count` windows (3 cells, stride 2) lie on the first `cells` [B] cells: bool [B, count]; the first does."""
+    """Which of `count` windows (3 cells, stride 2) lie on the first `cells` [B], at least one: bool [B, count]."""
     whole = (jnp.ceil(cells)[:, None] - 3) // 2
     return jnp.arange(count)[None] <= jnp.maximum(whole, 0)
 

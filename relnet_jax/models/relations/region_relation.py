@@ -1,4 +1,4 @@
-"""Region relation: RoIs exchange class features, weighted by likeness and position. After SGRN, Xu et al., CVPR 2019."""
+"""RoIs exchange class features, weighted by likeness and position. After SGRN (Xu et al., CVPR 2019)."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ class SpatialWeight(nn.Module):
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
-        """-> float32 [B, N, N]; row i holds the weights of the neighbours j of RoI i. Raises ValueError on another kernel."""
+        """-> float32 [B, N, N], row i for the neighbours j of RoI i. Raises ValueError on another kernel."""
         if self.kernel not in KERNELS:
             raise ValueError(f'region relation: kernel must be one of {KERNELS}, got {self.kernel!r}')
         if self.kernel == 'none':
