@@ -1,1 +1,1 @@
-"""Training: state, optimiser, step, data parallelism, checkpoints, fine-tuning, metrics, and the loop that joins them."""
+"""Training: state, optimiser, step, data parallelism, checkpoints, fine-tuning, metrics, and the loop."""

@@ -1,9 +1,9 @@
 """Checkpoints that need nothing else to be read: parameters, optimiser, config and class table, written at once.
 
 WORKDIR/checkpoints/STEP/ holds the items `params`, `ema` (where the run keeps an average), `optimizer` (its state and
-the step), `config` and `classes` (JSON), and `metrics` (JSON, empty where the step was not evaluated). Orbax writes under a
-temporary name and renames at the end, so that a killed run leaves whole checkpoints or none; a folder with a plain
-number for a name is complete.
+the step), `config` and `classes` (JSON), and `metrics` (JSON, empty where the step was not evaluated). Orbax writes
+under a temporary name and renames at the end, so that a killed run leaves whole checkpoints or none; a folder with a
+plain number for a name is complete.
 """
 import difflib
 import json
@@ -203,8 +203,8 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
     try:
         optimizer = _restore(folder / 'optimizer', dict(step=template.step, state=template.opt_state))
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, clip_norm, "
-                              'bias_lr_factor and weight_decay shape it); keep them, or start anew with '
+        raise CheckpointError(f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, "
+                              'clip_norm, bias_lr_factor and weight_decay shape it); keep them, or start anew with '
                               f'config.train.init_from: {str(error)[:300]}') from error
     ema = None
     if template.ema is not None:

@@ -25,8 +25,8 @@ def compact(names: set[str], everything: set[str], prefix: str = '') -> list[str
 def init_from(params: Any, ckpt: str, *, strict: bool) -> Any:
     """`params` with every parameter replaced that the checkpoint holds under the same path and in the same shape.
 
-    `ckpt` as for `checkpoint.find`; averaged parameters where that run kept an average. Logs three lists: loaded; new (kept
-    at their initial value); left out (stored, but not used). The type of each leaf stays.
+    `ckpt` as for `checkpoint.find`; averaged parameters where that run kept an average. Logs three lists: loaded; new
+    (kept at their initial value); left out (stored, but not used). The type of each leaf stays.
     Raises CheckpointError if nothing fits, and with `strict` (config.train.init_strict) if anything is new or left out.
     """
     def flat(tree):

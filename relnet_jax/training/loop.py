@@ -31,13 +31,14 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains as `config` says, in the folder `workdir`, to config.train.steps; returns the last state.
 
     Writes checkpoints, metrics.jsonl, tensorboard and, at the end, eval/ (report and overlays). The parameters are a
-    function of the config alone, however often the run was killed and started again. SIGTERM and SIGINT save and return.
+    function of the config alone, however often the run was killed and started again. SIGTERM or SIGINT saves and stops.
     Raises window.NonFiniteLoss (no checkpoint of the bad state is written) and what the parts raise.
     """
     t, workdir = config.train, Path(workdir).absolute()
 
     # ---- devices ----
     startup.use_compilation_cache()
+    startup.quiet_orbax()
     startup.log_devices()
     mesh = parallel.make_mesh()
     parallel.check_divisible(t.batch_size, mesh.size)
@@ -124,7 +125,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
 # ---- pieces of the loop ----
 def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: ConfigDict, *, step: int, workdir: Path,
              final: bool) -> dict[str, float] | None:
-    """Metrics of `report.evaluate` without the classes, by the averaged parameters if there are any; None without images.
+    """Metrics of `report.evaluate` without the classes, by the averaged parameters if any; None without images.
 
     `final` also prints the report and writes WORKDIR/eval. With several processes each evaluates everything on its
     first device, and the first one reports: no process waits for another in the middle of a step.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -64,8 +65,13 @@ def parallel_step(body: Callable, mesh: Mesh, *, parallel: str) -> Callable:
 
 
 def replicate(tree: Any, mesh: Mesh) -> Any:
-    """A fresh copy of `tree` on every device of the mesh, safe to donate (no buffer is shared with `tree`)."""
-    return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()), may_alias=False)
+    """A fresh copy of `tree` on every device of the mesh, safe to donate (no buffer is shared with `tree`).
+
+    Goes by way of the host and a compiled copy: device_put may hand the caller's own buffers on, even where it is told not
+    to, and with several processes it takes host arrays only.
+    """
+    copy = jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=NamedSharding(mesh, PartitionSpec()))
+    return copy(jax.device_get(tree))
 
 
 def place_batch(batch: Batch, mesh: Mesh, *, parallel: str) -> Batch:
@@ -79,7 +85,7 @@ def place_batch(batch: Batch, mesh: Mesh, *, parallel: str) -> Batch:
 
     def place(x):
         x = x[local[0]:local[-1] + 1]
-        x = x if parallel == 'pmap' else x.reshape(-1, *x.shape[2:])
+        x = x if parallel == 'pmap' else x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
         return jax.make_array_from_process_local_data(sharding, x)
     return jax.tree.map(place, parts)
 

@@ -1,4 +1,5 @@
 """What a process does before its first compilation."""
+import logging as python_logging
 import os
 from pathlib import Path
 
@@ -26,3 +27,12 @@ def log_devices() -> None:
     devices = jax.devices()
     logging.info('JAX %s, jaxlib %s, %d x %s (%s), process %d of %d', jax.__version__, jaxlib.__version__, len(devices),
                  devices[0].device_kind, devices[0].platform, jax.process_index(), jax.process_count())
+
+
+def _is_worth_reading(record: python_logging.LogRecord) -> bool:
+    return record.levelno > python_logging.INFO or f'{os.sep}orbax{os.sep}' not in record.pathname
+
+
+def quiet_orbax() -> None:
+    """Drops Orbax's INFO lines, some fifty per checkpoint, from the log; its warnings stay."""
+    logging.get_absl_logger().addFilter(_is_worth_reading)

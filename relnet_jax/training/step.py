@@ -35,8 +35,8 @@ def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict,
     """Body (state, local part of the batch) -> (new state, metrics), to be run over the device axis `axis_name`.
 
     `model.losses(batch, keys)` gives two dicts of name -> (sum, count), the losses and the other metrics, over the
-    local images. The loss is the sum over terms of (global sum) / max(global count, 1), so its value and its gradient are
-    those of the whole batch on one device (up to the order of additions).
+    local images. The loss is the sum over terms of (global sum) / max(global count, 1), so its value and its gradient
+    are those of the whole batch on one device (up to the order of additions).
     Metrics, float32 [] and equal on all devices: 'loss', every loss term and its `TOTALS`, every other metric of the
     model, 'mask_rois' (RoIs that the mask loss is a mean over), 'grad_norm' before clipping over what is trained, 'lr',
     and 'finite': 1 where loss and gradient norm are finite, else 0.
@@ -74,7 +74,7 @@ def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict,
         out |= {k: s / jnp.maximum(n, 1.0) for k, (s, n) in metrics.items()}
         if 'loss_mask' in losses:
             out['mask_rois'] = losses['loss_mask'][1]
-        out['grad_norm'] = optax.global_norm(grads)
+        out['grad_norm'] = optax.tree.norm(grads)
         out['lr'] = schedule(state.step)
         out['finite'] = jnp.isfinite(out['loss']) & jnp.isfinite(out['grad_norm'])
         out = {k: jnp.asarray(v, jnp.float32) for k, v in out.items()}

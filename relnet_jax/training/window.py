@@ -15,7 +15,7 @@ class NonFiniteLoss(FloatingPointError):
 
 class Window:
     """Metrics stay on the devices until `check` fetches them, so that the host does not wait for every step. It does
-    wait for the step before the last one: then it is never far ahead, and the time in `read` is time that data was late.
+    wait for the step before the last one: then it is never far ahead, and time spent in `read` means late data.
     """
 
     def __init__(self, source: Source, *, batch_size: int):
@@ -55,7 +55,7 @@ class Window:
         self._mark = time.monotonic()
 
     def discard(self) -> float:
-        """Leaves the steps so far out of the time per step (the first one compiles); waits for them, returns seconds."""
+        """Leaves the steps so far out of the time per step (the first one compiles). Waits; returns seconds."""
         jax.block_until_ready([metrics for _, _, metrics in self._pending])
         self._tick()
         self._discarded = self._seconds
