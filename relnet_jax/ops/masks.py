@@ -150,7 +150,8 @@ def paste_mask(mask, box, image_size, *, threshold=None):
     """A mask prediction at full resolution, as torchvision pastes it.
 
     The mask gets a border of one empty cell, its box grows accordingly and is cut to whole pixels, both ends included;
-    the cells are interpolated linearly onto these pixels.
+    the cells are interpolated linearly onto these pixels. The rounding can add a pixel on either side, which shows on
+    objects of few pixels.
 
     Args:
         mask: float [m, m], probabilities inside the box.

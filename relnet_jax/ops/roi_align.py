@@ -161,17 +161,31 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2,
 
 
 def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):
-    """As `roi_align`, by bilinear interpolation of every level and automatic differentiation: the reference of the tests."""
-    out = 0
+    """As `roi_align`, written down as it is defined: bilinear samples, then means. The reference of tests and benchmarks.
+
+    Reads every box from every map and picks, holds all samples at once, and is differentiated automatically.
+    """
+    offset, count = (0.5 if aligned else 0.0), output_size * sampling_ratio
+    image = jnp.arange(boxes.shape[0])[:, None, None, None]
+
+    def positions(low, high, cells):                  # [B, N, S * r] in cells, and whether they count
+        side = high - low if aligned else jnp.maximum(high - low, 1.0)
+        at = (low - offset)[..., None] + (jnp.arange(count) + 0.5) * (side / count)[..., None]
+        return jnp.clip(at, 0.0, cells - 1.0), (at >= -1.0) & (at <= cells)
+
+    out = 0.0
     for level, (maps, stride) in enumerate(zip(pyramid, strides)):
-        height, width, channels = maps.shape[1:]
-        options = dict(output_size=output_size, sampling_ratio=sampling_ratio, aligned=aligned)
-        low, high = jnp.full(boxes.shape[:2], height, jnp.float32), jnp.full(boxes.shape[:2], width, jnp.float32)
-        yi, yw = _axis_samples(boxes[..., 1] / stride, boxes[..., 3] / stride, low, **options)
-        xi, xw = _axis_samples(boxes[..., 0] / stride, boxes[..., 2] / stride, high, **options)
-        # interpolation matrices [B, N, S, H] and [B, N, S, W]
-        down = (jax.nn.one_hot(yi, height) * yw[..., None]).sum((0, 1)) / sampling_ratio
-        across = (jax.nn.one_hot(xi, width) * xw[..., None]).sum((0, 1)) / sampling_ratio
-        values = jnp.einsum('bnih,bhwc,bnjw->bnijc', down, maps.astype(jnp.float32), across)
-        out = out + jnp.where((levels == level)[..., None, None, None], values, 0.0)
+        height, width = maps.shape[1:3]
+        x1, y1, x2, y2 = (boxes[..., i] / stride for i in range(4))
+        (y, y_inside), (x, x_inside) = positions(y1, y2, height), positions(x1, x2, width)
+        y, x = y[..., :, None], x[..., None, :]
+        top, left = jnp.floor(y).astype(jnp.int32), jnp.floor(x).astype(jnp.int32)
+        bottom, right = jnp.minimum(top + 1, height - 1), jnp.minimum(left + 1, width - 1)
+        fy, fx = (y - top)[..., None], (x - left)[..., None]
+        maps = maps.astype(jnp.float32)
+        value = ((1 - fy) * ((1 - fx) * maps[image, top, left] + fx * maps[image, top, right])
+                 + fy * ((1 - fx) * maps[image, bottom, left] + fx * maps[image, bottom, right]))
+        value *= (y_inside[..., :, None] & x_inside[..., None, :])[..., None]
+        cells = value.reshape(*boxes.shape[:2], output_size, sampling_ratio, output_size, sampling_ratio, -1).mean((3, 5))
+        out = out + jnp.where((levels == level)[..., None, None, None], cells, 0.0)
     return out.astype(pyramid[0].dtype)
