@@ -32,8 +32,8 @@ either class. Beyond these hard rules the real co-occurrence (fibrosis with emph
 a soft cue at every ambiguity, and so are outline and size where the rule is one of position.
 
 What differs from the table: places obey the rules above, atelectasis and mass share their pooled places and sizes,
-nothing is smaller than 3.6 % of the frame, bands along the lung wall are thicker, and emphysema and diffuse nodules occur
-once a lung at most.
+nothing is smaller than 3.6 % of the frame, bands along the lung wall are thicker, and emphysema and diffuse nodules
+occur once a lung at most.
 
     python -m relnet_jax.data.phantom --out=phantom --count=20      # PNG files and instances.json (COCO)
 """

@@ -5,17 +5,15 @@ of the class (`phantom_looks.RULES`) then moves a finding to the nearest place t
 """
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 
 from relnet_jax.data import phantom_labels
-from relnet_jax.data.phantom_anatomy import NOMINAL_LUNGS, STEPS, TIP, WALL, Anatomy
+from relnet_jax.data.phantom_anatomy import STEPS, TIP, WALL, Anatomy
 from relnet_jax.data.phantom_looks import RULES
+from relnet_jax.data.phantom_outlines import (
+    DIRECTIONS, RAYS, aerated, clear_of_walls, ellipse, in_lung, lung_uv, normals, own_frame, star, wavy)
 
 MIN_EXTENT = 0.036          # of the frame: 9 pixels at 256
-RAYS = 48
-ANGLES = np.arange(RAYS) * 2 * np.pi / RAYS
-DIRECTIONS = np.stack([np.cos(ANGLES), np.sin(ANGLES)], 1)
 ZONE_EDGE = (0.44, 0.56)    # u in the lung: nodules lie lateral of the first, calcifications medial of the second
 ANGLE_CLEARANCE = 0.07      # no opacity but an effusion comes as near to the costophrenic angle
 TRIES = 30
@@ -38,63 +36,6 @@ class Scene(NamedTuple):
     """What has been placed so far, for keeping findings apart."""
     anatomy: Anatomy
     findings: list[Finding]
-
-
-# ---- geometry ----
-
-def ray_lengths(centre: np.ndarray, contour: np.ndarray) -> np.ndarray:
-    """Distance [RAYS] from a point to a closed contour [n, 2] along DIRECTIONS; inf where the ray does not meet it."""
-    a, b = contour - centre, np.roll(contour, -1, 0) - centre
-    d = DIRECTIONS[:, None]
-    edge = b - a
-    denominator = d[..., 0] * edge[:, 1] - d[..., 1] * edge[:, 0]
-    with np.errstate(divide='ignore', invalid='ignore'):
-        distance = (a[:, 0] * edge[:, 1] - a[:, 1] * edge[:, 0]) / denominator
-        along = (a[:, 0] * d[..., 1] - a[:, 1] * d[..., 0]) / denominator
-    return np.where((distance > 0) & (along >= 0) & (along <= 1), distance, np.inf).min(1)
-
-
-def aerated(centre: np.ndarray, side: int, anatomy: Anatomy) -> np.ndarray:
-    """Ray lengths [RAYS] to the border of the lung not covered by the heart, the room for every finding in the lung."""
-    return np.minimum(ray_lengths(centre, anatomy.lungs[side]), ray_lengths(centre, anatomy.heart))
-
-
-def inside(point: np.ndarray, contour: np.ndarray) -> bool:
-    return cv2.pointPolygonTest(contour.astype(np.float32), (float(point[0]), float(point[1])), False) > 0
-
-
-def in_lung(point: np.ndarray, side: int, anatomy: Anatomy) -> bool:
-    return inside(point, anatomy.lungs[side]) and not inside(point, anatomy.heart)
-
-
-def wavy(rng: np.random.Generator, size: float) -> np.ndarray:
-    """Smooth positive factors [RAYS] around 1, for irregular outlines."""
-    amplitude, phase = rng.normal(0, size, 4) / np.arange(1, 5) ** 0.5, rng.uniform(0, 2 * np.pi, 4)
-    return np.exp((amplitude[:, None] * np.cos(np.arange(2, 6)[:, None] * ANGLES + phase[:, None])).sum(0))
-
-
-def ellipse(width: float, height: float) -> np.ndarray:
-    """Radii [RAYS] of a slightly squared ellipse with these full axes."""
-    p = 2.6
-    return (np.abs(DIRECTIONS[:, 0] * 2 / width) ** p + np.abs(DIRECTIONS[:, 1] * 2 / height) ** p) ** (-1 / p)
-
-
-def star(centre: np.ndarray, radii: np.ndarray) -> np.ndarray:
-    return centre + DIRECTIONS * radii[:, None]
-
-
-def own_frame(box: np.ndarray, side: int, anatomy: Anatomy) -> np.ndarray:
-    """A box (centre, size) of the table's frame in the patient's own: lungs are carried onto lungs."""
-    nominal, own = NOMINAL_LUNGS[side], anatomy.lung_boxes[side]
-    scale = (own[2:] - own[:2]) / (nominal[2:] - nominal[:2])
-    return np.concatenate([own[:2] + (box[:2] - nominal[:2]) * scale, box[2:] * scale])
-
-
-def lung_uv(point: np.ndarray, side: int, anatomy: Anatomy) -> np.ndarray:
-    """(u, v): 0 to 1 from lateral to medial and from apex to base of the lung's box."""
-    box = anatomy.lung_boxes[side]
-    u, v = (point - box[:2]) / (box[2:] - box[:2])
-    return np.array([u if side == 0 else 1 - u, v])
 
 
 def overlap(polygon: np.ndarray, scene: Scene, names: tuple[str, ...]) -> float:
@@ -124,7 +65,7 @@ def _towards_middle(centre: np.ndarray, side: int, anatomy: Anatomy) -> list[np.
 
 
 def _free_opacity(rng, name, side, scene):
-    """Atelectasis and mass: surrounded by lung. Both draw from their pooled entry: size and place tell nothing."""
+    """Atelectasis and mass: surrounded by lung. Drawn from their pooled entry: size and place tell nothing."""
     entries = [phantom_labels.statistics()['per_class'][n]['instances'] for n in ('Atelectasis', 'Mass')]
     pooled = ('Atelectasis', 'Mass')[int(rng.random() * sum(entries) >= entries[0])]
     centre, size = _draw(rng, pooled, side, scene)
@@ -202,18 +143,12 @@ def _along_wall(rng, name, side, scene):
     start = np.clip(arc[middle] - length / 2, 0.05, arc[-1] - length)
     s = np.linspace(0, 1, 20)
     outer = np.stack([np.interp(start + s * length, arc, wall[:, i]) for i in range(2)], 1)
-    normal = _normals(outer) * (1, -1)[side]
+    normal = normals(outer) * (1, -1)[side]
     if name == 'Pneumothorax':
         thickness = np.clip(0.24 * length, 0.042, 0.065) * np.sin(np.pi * s) ** 0.6
     else:
         thickness = rng.uniform(0.042, 0.055) * np.sin(np.pi * s) ** 0.3
     return np.concatenate([outer, (outer + normal * thickness[:, None])[::-1]])
-
-
-def _normals(line: np.ndarray) -> np.ndarray:
-    """Unit normals [n, 2] of a line of points [n, 2]."""
-    tangent = np.gradient(line, axis=0)
-    return np.stack([-tangent[:, 1], tangent[:, 0]], 1) / np.linalg.norm(tangent, axis=1, keepdims=True)
 
 
 def _fibrosis(rng, name, side, scene):
@@ -225,18 +160,12 @@ def _fibrosis(rng, name, side, scene):
     half = (size - thickness) / 2
     line = np.stack([half[0] * t, half[1] * t * rng.choice([-1, 1])], 1)
     line += rng.normal(0, 0.2, 2) * half * (1 - t ** 2)[:, None]
-    offset = _normals(line) * (thickness / 2 * np.sqrt(1 - 0.9 * t ** 4))[:, None]
+    offset = normals(line) * (thickness / 2 * np.sqrt(1 - 0.9 * t ** 4))[:, None]
     strip = np.concatenate([line + offset, (line - offset)[::-1]])
     for place in _towards_middle(centre, side, scene.anatomy):
-        if _clear_of_walls(place + strip, side, scene.anatomy, 0.02):
+        if clear_of_walls(place + strip, side, scene.anatomy, 0.02):
             return place + strip
     return None
-
-
-def _clear_of_walls(polygon, side, anatomy, margin):
-    lung, heart = anatomy.lungs[side].astype(np.float32), anatomy.heart.astype(np.float32)
-    return all(cv2.pointPolygonTest(lung, p, True) > margin and cv2.pointPolygonTest(heart, p, False) < 0
-               for p in ((float(x), float(y)) for x, y in polygon))
 
 
 def _spot(rng, name, side, scene):
@@ -245,7 +174,7 @@ def _spot(rng, name, side, scene):
     polygon = star(centre, ellipse(*size) * wavy(rng, 0.04))[::2]
     u = lung_uv(centre, side, scene.anatomy)[0]
     in_zone = u < ZONE_EDGE[0] if name == 'Nodule' else u > ZONE_EDGE[1]
-    return polygon if in_zone and _clear_of_walls(polygon[::3], side, scene.anatomy, 0.0) else None
+    return polygon if in_zone and clear_of_walls(polygon[::3], side, scene.anatomy, 0.0) else None
 
 
 def _fracture(rng, name, side, scene):

@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from relnet_jax.data import phantom, phantom_anatomy, phantom_labels, phantom_places
+from relnet_jax.data import phantom, phantom_anatomy, phantom_labels, phantom_outlines, phantom_places
 
 IMAGES = 500
 
@@ -63,7 +63,7 @@ def test_consolidations_lean_on_the_mediastinum_or_the_heart_and_free_opacities_
         lung, heart = anatomy.lungs[finding.side], anatomy.heart
         at_lung = np.abs(signed_distances(finding.polygon, lung)) < margin
         at_heart = np.abs(signed_distances(finding.polygon, heart)) < margin
-        medial = np.array([phantom_places.lung_uv(p, finding.side, anatomy)[0] > 0.5 for p in finding.polygon])
+        medial = np.array([phantom_outlines.lung_uv(p, finding.side, anatomy)[0] > 0.5 for p in finding.polygon])
         return ((at_lung & medial) | at_heart).any(), (at_lung | at_heart).any()
 
     for anatomy, finding in found('Consolidation'):
@@ -85,9 +85,9 @@ def test_atelectasis_and_mass_have_identical_places_and_outlines():
 
 def test_nodules_lie_lateral_and_calcifications_medial():
     for anatomy, finding in found('Nodule'):
-        assert phantom_places.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] < 0.48
+        assert phantom_outlines.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] < 0.48
     for anatomy, finding in found('Calcification'):
-        assert phantom_places.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] > 0.52
+        assert phantom_outlines.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] > 0.52
 
 
 def test_pleura_and_pneumothorax_follow_the_wall_and_fibrosis_does_not():
@@ -147,14 +147,14 @@ def test_findings_do_not_cover_each_other():
         large = [f for f in findings if f.name in phantom_places.OPACITIES]
         for spot in spots:
             centre = spot.polygon.mean(0)
-            share.append(any(phantom_places.inside(centre, f.polygon) for f in large))
+            share.append(any(phantom_outlines.inside(centre, f.polygon) for f in large))
     assert len(share) > 50 and np.mean(share) < 0.05
 
 
 def test_ray_lengths_match_a_square():
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]])
     centre = np.array([0.25, 0.5])
-    lengths = phantom_places.ray_lengths(centre, square)
-    ends = centre + phantom_places.DIRECTIONS * lengths[:, None]
+    lengths = phantom_outlines.ray_lengths(centre, square)
+    ends = centre + phantom_outlines.DIRECTIONS * lengths[:, None]
     np.testing.assert_allclose(np.abs(ends - 0.5).max(1), 0.5, atol=1e-9)
-    assert np.isinf(phantom_places.ray_lengths(np.array([2.0, 0.5]), square)).sum() > phantom_places.RAYS / 2
+    assert np.isinf(phantom_outlines.ray_lengths(np.array([2.0, 0.5]), square)).sum() > phantom_outlines.RAYS / 2
