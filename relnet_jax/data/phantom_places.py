@@ -58,7 +58,7 @@ def _draw(rng: np.random.Generator, name: str, side: int, scene: Scene) -> tuple
 
 
 def _towards_middle(centre: np.ndarray, side: int, anatomy: Anatomy) -> list[np.ndarray]:
-    """The centre and places from there to the middle of the lung, for findings that do not fit where they were drawn."""
+    """The centre and places from it to the middle of the lung, for findings that do not fit where they were drawn."""
     box = anatomy.lung_boxes[side]
     middle = box[:2] + (box[2:] - box[:2]) * [0.44, 0.56]
     return [centre + share * (middle - centre) for share in (0, 0.25, 0.5, 0.75)]
