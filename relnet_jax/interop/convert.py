@@ -5,9 +5,12 @@ IN a file of torchvision, timm, Detectron or Detectron2 (.pth, .safetensors, .pk
 IN a checkpoint of ours: OUT, a .safetensors file, gets its Mask R-CNN under torchvision's names.
 """
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 from absl import app, logging
 from ml_collections import ConfigDict, config_flags
 
@@ -43,14 +46,26 @@ def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
     table = class_table(fitted, len(COCO) + 1 if num_classes == 91 else num_classes)
     model = mask_rcnn.build(fitted, num_classes=len(table['classes']) + 1)
     shapes = state.batch_shapes(fitted, 1, len(table['parts']))
-    params = jax.jit(lambda key: state.init_params(model, shapes, key))(jax.random.key(fitted.seed))
-    params, report = load_weights(source, jax.device_get(params), fitted)
+    blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state.abstract_params(model, shapes))
+    params, report = load_weights(source, blank, fitted)
+    if report.kept:
+        params = initialised(params, report.kept, lambda key: state.init_params(model, shapes, key), seed=fitted.seed)
     start = state.start(params, optimizer.make_optimizer(fitted, params), ema=False)
     with checkpoint.make_manager(out, keep=1, best=fitted.train.best) as manager:
         checkpoint.save(manager, start, config=fitted, class_table=table)
     changed = [f'  set config.model.{key} = {value}' for key, value in fitted.model.items() if value != config.model[key]]
     return '\n'.join([str(report), *changed, f'  {len(table["classes"])} classes: {", ".join(table["classes"][:3])}, ...',
                       f"written: '{out}'"])
+
+
+def initialised(params: Any, names: tuple[str, ...], init: Callable[[Any], Any], *, seed: int) -> Any:
+    """`params` with the parameters called `names` as init(key of seed) draws them. Only those are compiled, which for a whole
+    detector takes a minute on a small machine."""
+    def draw(key):
+        return {optimizer.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(init(key))
+                if optimizer.path_name(path) in names}
+    drawn = jax.device_get(jax.jit(draw)(jax.random.key(seed)))
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: drawn.get(optimizer.path_name(path), leaf), params)
 
 
 def weights_out(ckpt: str | Path, out: str | Path) -> str:

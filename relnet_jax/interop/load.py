@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.interop.coco_table import ROWS_OF_91
@@ -82,6 +83,16 @@ def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> 
     report = Report(str(path), tuple(sorted(loaded)), tuple(sorted((known - loaded) | set(without))),
                     tuple(sorted(set(state) - taken)), tuple(notes + more + _hints(family, config, loaded)))
     return _merge(params_template, tree, loaded), report
+
+
+def init_from(params: Any, path: str | Path, config: ConfigDict) -> Any:
+    """`load_weights` for the start of a run: logs the report. Raises WeightsError also where config.train.init_strict is set and
+    anything stays at init or unused."""
+    params, report = load_weights(path, params, config)
+    if config.train.init_strict and (report.kept or report.unused):
+        raise WeightsError(f'config.train.init_strict: the file and this model differ\n{report}')
+    logging.info('%s', report)
+    return params
 
 
 def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:

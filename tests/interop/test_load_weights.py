@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from relnet_jax.interop.load import WeightsError, adjusted, load_weights
+from relnet_jax.interop.load import WeightsError, adjusted, init_from, load_weights
 from relnet_jax.interop.read import write_safetensors
 from relnet_jax.interop.torchvision_out import to_state_dict
 from relnet_jax.models import mask_rcnn
@@ -80,9 +80,8 @@ def torch_layout(path, value):
     if path == 'box_head/fc6/kernel':
         side, (n, out) = 7, value.shape
         channels = n // side ** 2
-        index = np.arange(n).reshape(channels, side, side)      # torch counts (channel, y, x), we (y, x, channel)
+        # torch counts (channel, y, x), we (y, x, channel)
         ours = [(y * side + x) * channels + c for c in range(channels) for y in range(side) for x in range(side)]
-        assert index.size == len(ours)
         return np.stack([value[row] for row in ours], axis=1)
     if value.ndim == 2:
         return np.einsum('io->oi', value)
@@ -404,3 +403,16 @@ def test_files_of_no_known_family_are_named(tmp_path, tree50):
     write_safetensors(tmp_path / 'vit.safetensors', {'blocks.0.attn.qkv.weight': np.ones((3, 2), np.float32)})
     with pytest.raises(WeightsError, match=r'vit\.safetensors: names of no family.*blocks\.0\.attn'):
         load_weights(tmp_path / 'vit.safetensors', random(tree50, 2), config())
+
+
+def test_strict_start_allows_nothing_at_init_or_unused(tmp_path, tree50, classification):
+    expected = random(tree50, 1)
+    write_safetensors(tmp_path / 'a.safetensors', to_state_dict(expected))
+    strict = config()
+    with strict.unlocked():
+        strict.train.init_strict = True
+    same(init_from(random(tree50, 2), tmp_path / 'a.safetensors', strict), expected)
+    path, _ = classification(tree50)
+    with pytest.raises(WeightsError, match=r'init_strict(.|\n)*kept at init: 42(.|\n)*unused: 2'):
+        init_from(random(tree50, 2), path, strict)
+    init_from(random(tree50, 2), path, config())
