@@ -1,4 +1,6 @@
 """Padded `Detections` on the canvas -> COCO result records in the pixels of the original image."""
+import math
+
 import numpy as np
 from pycocotools import mask as coco_mask
 
@@ -18,10 +20,24 @@ def to_original(boxes, image_size, original_size) -> np.ndarray:
     return np.clip(points, 0, [original_w, original_h]).reshape(-1, 4).astype(np.float32)
 
 
-def encode_mask(mask) -> dict:
-    """Compressed COCO RLE of a mask [h, w], with `counts` as str so that it goes into JSON."""
-    encoded = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-    return dict(size=[int(s) for s in encoded['size']], counts=encoded['counts'].decode('ascii'))
+def encode_mask(mask, *, corner=(0, 0), image_size=None) -> dict:
+    """Compressed COCO RLE of a mask bool [h, w], with `counts` as str so that it goes into JSON.
+
+    With `corner` = (y, x) and `image_size` = (height, width) the mask is a part of an otherwise empty image: only the part
+    is looked at, and radiographs have many more pixels than most findings.
+    """
+    height, width = mask.shape if image_size is None else image_size
+    edges = np.diff(np.pad(np.asarray(mask, np.int8), ((1, 1), (0, 0))), axis=0)
+    columns, rows = np.nonzero(edges.T)  # by columns, as RLE runs; in each, starts and ends take turns
+    positions = (columns + corner[1]) * height + rows + corner[0]
+    starts, ends = positions[::2], positions[1::2]
+    apart = ends[:-1] != starts[1:]  # else the run goes on at the top of the next column
+    apart = np.concatenate([apart, [True]])[:len(ends)]
+    bounds = np.stack([starts[np.roll(apart, 1)], ends[apart]], 1).ravel()
+    counts = np.diff(bounds, prepend=0, append=height * width)
+    counts = counts[:-1] if counts[-1] == 0 else counts
+    encoded = coco_mask.frPyObjects(dict(size=[height, width], counts=counts.tolist()), height, width)
+    return dict(size=[height, width], counts=encoded['counts'].decode('ascii'))
 
 
 def decode_mask(rle: dict) -> np.ndarray:
@@ -29,6 +45,18 @@ def decode_mask(rle: dict) -> np.ndarray:
     h, w = rle['size']
     runs = decode_runs(rle['counts'])
     return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(w, h).T
+
+
+def paste_and_encode(mask, box, image_size, *, threshold: float) -> dict:
+    """COCO RLE of a predicted mask float [m, m] of `box` xyxy in an image of `image_size` (height, width)."""
+    x1, y1, x2, y2 = (float(v) for v in box)
+    height, width = image_size
+    # What is pasted reaches one mask cell beyond the box, and a pixel by rounding. Memory of the rest is never touched.
+    margin_x, margin_y = (x2 - x1) / len(mask) + 2, (y2 - y1) / len(mask) + 2
+    left, top = max(math.floor(x1 - margin_x), 0), max(math.floor(y1 - margin_y), 0)
+    right, bottom = min(math.ceil(x2 + margin_x), width), min(math.ceil(y2 + margin_y), height)
+    part = paste_mask(mask, box, image_size)[top:bottom, left:right] > threshold
+    return encode_mask(part, corner=(top, left), image_size=image_size)
 
 
 def to_coco_results(detections: Detections, batch: Batch, source, *, mask_threshold: float = 0.5) -> list:
@@ -56,7 +84,7 @@ def to_coco_results(detections: Detections, batch: Batch, source, *, mask_thresh
             result = dict(image_id=image_id, category_id=source.category_ids[label - 1],
                           bbox=[x1, y1, x2 - x1, y2 - y1], score=float(detections.scores[row, d]))
             if with_masks:
-                mask = paste_mask(detections.masks[row, d], box, (height, width), threshold=mask_threshold)
-                result['segmentation'] = encode_mask(mask)
+                result['segmentation'] = paste_and_encode(detections.masks[row, d], box, (height, width),
+                                                          threshold=mask_threshold)
             results.append(result)
     return results
