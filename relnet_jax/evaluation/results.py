@@ -23,8 +23,8 @@ def to_original(boxes, image_size, original_size) -> np.ndarray:
 def encode_mask(mask, *, corner=(0, 0), image_size=None) -> dict:
     """Compressed COCO RLE of a mask bool [h, w], with `counts` as str so that it goes into JSON.
 
-    With `corner` = (y, x) and `image_size` = (height, width) the mask is a part of an otherwise empty image: only the part
-    is looked at, and radiographs have many more pixels than most findings.
+    With `corner` = (y, x) and `image_size` = (height, width) the mask is a part of an otherwise empty image: only the
+    part is looked at, and radiographs have many more pixels than most findings.
     """
     height, width = mask.shape if image_size is None else image_size
     edges = np.diff(np.pad(np.asarray(mask, np.int8), ((1, 1), (0, 0))), axis=0)
