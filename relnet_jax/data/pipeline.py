@@ -3,6 +3,7 @@
 So resuming needs the step alone. Grain gives the order (a new shuffle per epoch), the random numbers of every sample
 and the reader threads; everything else is plain functions on numpy arrays.
 """
+import dataclasses
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,7 @@ from relnet_jax.data import batching, transforms
 from relnet_jax.data.coco import read_coco
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.phantom import phantom_source
-from relnet_jax.data.source import Source, cached, split, subset
+from relnet_jax.data.source import Source, split, subset
 from relnet_jax.types import Batch, Example
 
 
@@ -52,26 +53,41 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
         raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{config.data.format}'")
     train, val = FORMATS[config.data.format](config)
     if config.data.cache:
-        train, val = cached(train), cached(val)
+        train, val = (dataclasses.replace(source, memory={}) for source in (train, val))
     return train, val
 
 
+def prepared(source: Source, index: int, data: ConfigDict, *, jitter: float) -> tuple[Example, tuple[int, int]]:
+    """(example at `jitter` times the scale of `data`, (height, width) of the image file), from memory if kept there."""
+    limits = dict(scale=data.scale, max_size=data.max_size, canvas=tuple(data.canvas), jitter=jitter)
+    key = index, *limits.values()
+    if source.memory is not None and key in source.memory:
+        return source.memory[key]
+    example = source.load(index)
+    size = example.image.shape[:2]
+    found = transforms.resize(example, transforms.resized_size(*size, **limits)), size
+    if source.memory is not None:
+        source.memory[key] = found      # two threads may both have decoded it: harmless, and no lock to wait for
+    return found
+
+
 class _Reader:
-    """Loads examples for training and stands in for unreadable ones: the next readable position, the same every time.
+    """Prepares examples for training; for an unreadable one stands the next readable position, the same every time.
 
     The stand-in depends on the files alone, not on what other threads met before, so batches stay pure functions.
+    Images come at the largest size that the jitter may ask for: what is in memory is small, and the same without one.
     """
 
-    def __init__(self, source: Source, max_share: float):
-        self.source, self.max_share = source, max_share
+    def __init__(self, source: Source, data: ConfigDict):
+        self.source, self.data = source, data
         self.unreadable = set()
         self.lock = threading.Lock()
 
-    def __call__(self, index: int) -> Example:
+    def __call__(self, index: int) -> tuple[Example, tuple[int, int]]:
         count = len(self.source)
         for i in range(index, index + count):
             try:
-                return self.source.load(i % count)
+                return prepared(self.source, i % count, self.data, jitter=self.data.scale_jitter[1])
             except UnreadableImage as e:
                 self._count(i % count, e)
         raise ValueError(f'{self.source.name}: none of the {count} images can be read')
@@ -83,9 +99,9 @@ class _Reader:
             self.unreadable.add(index)
             bad, count = len(self.unreadable), len(self.source)
         logging.warning('unreadable image %d (of %d), the next one takes its place: %s', bad, count, error)
-        if bad > self.max_share * count:
+        if bad > self.data.max_unreadable * count:
             raise ValueError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
-                             f'data.max_unreadable = {self.max_share} allows; the last one: {error}') from error
+                             f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
 
 def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_step: int = 0,
@@ -99,15 +115,15 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
         raise ValueError(f'{source.name}: no images to train on')
     d = config.data
     canvas = tuple(d.canvas)
-    read = _Reader(source, d.max_unreadable)
+    read = _Reader(source, d)
     tables = transforms.flip_tables(source.classes, source.parts, d.flip_pairs)
 
     def row(index: int, rng: np.random.Generator) -> Batch:
-        example = read(index)
+        example, size = read(index)
         view = transforms.augment(
-            example, rng, tables=tables, canvas=canvas, scale=d.scale, max_size=d.max_size, flip_probability=d.flip,
-            scale_jitter=d.scale_jitter, brightness=d.brightness, contrast=d.contrast, gamma=d.gamma)
-        size = example.image.shape[:2]
+            example, rng, original_size=size, tables=tables, canvas=canvas, scale=d.scale, max_size=d.max_size,
+            flip_probability=d.flip, scale_jitter=d.scale_jitter, brightness=d.brightness, contrast=d.contrast,
+            gamma=d.gamma)
         return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     order, noise = np.random.SeedSequence(seed).generate_state(2)
@@ -129,14 +145,11 @@ def eval_batches(source: Source, config: ConfigDict, batch_size: int) -> Iterato
         if index >= count:
             return batching.empty_row(0, **blank)
         try:
-            example = source.load(index)
+            example, size = prepared(source, index, d, jitter=1.0)
         except UnreadableImage as e:
             logging.warning('image %s is left out of the evaluation: %s', source.records[index]['id'], e)
             return batching.empty_row(index, **blank)
-        size = example.image.shape[:2]
-        target = transforms.resized_size(*size, scale=d.scale, max_size=d.max_size, canvas=canvas)
-        view = transforms.resize(example, target)
-        return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
+        return batching.pad_example(example, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     rows = -(-count // batch_size) * batch_size
     return iter(grain.MapDataset.range(rows).map(row).batch(batch_size, batch_fn=batching.stack)

@@ -1,7 +1,7 @@
 """Run-length encoded masks of COCO files: run lengths of background and object in turn, down the columns.
 
-pycocotools encodes them; decoding is done here, because it trusts the runs (with too few of them its mask holds whatever
-the memory held) and because it warns under NumPy 2.
+pycocotools encodes them; decoding is done here, because it trusts the runs (with too few of them its mask holds
+whatever the memory held) and because it warns under NumPy 2.
 """
 from typing import Any
 

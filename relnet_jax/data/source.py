@@ -26,6 +26,7 @@ class Source:
       data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
     * issues: what was found broken when it was opened, one line each, with the rule applied.
+    * memory: where the pipeline keeps decoded and resized examples (`config.data.cache`); None = it keeps nothing.
     """
     name: str
     classes: tuple[str, ...]
@@ -36,6 +37,7 @@ class Source:
     ground_truth: Callable[[], dict]
     image_path: Callable[[int], Path | None] = no_path
     issues: tuple[str, ...] = ()
+    memory: dict | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -58,7 +60,7 @@ def subset(source: Source, indices: list[int], *, name: str) -> Source:
                         'annotations': [a for a in truth['annotations'] if a['image_id'] in kept]}
 
     return dataclasses.replace(
-        source, name=name, records=records, ground_truth=ground_truth,
+        source, name=name, records=records, ground_truth=ground_truth, memory=None,
         load=lambda i: source.load(indices[i])._replace(index=i),
         image_path=lambda i: source.image_path(indices[i]))
 
@@ -87,15 +89,3 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
     rest = sorted(i for k, part in enumerate(parts) if k != hold_out for i in part)
     return (subset(source, rest, name=f'{source.name} (without fold {hold_out} of {folds})'),
             subset(source, held, name=f'{source.name} (fold {hold_out} of {folds})'))
-
-
-def cached(source: Source) -> Source:
-    """The same source, which keeps every example it has decoded in memory."""
-    kept = {}
-
-    def load(i: int) -> Example:
-        if i not in kept:
-            kept[i] = source.load(i)    # two threads may both decode it once: harmless, and no lock to wait for
-        return kept[i]
-
-    return dataclasses.replace(source, load=load)

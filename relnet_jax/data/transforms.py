@@ -69,7 +69,7 @@ def flip(example: Example, labels: np.ndarray, slots: np.ndarray) -> Example:
     """The example mirrored left-right, with the name tables of `flip_tables`."""
     width = example.image.shape[1]
     return example._replace(
-        image=np.ascontiguousarray(example.image[:, ::-1]), boxes=flip_boxes(example.boxes, width),
+        image=cv2.flip(example.image, 1), boxes=flip_boxes(example.boxes, width),
         labels=labels[example.labels], masks=np.ascontiguousarray(example.masks[:, :, ::-1]),
         part_boxes=flip_boxes(example.part_boxes, width)[slots], part_valid=example.part_valid[slots])
 
@@ -81,18 +81,20 @@ def adjust_intensity(image: np.ndarray, *, brightness: float, contrast: float, g
     return cv2.LUT(image, np.clip(np.rint(y * 255), 0, 255).astype(np.uint8))
 
 
-def augment(example: Example, rng: np.random.Generator, *, tables: tuple[np.ndarray, np.ndarray],
-            canvas: tuple[int, int], scale: float, max_size: float, flip_probability: float,
-            scale_jitter: tuple[float, float], brightness: float, contrast: float, gamma: float) -> Example:
+def augment(example: Example, rng: np.random.Generator, *, original_size: tuple[int, int],
+            tables: tuple[np.ndarray, np.ndarray], canvas: tuple[int, int], scale: float, max_size: float,
+            flip_probability: float, scale_jitter: tuple[float, float], brightness: float, contrast: float,
+            gamma: float) -> Example:
     """A random view of the example that fits `canvas`: jittered resize, flip, intensity (options as in `config.data`).
 
-    Five numbers are always drawn, in the same order: switching one option on or off leaves the others' choices alone.
+    The size is reckoned from `original_size` (height, width), so that the example may be resized beforehand. Five
+    numbers are always drawn, in the same order: switching one option on or off leaves the others' choices alone.
     """
     jitter = rng.uniform(*scale_jitter)
     flipped = rng.random() < flip_probability
     shift, factor, exponent = (rng.uniform(-limit, limit) for limit in (brightness, contrast, gamma))
-    height, width = example.image.shape[:2]
-    example = resize(example, resized_size(height, width, scale=scale, max_size=max_size, canvas=canvas, jitter=jitter))
+    size = resized_size(*original_size, scale=scale, max_size=max_size, canvas=canvas, jitter=jitter)
+    example = resize(example, size)
     if flipped:
         example = flip(example, *tables)
     if shift or factor or exponent:

@@ -7,14 +7,16 @@ from relnet_jax.data import annotations as A
 NAN, INF = float('nan'), float('inf')
 
 
-@pytest.mark.parametrize('bbox', [None, [], [1, 2, 3], [1, 2, 3, 4, 5], [NAN, 1, 2, 3], [1, 1, INF, 3], ['1', 2, 3, 4], 'box'])
+@pytest.mark.parametrize('bbox', [
+    None, [], [1, 2, 3], [1, 2, 3, 4, 5], [NAN, 1, 2, 3], [1, 1, INF, 3], ['1', 2, 3, 4], 'box'])
 def test_boxes_that_are_not_four_numbers_are_dropped(bbox):
     box, problem = A.clean_box(bbox, 60, 40)
     assert box is None and 'four finite numbers' in problem and problem.endswith('dropped')
 
 
-@pytest.mark.parametrize('bbox, words', [([5, 5, 0, 3], 'zero'), ([5, 5, 3, 0.0], 'zero'), ([0, 0, 0, 0], 'zero'),
-                                         ([9, 9, -3, 4], 'negative'), ([60, 5, 3, 3], 'outside'), ([-9, 5, 9, 3], 'outside')])
+@pytest.mark.parametrize('bbox, words', [
+    ([5, 5, 0, 3], 'zero'), ([5, 5, 3, 0.0], 'zero'), ([0, 0, 0, 0], 'zero'), ([9, 9, -3, 4], 'negative'),
+    ([60, 5, 3, 3], 'outside'), ([-9, 5, 9, 3], 'outside')])
 def test_boxes_without_area_in_the_image_are_dropped(bbox, words):
     box, problem = A.clean_box(bbox, 60, 40)
     assert box is None and words in problem and problem.endswith('dropped')
@@ -40,7 +42,8 @@ def test_no_mask_is_no_problem(segmentation):
     assert A.clean_segmentation(segmentation, 60, 40) == (None, '')
 
 
-@pytest.mark.parametrize('segmentation', ['text', 5, [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, 4, 5, NAN]], [7]])
+@pytest.mark.parametrize('segmentation', [
+    'text', 5, [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, 4, 5, NAN]], [7]])
 def test_broken_polygons_leave_a_box_without_mask(segmentation):
     cleaned, problem = A.clean_segmentation(segmentation, 60, 40)
     assert cleaned is None and problem.endswith('box kept without mask')

@@ -22,7 +22,8 @@ OPTIONS = dict(canvas=(32, 48), max_objects=4, original_size=(40, 60))
 EXPECTED = dict(image=('uint8', (32, 48, 3)), image_size=('float32', (2,)), image_valid=('bool', ()),
                 image_index=('int32', ()), original_size=('float32', (2,)), gt_boxes=('float32', (4, 4)),
                 gt_labels=('int32', (4,)), gt_valid=('bool', (4,)), gt_crowd=('bool', (4,)),
-                gt_masks=('uint8', (4, 5, 5)), gt_has_mask=('bool', (4,)), part_boxes=('float32', (2, 4)), part_valid=('bool', (2,)))
+                gt_masks=('uint8', (4, 5, 5)), gt_has_mask=('bool', (4,)),
+                part_boxes=('float32', (2, 4)), part_valid=('bool', (2,)))
 
 
 @pytest.mark.parametrize('count', [0, 3, 4, 9])

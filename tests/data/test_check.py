@@ -97,10 +97,11 @@ def test_the_report_names_issues_and_every_class(write_boxes):
     out = io.StringIO()
     C.check(make_config(files), Console(file=out, width=120))
     text = out.getvalue()
-    for words in ('nodule', 'right lung', 'issues: 1', 'annotations[0] id 9: category_id 55 is not in the category table',
-                  'image 6: ', 'images in both training and validation: none', '3 images'):
+    for words in ('nodule', 'right lung', 'issues: 1', 'image 6: ',
+                  'annotations[0] id 9: category_id 55 is not in the category table',
+                  'images in both training and validation: none', '3 images'):
         assert words in text, f'{words!r} not in\n{text}'
-    assert text.count('annotations[0] id 9') == 1, 'issues of one file are printed once'
+    assert text.count('annotations[0] id 9') == 1, 'once per file'
 
 
 def test_the_command_prints_the_report_and_stops_cleanly_on_a_wrong_path(write_boxes):

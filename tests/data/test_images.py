@@ -57,7 +57,8 @@ def test_window_of_a_constant_image_is_black_and_of_the_full_range_reaches_both_
 
 def test_exif_orientation_is_ignored(tmp_path):
     data = bytearray(cv2.imencode('.jpg', np.zeros((20, 30), np.uint8))[1].tobytes())
-    tiff = b'MM\0*\0\0\0\x08' + b'\0\x01' + b'\x01\x12\0\x03\0\0\0\x01\0\x06\0\0' + b'\0\0\0\0'    # orientation 6: rotated
+    entry = b'\x01\x12\0\x03\0\0\0\x01\0\x06\0\0'      # orientation 6: rotated by a quarter
+    tiff = b'MM\0*\0\0\0\x08' + b'\0\x01' + entry + b'\0\0\0\0'
     segment = b'Exif\0\0' + tiff
     data[2:2] = b'\xff\xe1' + (len(segment) + 2).to_bytes(2, 'big') + segment
     path = tmp_path / 'a.jpg'

@@ -11,7 +11,6 @@ import pytest
 from configs import base
 from relnet_jax.data.coco import read_coco
 from relnet_jax.data.pipeline import eval_batches, open_sources, train_batches
-from relnet_jax.data.source import cached
 from relnet_jax.types import Batch
 
 
@@ -60,7 +59,8 @@ def test_batches_of_a_resumed_run_are_those_of_the_uninterrupted_one(source):
 @pytest.mark.parametrize('threads', [0, 1, 4])
 def test_threads_and_the_cache_change_no_batch(source, threads):
     expected = take(source, make_config(threads=2), 6)
-    for a, b in zip(expected, take(cached(unreadable(source, [], delay=True)), make_config(threads=threads), 6)):
+    memory = dataclasses.replace(unreadable(source, [], delay=True), memory={})
+    for a, b in zip(expected, take(memory, make_config(threads=threads), 6)):
         assert_equal(a, b)
 
 
@@ -109,7 +109,8 @@ def test_the_last_image_is_replaced_by_the_first(source):
 
 
 def test_too_many_unreadable_images_stop_the_run(source):
-    with pytest.raises(ValueError, match='seven: 2 of 7 images are unreadable, more than data.max_unreadable = 0.2') as error:
+    words = 'seven: 2 of 7 images are unreadable, more than data.max_unreadable = 0.2'
+    with pytest.raises(ValueError, match=words) as error:
         take(unreadable(source, [1, 5]), make_config(max_unreadable=0.2), 7)
     assert '.png: corrupt' in str(error.value)
 
@@ -178,9 +179,16 @@ def test_a_validation_file_is_read_with_the_class_table_of_training(write_coco, 
 def test_the_cache_option_keeps_images_in_memory(write_boxes):
     files = write_boxes(10)
     train, _ = open_sources(coco_config(files, cache=True))
-    first = train.load(0)
-    train.image_path(0).unlink()
-    assert train.load(0) is first
+    config = coco_config(files)     # threads read what is not in memory
+    before = take(train, config, 3, batch_size=len(train))
+    for i in range(len(train)):
+        train.image_path(i).unlink()
+    for a, b in zip(before, take(train, config, 3, batch_size=len(train))):
+        assert_equal(a, b)
+    assert sorted(key[0] for key in train.memory) == list(range(len(train)))
+    assert all(max(example.image.shape) <= 64 for example, _ in train.memory.values())
+    with pytest.raises(ValueError, match='unreadable'):
+        take(train, make_config(scale=30), 1)       # other sizes are not in memory
 
 
 def test_an_unknown_format_is_an_error_that_lists_the_known_ones():

@@ -1,11 +1,11 @@
-"""Subsets, splits by group, and the memory cache of sources."""
+"""Subsets and splits by group."""
 from collections import Counter
 
 import numpy as np
 import pytest
 
 from relnet_jax.data.coco import read_coco
-from relnet_jax.data.source import cached, split, subset
+from relnet_jax.data.source import split, subset
 
 
 @pytest.fixture
@@ -66,18 +66,3 @@ def test_folds_by_id_are_not_stripes(source):
 def test_splits_that_cannot_be_made_are_errors(source, options, words):
     with pytest.raises(ValueError, match=words):
         split(source, **options)
-
-
-def test_the_cache_decodes_every_image_once(source):
-    loads = Counter()
-
-    def load(i):
-        loads[i] += 1
-        return source.load(i)
-
-    memory = cached(subset(source, range(20), name='all'))
-    counting = cached(type(source)(**{f: getattr(source, f) for f in source.__dataclass_fields__} | {'load': load}))
-    for _ in range(3):
-        for i in (0, 7):
-            np.testing.assert_array_equal(counting.load(i).image, memory.load(i).image)
-    assert loads == {0: 1, 7: 1}

@@ -119,8 +119,8 @@ def test_intensity_is_the_formula_rounded():
     np.testing.assert_array_equal(out, np.clip(np.rint(expected * 255), 0, 255))
 
 
-OFF = dict(tables=T.flip_tables(CLASSES, PARTS, PAIRS), canvas=(64, 64), scale=40, max_size=60, flip_probability=0.0,
-           scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0)
+OFF = dict(original_size=(40, 60), tables=T.flip_tables(CLASSES, PARTS, PAIRS), canvas=(64, 64), scale=40, max_size=60,
+           flip_probability=0.0, scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0)
 
 
 def test_without_options_an_augmented_example_is_the_resized_one():
