@@ -110,7 +110,8 @@ def test_sigterm_saves_and_the_run_goes_on_later(config, tmp_path, at_batch):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_spoils_no_checkpoint(config, tmp_path):
-    config.train.learning_rate = 1e38
+    config.train.learning_rate, config.train.log_every = 1e38, 100     # checkpoints come before the first log line
+    config.train.checkpoint_every = 1
     with pytest.raises(NonFiniteLoss, match=r'step \d: .*not finite, in a batch of the images'):
         loop.train(config, tmp_path)
     for step in checkpoint.steps(tmp_path):
