@@ -1,7 +1,8 @@
 """Convert weights: python -m relnet_jax.interop.convert IN OUT [--config=configs/coco.py] [--config.KEY=VALUE ...]
 
-IN a file of torchvision, timm, Detectron or Detectron2 (.pth, .safetensors, .pkl): OUT becomes the folder of a checkpoint, for
-`config.train.init_from`, eval.py and prediction. The config keys that the weights ask for are set, and printed.
+IN a file of torchvision, timm, Detectron or Detectron2 (.pth, .safetensors, .pkl): OUT becomes the folder of a
+checkpoint, for `config.train.init_from`, eval.py and prediction. The config keys that the weights ask for are set and
+printed.
 IN a checkpoint of ours: OUT, a .safetensors file, gets its Mask R-CNN under torchvision's names.
 """
 import sys
@@ -27,7 +28,7 @@ CONFIG = Path(__file__).parents[2] / 'configs' / 'coco.py'
 
 
 def class_table(config: ConfigDict, num_classes: int) -> dict:
-    """Class table for `num_classes` outputs with background (0: the file has none): config.data.classes where it agrees,
+    """Class table for `num_classes` outputs with background (0: none in the file): config.data.classes where it agrees,
     COCO's categories for 81, numbered names otherwise."""
     names = tuple(config.data.classes)
     if not names or (num_classes and len(names) != num_classes - 1):
@@ -38,8 +39,8 @@ def class_table(config: ConfigDict, num_classes: int) -> dict:
 
 
 def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
-    """Writes the checkpoint OUT/checkpoints/0; returns the report. Raises what `load_weights` raises, ValueError if OUT has
-    checkpoints already."""
+    """Writes the checkpoint OUT/checkpoints/0; returns the report. Raises what `load_weights` raises, and ValueError
+    if OUT has checkpoints already."""
     if checkpoint.steps(out):
         raise ValueError(f"'{out}' already holds checkpoints; give a new folder")
     fitted, num_classes = adjusted(config, source)
@@ -53,14 +54,15 @@ def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
     start = state.start(params, optimizer.make_optimizer(fitted, params), ema=False)
     with checkpoint.make_manager(out, keep=1, best=fitted.train.best) as manager:
         checkpoint.save(manager, start, config=fitted, class_table=table)
-    changed = [f'  set config.model.{key} = {value}' for key, value in fitted.model.items() if value != config.model[key]]
-    return '\n'.join([str(report), *changed, f'  {len(table["classes"])} classes: {", ".join(table["classes"][:3])}, ...',
-                      f"written: '{out}'"])
+    changed = [f'  set config.model.{key} = {value}' for key, value in fitted.model.items()
+               if value != config.model[key]]
+    classes = f'  {len(table["classes"])} classes: {", ".join(table["classes"][:3])}, ...'
+    return '\n'.join([str(report), *changed, classes, f"written: '{out}'"])
 
 
 def initialised(params: Any, names: tuple[str, ...], init: Callable[[Any], Any], *, seed: int) -> Any:
-    """`params` with the parameters called `names` as init(key of seed) draws them. Only those are compiled, which for a whole
-    detector takes a minute on a small machine."""
+    """`params` with the parameters called `names` as init(key of seed) draws them. Only those are compiled, since
+    a whole detector takes a minute on a small machine."""
     def draw(key):
         return {optimizer.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(init(key))
                 if optimizer.path_name(path) in names}
@@ -82,7 +84,8 @@ def weights_out(ckpt: str | Path, out: str | Path) -> str:
     defaults = dict(roi_aligned=False, stride_in_1x1=False, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD)
     differs = [f"  torchvision's model needs to be changed for this: config.model.{key} = {config.model[key]}"
                for key, default in defaults.items() if config.model[key] != default]
-    return '\n'.join([f"{len(converted)} arrays, {len(classes) + 1} classes with background", *differs, f"written: '{out}'"])
+    summary = f'{len(converted)} arrays, {len(classes) + 1} classes with background'
+    return '\n'.join([summary, *differs, f"written: '{out}'"])
 
 
 def main(argv: list[str]) -> None:
@@ -99,8 +102,8 @@ def main(argv: list[str]) -> None:
             elif not Path(source).is_file() and out.endswith('.safetensors'):
                 print(weights_out(source, out))
             else:
-                sys.exit('convert: either IN is a file of weights and OUT a folder, or IN one of our checkpoints and OUT a '
-                         f".safetensors file; got '{source}' and '{out}'")
+                sys.exit('convert: either IN is a file of weights and OUT a folder, or IN one of our checkpoints and '
+                         f"OUT a .safetensors file; got '{source}' and '{out}'")
         except (ValueError, FileNotFoundError) as error:
             sys.exit(f'convert: {error}')
     app.run(run, argv=argv)

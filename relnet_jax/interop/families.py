@@ -1,7 +1,7 @@
 """Weight files of other projects under torchvision's names, with what their networks expect of the input.
 
-One table of renames per family; a name that no rule knows stays as it is and ends up in the report as unused. Sources: the
-parameter names and defaults of torchvision, timm, Detectron (Caffe2 blobs) and Detectron2.
+One table of renames per family; a name that no rule knows stays as it is and ends up in the report as unused. Sources:
+the parameter names and defaults of torchvision, timm, Detectron (Caffe2 blobs) and Detectron2.
 """
 import json
 import re
@@ -28,15 +28,16 @@ class Family(NamedTuple):
     background: str                 # 'first' | 'last' row of the class logits
 
 
-# A stage res2..res5 is layer1..layer4, which a regular expression cannot count: {-1} marks the group to lower by one, {-2} by two.
+# Stages res2..res5 are layer1..layer4, and levels 2..5 count from 0: {\1-2} stands for group 1 minus 2.
+_BODY = r'(?:backbone\.bottom_up\.|backbone\.)?'
 _DETECTRON2 = [
-    (r'(?:backbone\.bottom_up\.|backbone\.)?stem\.conv1\.weight', 'backbone.body.conv1.weight'),
-    (r'(?:backbone\.bottom_up\.|backbone\.)?stem\.conv1\.norm\.(\w+)', r'backbone.body.bn1.\1'),
-    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.conv(\d)\.weight', r'backbone.body.layer{\1-1}.\2.conv\3.weight'),
-    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.conv(\d)\.norm\.(\w+)', r'backbone.body.layer{\1-1}.\2.bn\3.\4'),
-    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.shortcut\.weight',
+    (_BODY + r'stem\.conv1\.weight', 'backbone.body.conv1.weight'),
+    (_BODY + r'stem\.conv1\.norm\.(\w+)', r'backbone.body.bn1.\1'),
+    (_BODY + r'res(\d)\.(\d+)\.conv(\d)\.weight', r'backbone.body.layer{\1-1}.\2.conv\3.weight'),
+    (_BODY + r'res(\d)\.(\d+)\.conv(\d)\.norm\.(\w+)', r'backbone.body.layer{\1-1}.\2.bn\3.\4'),
+    (_BODY + r'res(\d)\.(\d+)\.shortcut\.weight',
      r'backbone.body.layer{\1-1}.\2.downsample.0.weight'),
-    (r'(?:backbone\.bottom_up\.|backbone\.)?res(\d)\.(\d+)\.shortcut\.norm\.(\w+)',
+    (_BODY + r'res(\d)\.(\d+)\.shortcut\.norm\.(\w+)',
      r'backbone.body.layer{\1-1}.\2.downsample.1.\3'),
     (r'backbone\.fpn_lateral(\d)\.(.+)', r'backbone.fpn.inner_blocks.{\1-2}.0.\2'),
     (r'backbone\.fpn_output(\d)\.(.+)', r'backbone.fpn.layer_blocks.{\1-2}.0.\2'),
@@ -59,7 +60,8 @@ _CAFFE2 = [
     (r'res(\d)_(\d+)_branch2([abc])_bn_([sb])', lambda m: f'{_caffe2_block(m)}.bn{" abc".index(m[3])}.{_BN[m[4]]}'),
     (r'res(\d)_(\d+)_branch1_w', lambda m: f'{_caffe2_block(m)}.downsample.0.weight'),
     (r'res(\d)_(\d+)_branch1_bn_([sb])', lambda m: f'{_caffe2_block(m)}.downsample.1.{_BN[m[3]]}'),
-    (r'fpn_inner_res(\d)_\d+_sum(?:_lateral)?_([wb])', lambda m: f'backbone.fpn.inner_blocks.{int(m[1]) - 2}.0.{_WB[m[2]]}'),
+    (r'fpn_inner_res(\d)_\d+_sum(?:_lateral)?_([wb])',
+     lambda m: f'backbone.fpn.inner_blocks.{int(m[1]) - 2}.0.{_WB[m[2]]}'),
     (r'fpn_res(\d)_\d+_sum_([wb])', lambda m: f'backbone.fpn.layer_blocks.{int(m[1]) - 2}.0.{_WB[m[2]]}'),
     (r'conv_rpn_fpn2_([wb])', lambda m: f'rpn.head.conv.0.0.{_WB[m[1]]}'),
     (r'rpn_cls_logits_fpn2_([wb])', lambda m: f'rpn.head.cls_logits.{_WB[m[1]]}'),
@@ -88,8 +90,8 @@ def _rename(name: str, rules: list) -> str:
 def to_torchvision(weights: Weights) -> tuple[dict[str, np.ndarray], Family]:
     """The arrays (float32) under the names of torchvision's detection models, batch norm folded, background first.
 
-    A folded norm keeps `X.weight` (scale) and `X.bias` and loses its statistics. Raises ValueError for a file whose names
-    belong to no family known here.
+    A folded norm keeps `X.weight` (scale) and `X.bias` and loses its statistics. Raises ValueError for a file
+    whose names belong to no family known here.
     """
     tensors = {name.removeprefix('module.'): value for name, value in weights.tensors.items()}
     family, rules = _recognise(tensors, weights.meta)
@@ -105,8 +107,8 @@ def to_torchvision(weights: Weights) -> tuple[dict[str, np.ndarray], Family]:
         parts = [f'{module}.{leaf}' for leaf in ('weight', 'bias', 'running_mean', 'running_var')]
         shapes = {state[p].shape if p in state else 'missing' for p in parts}
         if len(shapes) != 1:
-            raise ValueError(f'batch norm {module}: weight, bias, running_mean and running_var should have one shape, got '
-                             + ', '.join(str(state[p].shape) if p in state else 'nothing' for p in parts))
+            raise ValueError(f'batch norm {module}: weight, bias, running_mean and running_var should have one shape, '
+                             'got ' + ', '.join(str(state[p].shape) if p in state else 'nothing' for p in parts))
         folded = fold_batch_norm(lambda name, optional=False: state[name], module, family.bn_eps)
         state[parts[0]], state[parts[1]] = folded['scale'], folded['bias']
         del state[parts[2]], state[parts[3]]
@@ -120,9 +122,9 @@ def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
         rows = tensors.get('roi_heads.box_predictor.cls_score.weight', np.zeros((0, 0))).shape[0]
         # The published COCO weights were trained with a frozen batch norm without epsilon, and come without counters.
         published = rows == 91 and 'backbone.body.bn1.num_batches_tracked' not in tensors
-        family = Family('torchvision detector', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 0.0 if published else 1e-5,
-                        'first')
-        if 'config' in meta:  # written by `convert`: whatever torchvision assumes, this is what the weights were trained with
+        family = Family('torchvision detector', False, IMAGENET_MEAN, IMAGENET_STD, False, False,
+                        0.0 if published else 1e-5, 'first')
+        if 'config' in meta:  # written by `convert`: whatever torchvision assumes, the weights were trained with this
             ours = json.loads(meta['config'])['model']
             family = family._replace(name='torchvision detector, written by this project', **{
                 key: tuple(ours[key]) if key.startswith('pixel') else bool(ours[key])
@@ -133,10 +135,10 @@ def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
                       'first'), _CLASSIFICATION
     if 'conv1_w' in tensors:
         detector = 'cls_score_w' in tensors
-        return Family('Detectron (Caffe2 names)', True, DETECTRON_MEAN if detector else IMAGENET_MEAN, (1., 1., 1.), True, False,
-                      1e-5, 'first'), _CAFFE2
+        mean = DETECTRON_MEAN if detector else IMAGENET_MEAN
+        return Family('Detectron (Caffe2 names)', True, mean, (1., 1., 1.), True, False, 1e-5, 'first'), _CAFFE2
     if any(re.fullmatch(_DETECTRON2[0][0], name) for name in tensors):
-        if meta.get('__author__') == 'torchvision':  # Detectron2's own conversion of torchvision's classification weights
+        if meta.get('__author__') == 'torchvision':  # Detectron2's conversion of torchvision's classification files
             return Family('Detectron2, from torchvision', False, IMAGENET_MEAN, IMAGENET_STD, False, True, 1e-5,
                           'last'), _DETECTRON2
         return Family('Detectron2', True, IMAGENET_MEAN, (1., 1., 1.), True, True, 1e-5, 'last'), _DETECTRON2

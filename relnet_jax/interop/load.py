@@ -1,8 +1,9 @@
 """Weights of other projects into parameters of `MaskRCNN`: all that fits, or an error that says what does not.
 
-The model has five parts: backbone, fpn, rpn, box and mask heads. A part is loaded whole, kept at init whole, or left out
-whole. A file that holds half of a part, or more of it than the model has, is taken for a mistake. The only exception are the three
-layers that depend on the number of classes (class logits, boxes, mask logits): another number keeps them at init.
+The model has five parts: backbone, fpn, rpn, box and mask heads. A part is loaded whole, kept at init whole, or left
+out whole. A file that holds half of a part, or more of it than the model has, is taken for a mistake. The only
+exception are the three layers that depend on the number of classes (class logits, boxes, mask logits): another number
+keeps them at init.
 """
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -32,7 +33,7 @@ class WeightsError(ValueError):
 
 
 class Report(NamedTuple):
-    """What became of every parameter. `loaded` and `kept` are our paths, `unused` names of the file (in torchvision's form)."""
+    """What became of every parameter. `loaded`, `kept`: our paths; `unused`: the file's names, in torchvision's form."""
     source: str
     loaded: tuple[str, ...]
     kept: tuple[str, ...]       # at their initial value
@@ -41,12 +42,12 @@ class Report(NamedTuple):
 
     def __str__(self) -> str:
         everything = {*self.loaded, *self.kept}
-        lists = [('loaded', compact(set(self.loaded), everything)), ('kept at init', compact(set(self.kept), everything)),
-                 ('unused', list(self.unused))]
         lines = [f"weights from '{self.source}'"]
-        for (title, names), count in zip(lists, (len(self.loaded), len(self.kept), len(self.unused))):
-            lines.append(f'  {title}: {count}')
-            lines += [f'    {name}' for name in names[:12]] + ([f'    ... ({len(names)} lines)'] if len(names) > 12 else [])
+        for title, names, short in (('loaded', self.loaded, compact(set(self.loaded), everything)),
+                                    ('kept at init', self.kept, compact(set(self.kept), everything)),
+                                    ('unused', self.unused, list(self.unused))):
+            lines += [f'  {title}: {len(names)}', *(f'    {name}' for name in short[:12])]
+            lines += [f'    ... ({len(short)} lines)'] if len(short) > 12 else []
         return '\n'.join([*lines, *(f'  note: {note}' for note in self.notes)])
 
 
@@ -86,8 +87,8 @@ def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> 
 
 
 def init_from(params: Any, path: str | Path, config: ConfigDict) -> Any:
-    """`load_weights` for the start of a run: logs the report. Raises WeightsError also where config.train.init_strict is set and
-    anything stays at init or unused."""
+    """`load_weights` for the start of a run: logs the report. Raises WeightsError also where config.train.init_strict
+    is set and anything stays at init or unused."""
     params, report = load_weights(path, params, config)
     if config.train.init_strict and (report.kept or report.unused):
         raise WeightsError(f'config.train.init_strict: the file and this model differ\n{report}')
@@ -96,16 +97,18 @@ def init_from(params: Any, path: str | Path, config: ConfigDict) -> Any:
 
 
 def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:
-    """(a copy of `config` with the keys the weights at `path` ask for, their number of classes; 0 without class logits)."""
+    """(copy of `config` with the keys the weights at `path` ask for, number of their classes; 0 without logits)."""
     state, family = read_family(path)
     fitted = ConfigDict(config.to_dict())
     fitted.model.update(norm='frozen_bn', pixel_mean=family.pixel_mean, stride_in_1x1=_strided_1x1(state, family))
     bottleneck = 'backbone.body.layer1.0.conv3.weight' in state
     blocks = tuple(len({name.split('.')[3] for name in state if name.startswith(f'backbone.body.layer{stage}.')})
                    for stage in (1, 2, 3, 4))
-    layout = [name for name, known in LAYOUTS.items() if name != 'tiny' and (known.bottleneck, known.blocks) == (bottleneck, blocks)]
+    layout = [name for name, known in LAYOUTS.items()
+              if name != 'tiny' and (known.bottleneck, known.blocks) == (bottleneck, blocks)]
     if not layout:
-        raise WeightsError(f'{path}: a body of {blocks} {"bottleneck" if bottleneck else "basic"} blocks is none of those known')
+        raise WeightsError(f'{path}: a body of {blocks} {"bottleneck" if bottleneck else "basic"} blocks is none of '
+                           + ', '.join(LAYOUTS))
     fitted.model.backbone = layout[0]
     if LOGITS in state:
         fitted.model.roi_aligned = family.roi_aligned
@@ -125,14 +128,14 @@ def _check_config(path, config: ConfigDict, family: Family, state: dict) -> None
     if bool(m.stride_in_1x1) != stride and 'backbone.body.layer1.0.conv3.weight' in state:
         wrong.append(f'config.model.stride_in_1x1={stride} (here {m.stride_in_1x1})')
     if not np.allclose(m.pixel_mean, family.pixel_mean, rtol=0, atol=1e-3):
-        # A difference of means is a constant input, which the zero padding of the first convolution breaks at the border.
+        # A difference of means is a constant input, which the zero padding of the first convolution breaks at the edge.
         wrong.append(f'config.model.pixel_mean={tuple(family.pixel_mean)} (here {tuple(m.pixel_mean)})')
     if wrong:
         raise WeightsError(f'{path}: weights of {family.name} need ' + '; '.join(wrong))
 
 
 def _adapt_input(state: dict, family: Family, config: ConfigDict) -> list[str]:
-    """First convolution to RGB and config.model.pixel_std: conv(W, x) = conv(W * std / std_file, x * std_file / std)."""
+    """First convolution to RGB and config.model.pixel_std: conv(W, x) = conv(W std / std_file, x std_file / std)."""
     notes, kernel = [], state[STEM]
     if kernel.ndim != 4 or kernel.shape[1] != 3:
         raise WeightsError(f'{STEM}: expected [out, 3, k, k], got {list(kernel.shape)}')
@@ -142,7 +145,8 @@ def _adapt_input(state: dict, family: Family, config: ConfigDict) -> list[str]:
     if tuple(config.model.pixel_std) != family.pixel_std:
         factor = np.asarray(config.model.pixel_std, np.float64) / np.asarray(family.pixel_std)
         kernel = (kernel * factor[None, :, None, None]).astype(np.float32)
-        notes.append(f'pixel_std {tuple(config.model.pixel_std)} folded into the first convolution (the file: {family.pixel_std})')
+        notes.append(f'pixel_std {tuple(config.model.pixel_std)} folded into the first convolution (the file: '
+                     f'{family.pixel_std})')
     state[STEM] = kernel
     return notes
 
@@ -158,10 +162,10 @@ def _fit_classes(state: dict, wanted: dict) -> tuple[dict, list[str]]:
         for name in set(PER_CLASS) & state.keys():
             value = state[name].reshape(91, -1, *state[name].shape[1:])[rows]
             state[name] = value.reshape(-1, *state[name].shape[1:])
-        return state, ["81 of torchvision's 91 class rows taken: background and COCO's 80 categories in the order of their ids"]
+        return state, ["81 of torchvision's 91 class rows taken: background and COCO's 80 categories in order of ids"]
     left = {name: value for name, value in state.items() if name not in PER_CLASS}
-    return left, [f'the file has {got} classes with background, the model {expected}: class logits, box and mask outputs '
-                  'kept at init']
+    return left, [f'the file has {got} classes with background, the model {expected}: class logits, box and mask '
+                  'outputs kept at init']
 
 
 def _part(name: str) -> str | None:
@@ -194,8 +198,8 @@ def _hints(family: Family, config: ConfigDict, loaded: set[str]) -> list[str]:
         hints.append(f'the heads were trained with config.model.roi_aligned={family.roi_aligned}, here '
                      f'{config.model.roi_aligned}: boxes shift by half a cell')
     if family.name.startswith('Detectron'):
-        hints.append('Detectron2 does not round its anchors to whole pixels, and Detectron counts the last pixel of a box: '
-                     'detections differ slightly from theirs')
+        hints.append('Detectron2 does not round its anchors to whole pixels, and Detectron counts the last pixel of a '
+                     'box: detections differ slightly from theirs')
     return hints
 
 

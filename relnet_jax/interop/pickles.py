@@ -1,11 +1,11 @@
 """Pickles of weights, read by an interpreter that cannot run anything.
 
-Python's own unpickler imports and calls what a file names. Here a pickle is walked opcode by opcode (pickletools), a global
-is nothing but its name, and "calling" one is only understood for the few names below that build tensors, arrays and
-dictionaries. Any other name, opcode or call raises `RefusedPickle`, before anything happened. Nothing of torch is imported.
+Python's own unpickler imports and calls what a file names. Here a pickle is walked opcode by opcode (pickletools), a
+global is nothing but its name, and "calling" one is only understood for the few names below that build tensors, arrays
+and dictionaries. Any other name, opcode or call raises `RefusedPickle` before anything happened. torch is not imported.
 
-Understood are pickles of protocol 0 to 5 as torch.save (2017 till now) and numpy write them, and of protocol 2 by Python 2, whose
-byte strings come back as latin-1 text.
+Understood are pickles of protocol 0 to 5 as torch.save (2017 till now) and numpy write them, and of protocol 2 by
+Python 2, whose byte strings come back as latin-1 text.
 """
 import pickletools
 import re
@@ -20,7 +20,7 @@ class RefusedPickle(ValueError):
 
 
 class Storage(NamedTuple):
-    """A flat run of `size` numbers named `key`, which the file holds elsewhere; a part of it if `view` = (offset, size)."""
+    """A flat run of `size` numbers named `key`, held elsewhere in the file; a part of it if `view` = (offset, size)."""
     key: str
     dtype: np.dtype
     size: int
@@ -45,8 +45,8 @@ class _Built:
         self.kind, self.value = kind, value
 
 
-STORAGES = {'Float': np.float32, 'Double': np.float64, 'Half': np.float16, 'BFloat16': ml_dtypes.bfloat16, 'Long': np.int64,
-            'Int': np.int32, 'Short': np.int16, 'Char': np.int8, 'Byte': np.uint8, 'Bool': np.bool_}
+STORAGES = {'Float': np.float32, 'Double': np.float64, 'Half': np.float16, 'BFloat16': ml_dtypes.bfloat16,
+            'Long': np.int64, 'Int': np.int32, 'Short': np.int16, 'Char': np.int8, 'Byte': np.uint8, 'Bool': np.bool_}
 STORAGES = {k: np.dtype(v) for k, v in STORAGES.items()}
 _TYPE = re.compile(r'torch\.(?:cuda\.)?([A-Za-z0-9]+)(Storage|Tensor)')
 _DTYPE = re.compile(r'[<>|=]?[fiub][1248]')
@@ -153,10 +153,12 @@ def _build(target, state):
     if not isinstance(target, _Built):
         _check(isinstance(target, (dict, Tensor)), f'it sets the state of {type(target).__name__}')
     elif target.kind == 'tensor':
-        _check(isinstance(state, tuple) and len(state) == 4, 'a tensor state that is not (storage, offset, shape, strides)')
+        _check(isinstance(state, tuple) and len(state) == 4,
+               'a tensor state that is not (storage, offset, shape, strides)')
         target.value = _tensor(*state)
     elif target.kind == 'array':
-        _check(isinstance(state, tuple) and len(state) == 5, 'an array state that is not (1, shape, type, order, bytes)')
+        _check(isinstance(state, tuple) and len(state) == 5,
+               'an array state that is not (1, shape, type, order, bytes)')
         target.value = _array(state[4], state[2], state[1], bool(state[3]))
     else:
         _check(isinstance(state, tuple) and len(state) >= 2 and state[1] in ('<', '>', '|', '='),
@@ -179,8 +181,8 @@ def _persistent(pid) -> Storage:
 
 _PLAIN = {'NONE': None, 'NEWTRUE': True, 'NEWFALSE': False}
 _NUMBERS = {'INT', 'BININT', 'BININT1', 'BININT2', 'LONG', 'LONG1', 'LONG4', 'FLOAT', 'BINFLOAT'}
-_TEXTS = {'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8', 'BINBYTES',
-          'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8'}
+_TEXTS = {'STRING', 'BINSTRING', 'SHORT_BINSTRING', 'UNICODE', 'BINUNICODE', 'SHORT_BINUNICODE', 'BINUNICODE8',
+          'BINBYTES', 'SHORT_BINBYTES', 'BINBYTES8', 'BYTEARRAY8'}
 _EMPTY = {'EMPTY_DICT': dict, 'EMPTY_LIST': list, 'EMPTY_TUPLE': tuple}
 _TUPLES = {'TUPLE1': 1, 'TUPLE2': 2, 'TUPLE3': 3}
 _MARK = object()

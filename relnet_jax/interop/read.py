@@ -1,7 +1,7 @@
-"""Files of weights as name -> numpy array: torch.save in both its formats, safetensors, Detectron pickles. No torch, no code run.
+"""Files of weights as name -> numpy array: torch.save in both its formats, safetensors, Detectron pickles.
 
-The kind of file is told by its first bytes, never by its name. Whatever a file claims (sizes, offsets, strides) is compared
-with what it holds before anything is read.
+Neither torch is needed nor code of the file run. The kind of file is told by its first bytes, never by its name.
+Whatever a file claims (sizes, offsets, strides) is compared with what it holds before anything is read.
 """
 import json
 import math
@@ -24,9 +24,9 @@ SAFETENSORS = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': 
                'U8': np.uint8, 'BOOL': np.bool_}
 SAFETENSORS = {k: np.dtype(v) for k, v in SAFETENSORS.items()}
 INNER = ('model', 'state_dict', 'blobs', 'model_state_dict', 'model_state')  # where training scripts put the weights
-# What the standard library raises on damaged bytes: IndexError by an empty stack, RuntimeError by a zip flag, and so on.
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, IndexError, KeyError, TypeError, AttributeError, OverflowError,
-          MemoryError, RuntimeError, UnicodeError, json.JSONDecodeError, OSError)
+# What damaged bytes make the standard library raise: IndexError by an empty stack, RuntimeError by a zip flag ...
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, IndexError, KeyError, TypeError, AttributeError,
+          OverflowError, MemoryError, RuntimeError, UnicodeError, json.JSONDecodeError, OSError)
 
 
 class Weights(NamedTuple):
@@ -77,7 +77,8 @@ def _read_zip(path: Path) -> Weights:
         names = archive.namelist()
         pickles_in = [n for n in names if n.count('/') == 1 and n.endswith('/data.pkl')]
         if len(pickles_in) != 1:
-            raise ValueError(f'a zip file with {len(pickles_in)} entries */data.pkl instead of one: not written by torch.save')
+            raise ValueError(f'a zip file with {len(pickles_in)} entries */data.pkl instead of one: not written by '
+                             'torch.save')
         root = pickles_in[0].removesuffix('data.pkl')
         if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
             raise ValueError('compressed entries, which torch.save does not write')
@@ -91,14 +92,15 @@ def _read_zip(path: Path) -> Weights:
             data = archive.read(f'{root}data/{storage.key}')
             dtype = storage.dtype.newbyteorder('<' if order == 'little' else '>')
             if len(data) < storage.size * dtype.itemsize:
-                raise ValueError(f"storage '{storage.key}' should hold {storage.size} {dtype.name}, has {len(data)} bytes")
+                raise ValueError(f"storage '{storage.key}' should hold {storage.size} {dtype.name}, "
+                                 f'has {len(data)} bytes')
             return np.frombuffer(data, dtype, storage.size)
 
         return _resolve(tree, read)
 
 
 def _read_pickles(path: Path) -> Weights:
-    """A plain pickle, or torch.save before 1.6: magic, version, system, object, storage keys, then each storage's numbers."""
+    """A plain pickle, or torch.save before 1.6: magic, version, system, object, storage keys, their numbers."""
     with path.open('rb') as file:
         tree = pickles.load(file)
         if tree != TORCH_MAGIC or type(tree) is not int:
@@ -139,8 +141,8 @@ def _window(tensor: Tensor, data: np.ndarray) -> np.ndarray:
     count = math.prod(tensor.shape)
     last = tensor.offset + sum((n - 1) * s for n, s in zip(tensor.shape, tensor.strides)) if count else tensor.offset
     if count > data.size or (count and last >= data.size):
-        raise ValueError(f'a tensor of shape {tensor.shape}, strides {tensor.strides} and offset {tensor.offset} does not fit '
-                         f"into its storage '{tensor.storage.key}' of {data.size} numbers")
+        raise ValueError(f'a tensor of shape {tensor.shape}, strides {tensor.strides} and offset {tensor.offset} '
+                         f"does not fit into its storage '{tensor.storage.key}' of {data.size} numbers")
     if not count:
         return np.zeros(tensor.shape, tensor.storage.dtype)
     strides = [s * data.itemsize for s in tensor.strides]
@@ -202,7 +204,8 @@ def _read_safetensors(path: Path) -> Weights:
         if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
             raise ValueError(f"'{name}': shape {shape} and offsets {[start, end]} must be integers >= 0")
         if end > len(data) or end - start != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"'{name}': {dtype.name} {shape} at bytes {start} to {end} of {len(data)}: cut off or wrong")
+            raise ValueError(f"'{name}': {dtype.name} {shape} at bytes {start} to {end} of {len(data)}: "
+                             'cut off or wrong')
         state[name] = np.frombuffer(data, dtype.newbyteorder('<'), math.prod(shape), start).reshape(shape).astype(dtype)
     return Weights(state, {str(k): str(v) for k, v in meta.items()})
 
@@ -216,8 +219,9 @@ def write_safetensors(path: str | Path, state: Mapping[str, np.ndarray], meta: M
         dtype = np.dtype(value.dtype).newbyteorder('=')
         if dtype not in names:
             raise ValueError(f"{path}: '{name}' has type {value.dtype}, which safetensors cannot hold")
-        header[name] = {'dtype': names[dtype], 'shape': list(value.shape), 'data_offsets': [start, start + value.nbytes]}
-        start += value.nbytes
+        end = start + value.nbytes
+        header[name] = {'dtype': names[dtype], 'shape': list(value.shape), 'data_offsets': [start, end]}
+        start = end
     text = json.dumps(header).encode()
     text += b' ' * (-len(text) % 8)
     with Path(path).open('wb') as file:

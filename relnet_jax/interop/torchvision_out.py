@@ -1,4 +1,4 @@
-"""Parameters of `MaskRCNN` as a state dict of torchvision: the inverse of `torchvision.from_state_dict`, exact. Pure numpy."""
+"""Parameters of `MaskRCNN` as a state dict of torchvision: the exact inverse of `torchvision.from_state_dict`."""
 from typing import Any
 
 import jax
@@ -7,7 +7,7 @@ import numpy as np
 from relnet_jax.interop.torchvision import POOL, torch_name
 from relnet_jax.training.optimizer import path_name
 
-# Frozen batch norm is scale and bias here. torchvision computes weight / sqrt(var + 1e-5): with this var that is the weight.
+# Frozen batch norm is scale and bias here. torchvision computes weight / sqrt(var + 1e-5), with this var the weight.
 NEUTRAL_VAR = np.float32(1) - np.float32(1e-5)
 
 
@@ -38,12 +38,13 @@ def entries(params: Any) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
             without.append(path)
             continue
         leaf = np.asarray(leaf)
-        named[f'{name}.{"bias" if kind == "bias" else "weight"}'] = (path, weight(leaf, module) if kind == 'kernel' else leaf)
+        value = weight(leaf, module) if kind == 'kernel' else leaf
+        named[f'{name}.{"bias" if kind == "bias" else "weight"}'] = (path, value)
     return named, without
 
 
 def to_state_dict(params: Any) -> dict[str, np.ndarray]:
-    """State dict that torchvision's `maskrcnn_resnet50_fpn` (or its ResNet-101 form) loads strictly; float32 and int64 arrays.
+    """State dict that torchvision's `maskrcnn_resnet50_fpn` (or a ResNet-101 form of it) loads strictly; numpy arrays.
 
     Raises ValueError for a model with parts that torchvision does not have (group norm, relations); names them.
     """

@@ -73,7 +73,8 @@ def test_a_written_file_remembers_what_torchvision_would_not(file, tmp_path):
     write_safetensors(ours, state, {'config': convert.config_lib.to_json(c)})
     convert.weights_in(ours, tmp_path / 'run', c)
     stored = checkpoint.read_config(tmp_path / 'run')
-    assert (stored.model.roi_aligned, stored.model.pixel_mean, stored.model.pixel_std) == (True, (1., 2., 3.), (4., 5., 6.))
+    m = stored.model
+    assert (m.roi_aligned, m.pixel_mean, m.pixel_std) == (True, (1., 2., 3.), (4., 5., 6.))
     text = convert.weights_out(tmp_path / 'run', tmp_path / 'back.safetensors')
     assert 'roi_aligned = True' in text and 'pixel_mean = (1.0, 2.0, 3.0)' in text
     np.testing.assert_array_equal(read_state(tmp_path / 'back.safetensors')['backbone.body.conv1.weight'],
@@ -104,6 +105,6 @@ def test_class_tables():
 
 
 def test_the_command_says_what_it_wants(tmp_path):
-    run = subprocess.run([sys.executable, '-m', 'relnet_jax.interop.convert', str(tmp_path / 'no.pth'), str(tmp_path / 'out')],
-                         capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
+    command = [sys.executable, '-m', 'relnet_jax.interop.convert', str(tmp_path / 'no.pth'), str(tmp_path / 'out')]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
     assert run.returncode == 1 and 'either IN is a file of weights' in run.stderr and 'no.pth' in run.stderr

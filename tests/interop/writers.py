@@ -1,12 +1,13 @@
-"""Hand-made writers of weight files, byte by byte, so that the reader is tested without torch and against no code of its own."""
+"""Hand-made writers of weight files, byte by byte: the reader is tested without torch and not against its own code."""
 import io
 import struct
 import zipfile
 
 import numpy as np
 
-STORAGE = {'float32': 'FloatStorage', 'float64': 'DoubleStorage', 'float16': 'HalfStorage', 'bfloat16': 'BFloat16Storage',
-           'int64': 'LongStorage', 'int32': 'IntStorage', 'uint8': 'ByteStorage', 'bool': 'BoolStorage'}
+STORAGE = {'float32': 'FloatStorage', 'float64': 'DoubleStorage', 'float16': 'HalfStorage',
+           'bfloat16': 'BFloat16Storage', 'int64': 'LongStorage', 'int32': 'IntStorage',
+           'uint8': 'ByteStorage', 'bool': 'BoolStorage'}
 
 
 class Global:
@@ -65,12 +66,13 @@ def storage(key, array, *, legacy=False, size=None, view=None):
 
 
 def tensor(key, array, *, legacy=False, offset=0, shape=None, strides=None, size=None, view=None):
-    """Call of _rebuild_tensor_v2 for `array` as the whole storage `key`; the window can be set by hand (in elements)."""
+    """Call of _rebuild_tensor_v2 for `array` as the whole storage `key`; the window is given in elements."""
     if strides is None:
         strides = tuple(s // array.itemsize for s in np.array(array, order='C').strides)
     return Call(Global('torch._utils', '_rebuild_tensor_v2'),
-                (storage(key, array, legacy=legacy, size=size, view=view), offset, array.shape if shape is None else shape, strides,
-                 False, Call(Global('collections', 'OrderedDict'), ())))
+                (storage(key, array, legacy=legacy, size=size, view=view), offset,
+                 array.shape if shape is None else shape, strides, False,
+                 Call(Global('collections', 'OrderedDict'), ())))
 
 
 def state_dict(arrays, *, legacy=False):
