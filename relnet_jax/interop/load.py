@@ -33,7 +33,7 @@ class WeightsError(ValueError):
 
 
 class Report(NamedTuple):
-    """What became of every parameter. `loaded`, `kept`: our paths; `unused`: the file's names, in torchvision's form."""
+    """What became of each parameter. `loaded`, `kept`: our paths; `unused`: the file's names, in torchvision's form."""
     source: str
     loaded: tuple[str, ...]
     kept: tuple[str, ...]       # at their initial value
