@@ -59,8 +59,11 @@ def polar_offsets(boxes: Array, image_size: Array) -> Array:
     Xu et al., Spatial-Aware Graph Relation Network, CVPR 2019.
     """
     size = jnp.maximum(jnp.asarray(image_size, jnp.float32)[:, None, ::-1], 1.0)
-    centre = _centres_sizes(boxes)[0] / size
-    offset = centre[:, :, None] - centre[:, None, :]
+    boxes = jax.lax.stop_gradient(jnp.asarray(boxes, jnp.float32))
+    twice = boxes[..., :2] + boxes[..., 2:]
+    # Scaled after the subtraction: a compiler that fuses a multiplication into it leaves rounding residues, whose
+    # angle is arbitrary, where equal centres must give an exact 0.
+    offset = (twice[:, :, None] - twice[:, None, :]) / (2 * size[:, None])
     distance = jnp.sqrt(jnp.sum(offset * offset, axis=-1))
     return jnp.stack([distance, jnp.arctan2(offset[..., 1], offset[..., 0])], axis=-1)
 

@@ -54,6 +54,16 @@ def test_polar_offsets_equal_the_loop():
     assert np.all(np.asarray(got[0, [0, 1, 2], [0, 1, 2]]) == 0)
 
 
+def test_equal_centres_have_angle_zero_in_compiled_code_too():
+    low = np.random.default_rng(0).uniform(0, 100, (2, 40, 2)).astype(np.float32)
+    boxes = np.concatenate([low, low + np.float32(33.3)], -1)
+    boxes[:, 20:] = boxes[:, :20]
+    got = np.asarray(jax.jit(polar_offsets)(boxes, np.float32([[480, 513], [700.5, 333]])))
+    rows = np.arange(40)
+    for other in (rows, (rows + 20) % 40):
+        np.testing.assert_array_equal(got[:, rows, other], np.zeros((2, 40, 2)))
+
+
 def test_no_gradient_flows_into_boxes():
     functions = (geometry_embedding, lambda q, k: polar_offsets(jnp.concatenate([q, k], 1), SIZE),
                  lambda q, k: divide_boxes(q, rows=2, cols=2) + divide_boxes(k, rows=2, cols=2))

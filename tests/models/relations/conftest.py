@@ -19,7 +19,7 @@ def random_boxes(rng, *shape):
 
 
 def make_context(seed=0, *, batch=2, rois=12, valid=9, width=16, classes=5, parts=5, cells=True, **given):
-    """Images of 224 x 256 on a canvas of 240 x 272. RoIs from `valid` on are padding; the last part of the last is missing."""
+    """Images of 224 x 256 on a canvas of 240 x 272. RoIs from `valid` on are padding, one part is missing."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
     presence = rng.uniform(size=(40, classes)) < 0.4
@@ -57,6 +57,13 @@ def random_params():
             return jnp.asarray(1 + 0.2 * np.tanh(normal) if around_one else normal, jnp.float32)
         return jax.tree_util.tree_map_with_path(one, shapes)
     return draw
+
+
+@pytest.fixture(scope='session')
+def run():
+    """(module, params, context) -> the result, compiled as a whole, which is quicker than operation by operation."""
+    return lambda module, params, context, **options: jax.jit(
+        lambda p, c: module.apply({'params': p}, c, **options))(params, context)
 
 
 @pytest.fixture(scope='session')

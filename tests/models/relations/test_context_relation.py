@@ -15,11 +15,11 @@ def mirrored(boxes, width):
 
 
 @pytest.mark.parametrize('scale', ['lab', 'published'])
-def test_golden(scale, golden_case, golden_context, attention_params, assert_close):
+def test_golden(scale, golden_case, golden_context, attention_params, run, assert_close):
     inputs, p, expected = golden_case(f'context_scale_{scale}')
     inputs = inputs | dict(part_boxes=inputs['key_boxes'], part_features=inputs['key_features'])
     module = ContextRelation(parts=(), scale=scale, norm=False)
-    assert_close(module.apply({'params': dict(attention=attention_params(p))}, golden_context(inputs)), expected)
+    assert_close(run(module, dict(attention=attention_params(p)), golden_context(inputs)), expected)
 
 
 def test_a_key_bias_would_change_nothing(golden_case, golden_context, attention_params, assert_close):
@@ -35,16 +35,16 @@ def test_a_key_bias_would_change_nothing(golden_case, golden_context, attention_
     assert_close(weights[0], weights[1], 1e-9)
 
 
-def test_norm_and_relu_end_the_relation(context_factory, assert_close):
+def test_norm_and_relu_end_the_relation(context_factory, random_params, run, assert_close):
     context = context_factory()
-    variables = ContextRelation().init(jax.random.key(0), context)
-    plain = np.asarray(ContextRelation(norm=False).apply(
-        {'params': dict(attention=variables['params']['attention'])}, context))
+    params = random_params(ContextRelation(), context)
+    plain = np.asarray(run(ContextRelation(norm=False), dict(attention=params['attention']), context))
     normal = (plain - plain.mean(-1, keepdims=True)) / np.sqrt(plain.var(-1, keepdims=True) + 1e-5)
-    assert_close(ContextRelation().apply(variables, context), np.maximum(normal, 0))
+    expected = np.maximum(normal * params['norm']['scale'] + params['norm']['bias'], 0)
+    assert_close(run(ContextRelation(), params, context), expected)
 
 
-def test_flipping_the_image_with_its_lung_cells_changes_nothing(context_factory):
+def test_flipping_the_image_with_its_lung_cells_changes_nothing(context_factory, random_params, run):
     context = context_factory(cells=False)
     cells = tuple(range(5, 13))
     grid = lambda boxes, mask: append_cells(boxes, mask, parts=(2, 3), rows=2, cols=2)
@@ -60,21 +60,23 @@ def test_flipping_the_image_with_its_lung_cells_changes_nothing(context_factory)
     moved = features.reshape(2, 2, 2, 2, -1)[:, ::-1, :, ::-1].reshape(features.shape)  # lungs and columns swap
     before, after = with_cells(context, features), with_cells(flipped, moved)
     module = ContextRelation(parts=cells)
-    variables = module.init(jax.random.key(0), before)
-    np.testing.assert_allclose(module.apply(variables, after), module.apply(variables, before), rtol=1e-5, atol=1e-5)
+    params = random_params(module, before)
+    expected = run(module, params, before)
+    np.testing.assert_allclose(run(module, params, after), expected, rtol=1e-5, atol=1e-5)
     wrong = with_cells(flipped, features)
-    assert np.abs(module.apply(variables, wrong) - module.apply(variables, before)).max() > 0.05
+    assert np.abs(run(module, params, wrong) - expected).max() > 0.05
 
 
-def test_a_missing_lung_leaves_the_other_as_the_only_key(context_factory, assert_close):
+def test_a_missing_lung_leaves_the_other_as_the_only_key(context_factory, random_params, run, assert_close):
     context = context_factory()
-    variables = ContextRelation().init(jax.random.key(0), context)
+    params = random_params(ContextRelation(), context)
     one = context._replace(part_valid=context.part_valid.at[:, 3].set(False))
-    assert_close(ContextRelation().apply(variables, one), ContextRelation(parts=(2,)).apply(variables, one), 1e-5)
-    out, state = ContextRelation(norm=False).apply(
-        {'params': dict(attention=variables['params']['attention'])},
-        context._replace(part_valid=jnp.zeros_like(context.part_valid)), mutable='intermediates')
-    assert not np.any(state['intermediates']['box_to_part'][0]) and not np.any(out)
+    assert_close(run(ContextRelation(), params, one), run(ContextRelation(parts=(2,)), params, one), 1e-5)
+    none = context._replace(part_valid=jnp.zeros_like(context.part_valid))
+    out, state = run(ContextRelation(norm=False), dict(attention=params['attention']), none, mutable='intermediates')
+    assert not np.any(state['intermediates']['box_to_part'][0])
+    bias = params['attention']['output_bias'].reshape(1024)
+    assert_close(out, np.broadcast_to(bias, out.shape), 1e-6)
 
 
 def test_lung_feature_repeats_the_lungs_for_every_roi(context_factory):
@@ -99,4 +101,4 @@ def test_part_window_weighs_cells_and_starts_as_the_identity():
 
 def test_unknown_scale_is_named(context_factory):
     with pytest.raises(ValueError, match="scale must be one of .* got 'paper'"):
-        ContextRelation(scale='paper').init(jax.random.key(0), context_factory())
+        jax.eval_shape(ContextRelation(scale='paper').init, jax.random.key(0), context_factory())

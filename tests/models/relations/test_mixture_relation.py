@@ -29,17 +29,17 @@ def loop_convolution(p, nodes, boxes, image_size, chosen, edges, features):
 
 
 @pytest.fixture(scope='module')
-def case(context_factory):
+def case(context_factory, random_params):
     context = context_factory()
     module = MixtureRelation(neighbours=4)
-    return context, module, jax.jit(module.init)(jax.random.key(2), context)
+    return context, module, dict(params=random_params(module, context))
 
 
 def test_equals_the_loops(case, assert_close):
     context, module, variables = case
     p = jax.tree.map(lambda x: np.asarray(x, np.float64), variables['params'])
     c = jax.tree.map(lambda x: np.asarray(x, np.float64), context)
-    out = np.asarray(module.apply(variables, context))
+    out = np.asarray(jax.jit(module.apply)(variables, context))
     for image in range(2):
         hidden = c.roi_features[image, :9]
         for fc in ('fc1', 'fc2'):
@@ -57,7 +57,7 @@ def test_equals_the_loops(case, assert_close):
 
 
 def test_kernels_start_inside_their_ranges(case):
-    conv = case[2]['params']['conv1']
+    conv = jax.jit(case[1].init)(jax.random.key(2), case[0])['params']['conv1']
     for name, low, high in (('mean_rho', 0, 1), ('mean_theta', -np.pi, np.pi),
                             ('precision_rho', 0, 1), ('precision_theta', 0, 1)):
         assert conv[name].shape == (8,) and low <= conv[name].min() < conv[name].max() <= high
@@ -68,7 +68,7 @@ def test_kernels_start_inside_their_ranges(case):
 def test_no_gradient_reaches_class_weights_or_roi_features(case):
     context, module, variables = case
     loss = lambda w, x: module.apply(variables, context._replace(class_weights=w, roi_features=x)).sum()
-    assert not any(np.any(g) for g in jax.grad(loss, (0, 1))(context.class_weights, context.roi_features))
+    assert not any(np.any(g) for g in jax.jit(jax.grad(loss, (0, 1)))(context.class_weights, context.roi_features))
 
 
 def test_dropout_is_a_function_of_the_image_key_alone(case):
@@ -87,9 +87,10 @@ def test_dropout_is_a_function_of_the_image_key_alone(case):
 
 def test_dropout_keeps_the_mean(case):
     context, module, variables = case
-    linear = lambda keys: module.apply(variables, context._replace(dropout_keys=keys), mutable='intermediates')[0]
-    runs = np.stack([linear(jax.random.split(jax.random.key(i), 2))[:, :9] for i in range(30)])
-    plain = np.asarray(module.apply(variables, context))[:, :9]
+    apply = jax.jit(module.apply)
+    runs = np.stack([apply(variables, context._replace(dropout_keys=jax.random.split(jax.random.key(i), 2)))[:, :9]
+                     for i in range(30)])
+    plain = np.asarray(apply(variables, context))[:, :9]
     strong = plain > np.quantile(plain, 0.9)  # far from the kink of the last ReLU
     assert abs(runs.mean(0)[strong].mean() / plain[strong].mean() - 1) < 0.1
 

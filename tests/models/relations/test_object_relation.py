@@ -13,10 +13,10 @@ LOGITS = np.float32([[[0, 1, -9], [0, 3, -9], [5, 0, 0], [2, -9, 1], [0, -9, 4],
 VALID = np.array([[True, True, True, True, True, False]])
 
 
-def test_golden(golden_case, golden_context, attention_params, assert_close):
+def test_golden(golden_case, golden_context, attention_params, run, assert_close):
     inputs, p, expected = golden_case('object_attention_40x40')
     module = ObjectAttention()
-    assert_close(module.apply({'params': dict(attention=attention_params(p))}, golden_context(inputs)), expected)
+    assert_close(run(module, dict(attention=attention_params(p)), golden_context(inputs)), expected)
 
 
 def test_best_rois_come_by_score_and_skip_padding(context_factory):
@@ -43,23 +43,22 @@ def test_equal_scores_go_to_the_lower_index(context_factory):
     np.testing.assert_array_equal(best_rois(context, 3, foreground_first=True)[0], [[0, 1, 2]])
 
 
-def test_attention_over_the_best_equals_attention_over_these_boxes(context_factory, assert_close):
+def test_attention_over_the_best_equals_attention_over_these_boxes(context_factory, random_params, run, assert_close):
     context = context_factory()
     module = ObjectAttention(keys=4)
-    variables = module.init(jax.random.key(0), context)
+    params = random_params(module, context)
     odds = np.exp(np.asarray(context.class_logits[:, :9], np.float64))
     order = np.argsort(-(odds / odds.sum(-1, keepdims=True))[..., 1:].max(-1), axis=1)[:, :4]
     pick = lambda x: np.take_along_axis(np.asarray(x), order[..., None], 1)
     same = context._replace(part_boxes=pick(context.boxes), part_features=pick(context.roi_features),
                             part_valid=np.ones((2, 4), bool))
-    expected = ContextRelation(parts=(), norm=False).apply(variables, same)
-    assert_close(module.apply(variables, context), expected, 1e-5)
+    assert_close(run(module, params, context), run(ContextRelation(parts=(), norm=False), params, same), 1e-5)
 
 
-def test_position_form_lists_the_best_first_and_zeros_after_the_last(context_factory, assert_close):
+def test_position_form_lists_the_best_first_and_zeros_after_the_last(context_factory, run, assert_close):
     context = context_factory(batch=1, rois=6, classes=3, class_logits=LOGITS, roi_valid=VALID)
     module = ObjectPosition(keys=7, em_dim=32, features=None)
-    blocks = np.asarray(module.apply({}, context)).reshape(1, 6, 7, 32)
+    blocks = np.asarray(run(module, {}, context)).reshape(1, 6, 7, 32)
     order = np.array([4, 1, 0, 3, 2])  # findings 4, 1, 0, then background 3, 2
     assert_close(blocks[:, :, :5], geometry_embedding(context.boxes, context.boxes[:, order], dim=32), 1e-5)
     assert not blocks[:, :, 5:].any()

@@ -16,9 +16,8 @@ def test_golden(kernel, golden_case, golden_context, assert_close):
                         fc2=dict(kernel=p['sim_fc2_w'], bias=p['sim_fc2_b'])),
         spatial={k: p[k] for k in ('mean', 'precision', 'weight') if k in p},
         reduce=dict(kernel=p['reduce_w'], bias=p['reduce_b']))
-    out = RegionGraph(kernel=kernel, similarity=True).apply(
-        {'params': params}, golden_context(inputs), inputs['node_features'])
-    assert_close(out, expected)
+    module = RegionGraph(kernel=kernel, similarity=True)
+    assert_close(jax.jit(module.apply)({'params': params}, golden_context(inputs), inputs['node_features']), expected)
 
 
 def seven_params(p):
@@ -28,16 +27,15 @@ def seven_params(p):
         graph=dict(spatial=dict(weight=p['weight']), reduce=dict(kernel=p['reduce_w'], bias=p['reduce_b'])))
 
 
-def test_golden_class_then_spatial(golden_case, golden_context, assert_close):
+def test_golden_class_then_spatial(golden_case, golden_context, run, assert_close):
     inputs, p, expected = golden_case('class_then_spatial_relu')
-    out = ClassRegionRelation(reduction=4).apply({'params': seven_params(p)}, golden_context(inputs))
+    out = run(ClassRegionRelation(reduction=4), seven_params(p), golden_context(inputs))
     assert_close(out, expected)
 
 
-def test_both_ways_of_writing_the_product_of_seven_are_one_function(golden_case, golden_context, assert_close):
+def test_both_ways_of_writing_the_product_of_seven_are_one_function(golden_case, golden_context, run, assert_close):
     inputs, p, _ = golden_case('class_then_spatial_relu')
-    out, state = ClassRegionRelation(reduction=4).apply(
-        {'params': seven_params(p)}, golden_context(inputs), mutable='intermediates')
+    out, state = run(ClassRegionRelation(reduction=4), seven_params(p), golden_context(inputs), mutable='intermediates')
     weights = np.asarray(state['intermediates']['graph']['box_to_box'][0])
     logits = np.exp(inputs['class_logits'].astype(np.float64))
     messages = state['intermediates']['messages']
@@ -48,34 +46,35 @@ def test_both_ways_of_writing_the_product_of_seven_are_one_function(golden_case,
     assert_close(out, single @ p['reduce_w'] + p['reduce_b'])
 
 
-def test_eight_is_seven_with_the_identity_as_graph(context_factory, assert_close):
+def test_eight_is_seven_with_the_identity_as_graph(context_factory, random_params, run, assert_close):
     context = context_factory(adjacency=np.eye(5, dtype=np.float32))
-    variables = ClassRegionRelation().init(jax.random.key(0), context)
-    eight = ClassRegionRelation(graph=False).apply(variables, context._replace(adjacency=None))
-    assert_close(eight, ClassRegionRelation().apply(variables, context))
+    params = random_params(ClassRegionRelation(), context)
+    eight = run(ClassRegionRelation(graph=False), params, context._replace(adjacency=None))
+    assert_close(eight, run(ClassRegionRelation(), params, context))
 
 
-def test_nodes_of_the_region_relation_are_softly_mapped_class_weights(context_factory, assert_close):
+def test_region_nodes_are_softly_mapped_class_weights(context_factory, random_params, run, assert_close):
     context = context_factory()
-    variables = RegionRelation(kernel='none', similarity=False).init(jax.random.key(0), context)
+    module = RegionRelation(kernel='none', similarity=False)
+    params = random_params(module, context)
     odds = np.exp(np.asarray(context.class_logits, np.float64))
     nodes = odds / odds.sum(-1, keepdims=True) @ np.asarray(context.class_weights)
     total = np.where(np.asarray(context.roi_valid)[..., None], nodes, 0).sum(1, keepdims=True)
-    reduced = total @ np.asarray(variables['params']['graph']['reduce']['kernel'])
-    out = RegionRelation(kernel='none', similarity=False).apply(variables, context)
+    reduced = total @ params['graph']['reduce']['kernel'] + params['graph']['reduce']['bias']
+    out = run(module, params, context)
     assert_close(out, np.broadcast_to(reduced, out.shape))
 
 
 def test_kernels_start_where_they_are_said_to(context_factory):
     context = context_factory()
-    start = {k: SpatialWeight(k).init(jax.random.key(0), context).get('params', {})
+    start = {k: jax.jit(SpatialWeight(k).init)(jax.random.key(0), context).get('params', {})
              for k in ('gaussian_random', 'gaussian_norm', 'gaussian_zero', 'relu', 'none')}
     assert not np.any(start['gaussian_norm']['mean']) and np.all(start['gaussian_norm']['precision'] == 0.5)
     assert not np.any(start['gaussian_zero']['mean']) and not np.any(start['gaussian_zero']['precision'])
     assert np.all(start['gaussian_random']['mean'] != 0) and np.all(start['gaussian_random']['precision'] != 0)
     assert start['relu']['weight'].shape == (2,) and not start['none']
     draw = lambda key: SpatialWeight('gaussian_random').init(key, context)['params']['precision']
-    draws = jax.vmap(draw)(jax.random.split(jax.random.key(0), 100))
+    draws = jax.jit(jax.vmap(draw))(jax.random.split(jax.random.key(0), 100))
     assert abs(draws.mean()) < 0.2 and abs(draws.std() - 1) < 0.15
 
 
