@@ -46,16 +46,17 @@ def cases():
     yield (f'NMS, {CANDIDATES} boxes', *(lambda b, s, v, f=f: f(b, s, v, iou_threshold=0.7) for f in (nms_plain, nms)),
            inputs)
 
-    pyramid = tuple(jnp.asarray(rng.standard_normal((1, IMAGE // s, IMAGE // s, CHANNELS)), jnp.float32) for s in STRIDES)
+    pyramid = tuple(jnp.asarray(rng.standard_normal((1, side, side, CHANNELS)), jnp.float32)
+                    for side in (IMAGE // stride for stride in STRIDES))
     boxes = random_boxes(rng, ROIS, smallest=16, largest=448)
     levels = assign_levels(boxes) - 2
-    align = [lambda p, f=f: f(p, boxes, levels, strides=STRIDES, output_size=SIZE) for f in (roi_align_plain, roi_align)]
+    align = [lambda p, b, l, f=f: f(p, b, l, strides=STRIDES, output_size=SIZE) for f in (roi_align_plain, roi_align)]
     name = f'RoIAlign, {ROIS} x {SIZE} x {SIZE} x {CHANNELS}'
-    yield f'{name}, forward', *align, (pyramid,)
+    yield f'{name}, forward', *align, (pyramid, boxes, levels)
 
     gradient = jnp.asarray(rng.standard_normal((1, ROIS, SIZE, SIZE, CHANNELS)), jnp.float32)
-    backward = [lambda p, g, f=f: jax.vjp(f, p)[1](g)[0] for f in align]
-    yield f'{name}, gradient', *backward, (pyramid, gradient)
+    backward = [lambda p, b, l, g, f=f: jax.vjp(lambda p: f(p, b, l), p)[1](g)[0] for f in align]
+    yield f'{name}, gradient', *backward, (pyramid, boxes, levels, gradient)
 
 
 def main():

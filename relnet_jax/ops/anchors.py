@@ -3,7 +3,7 @@ import numpy as np
 
 
 def cell_anchors(sizes, ratios) -> np.ndarray:
-    """float32 [len(ratios) * len(sizes), 4]: whole-pixel anchors around the origin, ratio-major; ratio = height / width."""
+    """float32 [len(ratios) * len(sizes), 4]: whole-pixel anchors around the origin, ratio-major (height / width)."""
     sizes = np.asarray(sizes, np.float32)
     tall = np.sqrt(np.asarray(ratios, np.float32))
     widths = (np.float32(1) / tall)[:, None] * sizes[None]

@@ -39,7 +39,7 @@ def pairwise_iou(a, b):
 
 
 def pairwise_ioa(a, b):
-    """Share [..., N, M] of each box of a [..., N, 4] that lies in each of b [..., M, 4]; 0 for an empty a, never NaN."""
+    """Share [..., N, M] of a [..., N, 4]'s boxes inside b [..., M, 4]'s; 0 for an empty box of a, never NaN."""
     return _intersection(a, b) / jnp.maximum(area(a)[..., :, None], EMPTY)
 
 

@@ -66,12 +66,13 @@ def crop_targets(gt_masks, gt_boxes, rois, matched, *, size, aligned=False):
 def _checked_box(box):
     box = np.asarray(box, np.float64)
     if box.shape != (4,) or not np.isfinite(box).all() or box[2] <= box[0] or box[3] <= box[1]:
-        raise ValueError(f'mask crop: expected a finite box (x1, y1, x2, y2) with x2 > x1 and y2 > y1, got {box.tolist()}')
+        raise ValueError('mask crop: expected a finite box (x1, y1, x2, y2) with x2 > x1 and y2 > y1, '
+                         f'got {box.tolist()}')
     return box
 
 
 def _cell_overlap(low, high, cells, first, last):
-    """float32 [cells, last - first]: share of each of the `cells` parts of low..high that pixel first..last-1 covers."""
+    """float32 [cells, last - first]: share of each part of low..high that each pixel first..last-1 covers."""
     edges = low + (high - low) * np.arange(cells + 1) / cells
     pixels = np.arange(first, last)
     shared = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -168,7 +169,8 @@ def paste_mask(mask, box, image_size, *, threshold=None):
     grow, half = np.float32((cells + 2) / cells), np.float32(0.5)
     half_w, half_h = (x2 - x1) * half * grow, (y2 - y1) * half * grow
     centre_x, centre_y = (x2 + x1) * half, (y2 + y1) * half
-    left, top, right, bottom = (int(v) for v in (centre_x - half_w, centre_y - half_h, centre_x + half_w, centre_y + half_h))
+    left, top = int(centre_x - half_w), int(centre_y - half_h)
+    right, bottom = int(centre_x + half_w), int(centre_y + half_h)
     columns, rows = max(right - left + 1, 1), max(bottom - top + 1, 1)
     padded = np.pad(np.asarray(mask, np.float32), 1)
     patch = cv2.resize(padded, (columns, rows), interpolation=cv2.INTER_LINEAR)

@@ -1,8 +1,8 @@
-"""RoIAlign on a feature pyramid (He et al., ICCV 2017) and the assignment of boxes to its levels (Lin et al., CVPR 2017).
+"""RoIAlign on a feature pyramid (He et al., ICCV 2017) and the level each box reads (Lin et al., CVPR 2017).
 
-Each output cell is the mean of sampling_ratio^2 bilinear samples, that is a weighted sum of 4 * sampling_ratio^2 feature
-rows. The fast form gathers these rows from the pyramid laid out as one [cells, C] array. Its gradient adds them back: on
-CPU one RoI after the other into a buffer that stays in cache, elsewhere by XLA's scatter.
+Each output cell is the mean of sampling_ratio^2 bilinear samples, that is a weighted sum of 4 * sampling_ratio^2
+feature rows. The fast form gathers these rows from the pyramid laid out as one [cells, C] array. Its gradient adds them
+back: on CPU one RoI after the other, so that its rows stay in cache, elsewhere by XLA's scatter.
 """
 from functools import partial
 
@@ -26,8 +26,8 @@ def assign_levels(boxes, *, min_level=2, max_level=5, canonical_size=224, canoni
 def _axis_samples(low, high, limit, *, output_size, sampling_ratio, aligned):
     """Bilinear samples along one axis, for boxes low..high [B, N] in cells of a map of `limit` [B, N] cells.
 
-    Returns (index int32, weight float32), both [2, sampling_ratio, B, N, output_size]: the two neighbours of sample s of
-    each output cell. Samples further than one cell outside get weight 0, nearer ones the border cell.
+    Returns (index int32, weight float32), both [2, sampling_ratio, B, N, output_size]: the two neighbours of sample s
+    of each output cell. Samples further than one cell outside get weight 0, nearer ones the border cell.
     """
     offset = 0.5 if aligned else 0.0
     side = high - low if aligned else jnp.maximum(high - low, 1.0)
@@ -47,8 +47,7 @@ def _axis_samples(low, high, limit, *, output_size, sampling_ratio, aligned):
 def _axes(shapes, strides, boxes, levels, options):
     """((y index, y weight), (x index, x weight), map width [B, N], first row of the map in the flat pyramid [B, N])."""
     cells = [h * w for h, w in shapes]
-    table = np.array([(h, w, 1.0) for h, w in shapes], np.float32)
-    height, width = (jnp.asarray(table[:, i])[levels] for i in (0, 1))
+    height, width = (jnp.asarray(sides, jnp.float32)[levels] for sides in zip(*shapes))
     scale = jnp.asarray([1.0 / stride for stride in strides], jnp.float32)[levels]
     boxes = boxes.astype(jnp.float32) * scale[..., None]
     y = _axis_samples(boxes[..., 1], boxes[..., 3], height, **options)
@@ -83,6 +82,7 @@ def _unflatten(flat, shapes, batch):
 def _forward(pyramid, boxes, levels, strides, options):
     shapes = [level.shape[1:3] for level in pyramid]
     flat = _flatten(pyramid)
+    # rows and weights are wanted once for each cell, not once for each channel of it
     rows, weights = jax.lax.optimization_barrier(tuple(_taps(shapes, strides, boxes, levels, options)))
     out = sum(flat[row].astype(jnp.float32) * weight[..., None] for row, weight in zip(rows, weights))
     return out.astype(pyramid[0].dtype)
@@ -161,7 +161,7 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2,
 
 
 def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):
-    """As `roi_align`, written down as it is defined: bilinear samples, then means. The reference of tests and benchmarks.
+    """As `roi_align`, written down as it is defined: bilinear samples, then means. The reference of the tests.
 
     Reads every box from every map and picks, holds all samples at once, and is differentiated automatically.
     """
@@ -186,6 +186,6 @@ def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ra
         value = ((1 - fy) * ((1 - fx) * maps[image, top, left] + fx * maps[image, top, right])
                  + fy * ((1 - fx) * maps[image, bottom, left] + fx * maps[image, bottom, right]))
         value *= (y_inside[..., :, None] & x_inside[..., None, :])[..., None]
-        cells = value.reshape(*boxes.shape[:2], output_size, sampling_ratio, output_size, sampling_ratio, -1).mean((3, 5))
-        out = out + jnp.where((levels == level)[..., None, None, None], cells, 0.0)
+        value = value.reshape(*boxes.shape[:2], output_size, sampling_ratio, output_size, sampling_ratio, -1)
+        out = out + jnp.where((levels == level)[..., None, None, None], value.mean((3, 5)), 0.0)
     return out.astype(pyramid[0].dtype)

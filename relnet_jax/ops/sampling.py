@@ -43,7 +43,7 @@ def sample_indices(keys, positive, negative, *, num, max_positive):
 
 
 def sample_mask(keys, positive, negative, *, num, max_positive):
-    """The choice of `sample_indices` as masks: (pos_mask, neg_mask), bool [B, N], subsets of `positive` and `negative`."""
+    """The choice of `sample_indices` as masks: (pos_mask, neg_mask), bool [B, N]."""
     index, is_positive, valid = sample_indices(keys, positive, negative, num=num, max_positive=max_positive)
     image = jnp.arange(positive.shape[0])[:, None]
     empty = jnp.zeros(positive.shape, bool)

@@ -48,7 +48,8 @@ def roi_align_of_mask(mask, roi, size, aligned):
 # ---- training targets ----
 
 @pytest.mark.parametrize('aligned', [False, True])
-@pytest.mark.parametrize('roi', [(20., 30, 48, 58), (17.3, 26.1, 60.9, 44.7), (30.2, 40.1, 33.4, 42.9), (0., 0, 96, 80)],
+@pytest.mark.parametrize('roi', [(20., 30, 48, 58), (17.3, 26.1, 60.9, 44.7), (30.2, 40.1, 33.4, 42.9),
+                                 (0., 0, 96, 80)],
                          ids=['the box', 'shifted', 'small', 'large'])
 def test_target_of_an_exact_crop_is_torchvisions(roi, aligned):
     """Pixels of a 28-pixel box are exactly 4 x 4 cells of a crop with M = 112."""
@@ -198,7 +199,8 @@ def pasted_by_hand(mask, box, image_size):
     return out
 
 
-@pytest.mark.parametrize('box', [(10.3, 8.7, 31.2, 40.9), (-7.5, 30.2, 20.4, 70.1), (12., 12, 12.4, 12.2), (-50., -50, -20, -30)],
+@pytest.mark.parametrize('box', [(10.3, 8.7, 31.2, 40.9), (-7.5, 30.2, 20.4, 70.1), (12., 12, 12.4, 12.2),
+                                 (-50., -50, -20, -30)],
                          ids=['inside', 'across the edge', 'tiny', 'outside'])
 def test_paste_follows_torchvision(box):
     mask = np.random.default_rng(3).random((14, 14)).astype(np.float32)
@@ -211,7 +213,8 @@ def test_paste_follows_torchvision(box):
     np.testing.assert_array_equal(paste_mask(mask, box, (50, 60), threshold=0.5)[clear], (expected > 0.5)[clear])
 
 
-@pytest.mark.parametrize('size, radii', [(28, (12, 9)), (28, (60, 25)), (28, (90, 70)), (112, (60, 25)), (112, (90, 70))])
+@pytest.mark.parametrize('size, radii', [(28, (12, 9)), (28, (60, 25)), (28, (90, 70)), (112, (60, 25)),
+                                         (112, (90, 70))])
 def test_pasting_a_crop_gives_the_mask_back(radii, size):
     mask = ellipse(200, 240, (121.2, 99.1), radii).astype(bool)
     crop = crop_mask(mask, box_of(mask), size)

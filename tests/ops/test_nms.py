@@ -6,7 +6,8 @@ import pytest
 from relnet_jax.ops import nms as forms
 
 nms, class_nms, nms_plain, nms_sorted = (
-    jax.jit(f, static_argnames='iou_threshold') for f in (forms.nms, forms.class_nms, forms.nms_plain, forms.nms_sorted))
+    jax.jit(form, static_argnames='iou_threshold')
+    for form in (forms.nms, forms.class_nms, forms.nms_plain, forms.nms_sorted))
 
 
 def clustered(rng, batch, count, *, clusters=12):
@@ -85,7 +86,7 @@ def test_among_equal_scores_the_lower_index_wins_and_threshold_is_strict():
 
 
 def test_threshold_is_compared_as_written():
-    """float32(0.3) lies above 0.3, so that an IoU of 3/10 in float32 exceeds it, as in torchvision; 0.7 is the opposite."""
+    """float32(0.3) lies above 0.3, so that an IoU of 3/10 exceeds it, as in torchvision; 0.7 is the opposite."""
     boxes = jnp.array([[[0., 0, 10, 10], [0, 0, 10, 3], [20, 0, 30, 10], [20, 0, 30, 7]]])
     scores, valid = jnp.array([[0.9, 0.8, 0.7, 0.6]]), jnp.ones((1, 4), bool)
     np.testing.assert_array_equal(nms(boxes, scores, valid, iou_threshold=0.3)[0], [True, False, True, False])

@@ -15,7 +15,7 @@ roi_align, roi_align_plain = (jax.jit(f, static_argnames=STATIC) for f in (forms
 
 @pytest.fixture(scope='module')
 def scene():
-    """(pyramid of two 64 x 80 images with 6 channels, boxes [2, 9, 4], levels [2, 9]); boxes also lie on and over edges."""
+    """Pyramid of two 64 x 80 images with 6 channels, boxes [2, 9, 4], some on and over edges, levels [2, 9]."""
     rng = np.random.default_rng(0)
     pyramid = tuple(jnp.asarray(rng.standard_normal((2, 64 // s, 80 // s, 6)), jnp.float32) for s in STRIDES)
     low = rng.uniform(-10, 70, (2, 9, 2))
