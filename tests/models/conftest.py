@@ -1,0 +1,85 @@
+"""A detector small enough to compile in seconds, and batches for it."""
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from relnet_jax.config import load
+from relnet_jax.models.mask_rcnn import build
+from relnet_jax.types import Batch
+
+CLASSES = 4
+
+
+def make_config(**model):
+    """configs/base.py with the smallest parts; every candidate is sampled, so that nothing is random unless asked for."""
+    config = load('configs/base.py')
+    with config.unlocked():
+        config.model.update(dict(backbone='tiny', norm='group_norm', frozen_stages=0, fpn_channels=16, box_head_dim=32,
+                                 mask_channels=16, mask_convs=2) | model)
+        config.train.update(dict(pre_nms=40, proposals=60, rpn_samples=10_000, rois=68, roi_positive=0.25))
+        config.test.update(dict(pre_nms=40, boxes=60, score_threshold=0.02, detections=12))
+    return config
+
+
+def make_batch(seed=0, *, canvas=(128, 128), size=(128, 128), objects=4):
+    """Two images of `size` = (height, width) with three objects each, in `objects` rows; the rest of the canvas is noise too."""
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
+    image = np.random.default_rng(9).integers(0, 256, (2, *canvas, 3), dtype=np.uint8)
+    image[:, :size[0], :size[1]] = pixels
+    corner, side = rng.uniform(0, 50, (2, 3, 2)), rng.uniform(20, 45, (2, 3, 2))
+    boxes, labels = np.full((2, objects, 4), 7.0, np.float32), np.zeros((2, objects), np.int32)
+    boxes[:, :3], labels[:, :3] = np.concatenate([corner, corner + side], -1), rng.integers(1, CLASSES, (2, 3))
+    masks = np.zeros((2, objects, 28, 28), np.uint8)
+    masks[:, :3, 4:24, 4:24] = 255
+    valid = np.broadcast_to(np.arange(objects) < 3, (2, objects))
+    sizes = np.broadcast_to(np.array(size, np.float32), (2, 2))
+    return jax.tree.map(jnp.asarray, Batch(
+        image=image, image_size=sizes, image_valid=np.ones(2, bool), image_index=np.arange(2, dtype=np.int32),
+        original_size=sizes, gt_boxes=boxes, gt_labels=labels, gt_valid=valid, gt_crowd=np.zeros_like(valid),
+        gt_masks=masks, gt_has_mask=valid, part_boxes=np.zeros((2, 0, 4), np.float32), part_valid=np.zeros((2, 0), bool)))
+
+
+class Detector:
+    """A model with its parameters; jitted `losses` (means, metrics, gradient) and `detect`."""
+
+    def __init__(self, config):
+        self.model = build(config, CLASSES)
+        batch = make_batch()
+        self.params = jax.jit(self.model.init)(jax.random.key(0), batch.image, batch.image_size)['params']
+        self.keys = jax.random.split(jax.random.key(1), 2)
+        self._losses = jax.jit(self._total)
+        self._gradient = jax.jit(jax.grad(self._total, has_aux=True))
+        self.detect_from = jax.jit(lambda params, image, size: self.model.apply({'params': params}, image, size))
+
+    def _total(self, params, batch, keys):
+        terms, metrics = self.model.apply({'params': params}, batch, keys, method='losses')
+        return sum(total / jnp.maximum(count, 1) for total, count in terms.values()), (terms, metrics)
+
+    def losses(self, batch, keys=None):
+        """(losses, metrics), name -> (sum, count) as floats."""
+        _, parts = self._losses(self.params, batch, self.keys if keys is None else keys)
+        return tuple({name: (float(total), float(count)) for name, (total, count) in part.items()} for part in parts)
+
+    def gradient(self, batch):
+        return self._gradient(self.params, batch, self.keys)[0]
+
+    def detect(self, batch):
+        return self.detect_from(self.params, batch.image, batch.image_size)
+
+
+@pytest.fixture(scope='session')
+def tiny():
+    return Detector(make_config())
+
+
+@pytest.fixture(scope='session')
+def tiny_model():
+    """(config changes of the model) -> Detector; not compiled until used."""
+    return lambda **model: Detector(make_config(**model))
+
+
+@pytest.fixture(scope='session')
+def tiny_batch():
+    return make_batch
