@@ -1,0 +1,205 @@
+"""Train and evaluate runs of configs/lab.py one after another, and write their table.
+
+    python -m relnet_jax.ablate --runs=base,fpn_5,fpn_6 --data=phantom --seeds=3 --out=runs/table \
+        --config.train.steps=600 --config.data.phantom.ambiguity=0.7
+
+`--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves OUT/results/RUN_sSEED.json and is skipped from
+then on; one that was interrupted goes on from its checkpoint in OUT/runs. Renewed after every run: OUT/table.md, .csv,
+.json and .png. `--table_only` makes them from the result files alone; `--docs=FILE` also renews the tables in FILE.
+"""
+import argparse
+import datetime
+import gc
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
+
+from relnet_jax import config as config_lib
+from relnet_jax.ablation import docs, figure, results, runner, table
+from relnet_jax.training import checkpoint, startup
+from relnet_jax.training.window import NonFiniteLoss
+
+LAB = 'configs/lab.py'
+PREFIX = '--config.'
+
+
+class Job(NamedTuple):
+    """One run with one seed."""
+    config: ConfigDict
+    asked: dict             # the keys of a result file that are known before running
+    result: dict | None     # of the result file, if there is one
+
+    @property
+    def name(self) -> str:
+        return f"{self.asked['run']}_s{self.asked['seed']}"
+
+    def missing_boxes(self, counts: list[int]) -> list[int]:
+        """Of the numbers of test boxes asked for, those that are not measured yet."""
+        done = self.result['boxes'] if self.result else {str(self.config.test.boxes)}
+        return [count for count in counts if str(count) not in done]
+
+
+# ---- what to run ----
+def with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+    """A locked copy of `config` with 'train.steps=600' and the like applied, typed as the keys are.
+
+    Unknown keys and wrong types raise what ml_collections raises for them, naming the key.
+    """
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_dict('config', config.copy_and_resolve_references(), flag_values=values)
+    values(['ablate', *(PREFIX + override for override in overrides)])
+    return values.config.lock()
+
+
+def load_run(run: str, *, data: str, seed: int, overrides: list[str]) -> ConfigDict:
+    config = with_overrides(config_lib.load(f'{LAB}:{run},data={data}'), overrides)
+    with config.unlocked():
+        config.seed = seed
+    return config
+
+
+def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: list[str]) -> list[Job]:
+    """All runs with seed 0, then all with seed 1, so that the table is whole early. Loads every config.
+
+    Raises ResultError, naming the difference, if a result under `out` was made under other settings than those asked.
+    """
+    reference = load_run(results.REFERENCE, data=data, seed=0, overrides=overrides)
+    stored = {(r['run'], r['seed']): r for r in results.read_all(out)}
+    jobs = []
+    for seed in range(seeds):
+        for run in runs:
+            config = load_run(run, data=data, seed=seed, overrides=overrides)
+            asked = dict(run=run, seed=seed, data=data, overrides=overrides,
+                         **results.describe_config(config, reference))
+            jobs.append(Job(config, asked, stored.get((run, seed))))
+    results.check_comparable([*stored.values(), *(job.asked for job in jobs)])
+    return jobs
+
+
+def time_left(jobs: list[Job]) -> str:
+    """From the seconds per step of what is done; steps of different runs are taken to cost about the same."""
+    done = [job.result for job in jobs if job.result and not job.result['resumed_at_step']]
+    if not done:
+        return 'unknown before the first run is done'
+    pace = sum(r['seconds'] for r in done) / sum(r['steps'] for r in done)
+    return str(datetime.timedelta(seconds=round(pace * sum(job.config.train.steps for job in jobs if not job.result))))
+
+
+# ---- running ----
+def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, texts: dict,
+             command: str) -> list[str]:
+    """Runs what has no result yet; renews the tables after each. Returns the names of those that did not finish.
+
+    A run whose loss is not finite is reported and passed over; after one that was stopped by a signal none starts.
+    """
+    jobs = list(jobs)
+    logging.info('%d runs with their seeds, %d done before', len(jobs), sum(bool(job.result) for job in jobs))
+    failed = []
+    for i, job in enumerate(jobs):
+        workdir = out / 'runs' / job.name
+        if job.result is None:
+            logging.info('run %d of %d: %s; time left: %s', i + 1, len(jobs), job.name, time_left(jobs))
+            try:
+                measured = runner.run_once(job.config, workdir)
+            except NonFiniteLoss as error:
+                logging.error('%s is passed over: %s', job.name, error)
+                failed.append(job.name)
+                continue
+            if measured is None:
+                logging.warning('%s was stopped; the same command goes on from there', job.name)
+                return [j.name for j in jobs if j.result is None]
+            job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
+                                           command=command))
+            results.write(results.file_of(out, job.asked['run'], job.asked['seed']), job.result)
+            jobs[i] = job
+        add_boxes(job, boxes, out=out, workdir=workdir)
+        if not keep_checkpoints:
+            shutil.rmtree(workdir / checkpoint.FOLDER, ignore_errors=True)
+        write_tables(out, texts)
+        jax.clear_caches()      # a run's compiled programs are of no use to the next one
+        gc.collect()
+    return failed
+
+
+def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:
+    """Evaluates the checkpoint at those numbers of test boxes that its result file lacks."""
+    counts = job.missing_boxes(counts)
+    if counts and not checkpoint.steps(workdir):
+        logging.warning('%s: no checkpoint left to evaluate at %s test boxes; remove its result file to train it again',
+                        job.name, ', '.join(map(str, counts)))
+    elif counts:
+        job.result['boxes'].update(runner.sweep(job.config, workdir, counts))
+        results.write(results.file_of(out, job.asked['run'], job.asked['seed']), job.result)
+
+
+# ---- tables ----
+def write_tables(out: Path, texts: dict) -> list[dict]:
+    """Writes table.md, .csv, .json and .png from the result files under `out`, which it returns."""
+    found = results.read_all(out)
+    out.mkdir(parents=True, exist_ok=True)
+    for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
+        (out / f'table.{suffix}').write_text(text(found, texts))
+    if found:
+        rows = table.make_rows(found, texts)
+        figure.draw(rows, synthetic=found[0]['about']['synthetic']).savefig(out / 'table.png', dpi=130)
+    return found
+
+
+def lab_texts() -> dict:
+    """Run -> LabRun of every run in configs/lab.py."""
+    from configs import lab     # of the folder the command is started in, as the configs themselves
+    return {name: table.LabRun(run.description, run.section, run.map50, run.map1) for name, run in lab.RUNS.items()}
+
+
+def main(argv=None) -> int:
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog='python -m relnet_jax.ablate', description=__doc__.splitlines()[0],
+                                     epilog='--config.KEY=VALUE: override a key of all runs', allow_abbrev=False)
+    parser.add_argument('--runs', default='', help=f'names in {LAB}, separated by commas')
+    parser.add_argument('--data', default='phantom', help='data set, as in LAB:RUN,data=... (default: %(default)s)')
+    parser.add_argument('--seeds', type=int, default=3, help='seeds 0 to N - 1 (default: %(default)s)')
+    parser.add_argument('--out', required=True, type=Path, help='folder for results, runs and tables')
+    parser.add_argument('--boxes', default='', help='also evaluate at these numbers of test boxes: 512,256,...')
+    parser.add_argument('--keep_checkpoints', action=argparse.BooleanOptionalAction, default=True,
+                        help='of finished runs (default: keep)')
+    parser.add_argument('--table_only', action='store_true', help='run nothing')
+    parser.add_argument('--docs', default='', help='Markdown file in which the tables of all runs are renewed')
+    args, others = parser.parse_known_args(argv)
+    overrides = [a.removeprefix(PREFIX) for a in others if a.startswith(PREFIX) and '=' in a]
+    if wrong := [a for a in others if a.removeprefix(PREFIX) not in overrides]:
+        parser.error(f'unknown arguments: {" ".join(wrong)} (overrides look like {PREFIX}train.steps=600)')
+    if not args.table_only and not args.runs:
+        parser.error('--runs: which? Or --table_only')
+    if args.seeds < 1:
+        parser.error(f'--seeds: expected 1 or more, got {args.seeds}')
+    try:
+        boxes = [int(count) for count in args.boxes.split(',') if count]
+    except ValueError:
+        parser.error(f'--boxes: expected numbers separated by commas, got {args.boxes}')
+    logging.set_verbosity(logging.INFO)
+    startup.use_compilation_cache()
+    texts = lab_texts()
+    try:
+        jobs = [] if args.table_only else plan(args.runs.split(','), data=args.data, seeds=args.seeds, out=args.out,
+                                               overrides=overrides)
+        failed = run_jobs(jobs, out=args.out, boxes=boxes, keep_checkpoints=args.keep_checkpoints, texts=texts,
+                          command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
+        found = write_tables(args.out, texts)
+        if args.docs:
+            docs.renew(Path(args.docs), found, texts)
+    except results.ResultError as error:
+        logging.error('%s', error)
+        return 1
+    if failed:
+        logging.error('not finished: %s', ', '.join(failed))
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Trains and evaluates one run with one seed, and evaluates its checkpoint at other numbers of test boxes."""
+import json
+import math
+import time
+from pathlib import Path
+
+from absl import logging
+from ml_collections import ConfigDict
+
+from relnet_jax.ablation import results
+from relnet_jax.data import pipeline
+from relnet_jax.evaluation import report
+from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.training import checkpoint
+from relnet_jax.training.loop import train
+
+
+def run_once(config: ConfigDict, workdir: str | Path) -> dict | None:
+    """Trains in `workdir`, or goes on there, and returns the measured part of a result file; None if it was stopped.
+
+    Raises ResultError if the folder holds a checkpoint of another config.
+    """
+    workdir = Path(workdir)
+    finished = checkpoint.steps(workdir)
+    if finished:
+        changes = checkpoint.config_changes(checkpoint.read_config(workdir), config)
+        if changes:
+            raise results.ResultError(f'{workdir} holds a checkpoint of another config; remove it, or choose another '
+                                      'folder:\n  ' + '\n  '.join(changes))
+    written = workdir / 'eval' / 'metrics.json'
+    written.unlink(missing_ok=True)     # the training writes it after its last step: its being there says finished
+    started = time.monotonic()
+    state = train(config, workdir)
+    if not written.exists():
+        return None
+    found = json.loads(written.read_text())
+    return dict(steps=int(state.step), resumed_at_step=finished[-1] if finished else 0,
+                seconds=round(time.monotonic() - started, 1), about=about_data(found['about']),
+                metrics={m: found['metrics'].get(m) for m in results.METRICS},
+                per_class_AP50={name: v['box_AP50'] for name, v in found['metrics']['per_class'].items()},
+                boxes={str(config.test.boxes): {m: found['metrics'].get(m) for m in results.METRICS}})
+
+
+def about_data(about: dict) -> dict:
+    """Of `report.describe`, what is the same for all runs of a table, but for the number of boxes."""
+    keys = ('data_set', 'images', 'images_without_findings', 'objects', 'synthetic', 'post_processing')
+    return {key: about[key] for key in keys}
+
+
+def sweep(config: ConfigDict, workdir: str | Path, counts: list[int]) -> dict:
+    """Metrics of the last checkpoint in `workdir` at each number of test boxes in `counts`: '512' -> metric -> 0..1."""
+    if not counts:
+        return {}
+    folder = checkpoint.find(workdir)
+    class_table = checkpoint.read_class_table(folder)
+    _, val = pipeline.open_sources(config)
+    truth = val.ground_truth()
+    found = {}
+    for count in counts:
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.test.boxes = count
+        detect_fn, params = load_detector(folder, config, class_table)
+        metrics = report.evaluate(truth, detect_source(detect_fn, params, val, config, progress=f'{count} test boxes'))
+        found[str(count)] = {m: none_if_nan(metrics.get(m)) for m in results.METRICS}
+        logging.info('%s, %d test boxes: %s', Path(workdir).name, count,
+                     ', '.join(f'{m} {v:.4f}' for m, v in found[str(count)].items() if v is not None))
+    return found
+
+
+def none_if_nan(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else value

@@ -1,0 +1,168 @@
+"""Result files -> rows with means and paired differences -> Markdown, CSV and JSON."""
+import csv
+import io
+import json
+import math
+from typing import NamedTuple
+
+from relnet_jax.ablation.results import METRICS, run_config
+from relnet_jax.ablation.statistics import Interval, interval, paired_difference
+
+TITLES = {'box_AP50': 'box AP50', 'mask_AP50': 'mask AP50', 'voc_AP_0.50': 'VOC AP at 0.50',
+          'voc_AP_0.01': 'VOC AP at 0.01', 'box_AP': 'box AP'}
+CONTROLS = {'c4': 'original', 'fpn': 'base'}    # neck -> the run without relations that others are compared with
+LAB_NOTE = ('The lab\'s columns are the figures of the lab\'s own log, on its private films and with its own '
+            'evaluation: they are there to be compared with each other, not with ours.')
+
+
+class LabRun(NamedTuple):
+    """What is known of a run before it has run."""
+    description: str
+    section: str        # of the lab's log, 'A' to 'F'; '' for runs it does not have
+    map50: str = ''     # the lab's figures as logged, per cent; '' where it logged none
+    map1: str = ''
+
+
+class Row(NamedTuple):
+    """One run of a table. Metrics in 0..1."""
+    run: str
+    text: LabRun
+    control: str                # the run it is compared with; '' for that run itself
+    seeds: tuple[int, ...]
+    means: dict                 # metric -> Interval
+    differences: dict           # metric -> Interval of run - control, by seed; empty without the control's results
+    classes: dict               # class -> Interval of its box AP50
+    boxes: dict                 # number of test boxes -> Interval of box AP50, ascending; the run's own number included
+    values: dict                # metric -> {seed: value or None}
+
+
+def make_rows(results: list[dict], texts: dict) -> list[Row]:
+    """Rows in the order of `texts` (run -> LabRun), runs it does not know last. `results`: as of `results.read_all`."""
+    groups = {}
+    for result in results:
+        groups.setdefault(result['run'], {})[result['seed']] = result
+    order = [run for run in texts if run in groups] + [run for run in groups if run not in texts]
+    values = {run: {m: {seed: r['metrics'].get(m) for seed, r in groups[run].items()} for m in METRICS}
+              for run in order}
+    rows = []
+    for run in order:
+        found = list(groups[run].values())
+        control = CONTROLS[run_config(found[0])['model.neck']]
+        compared = control in groups and control != run
+        counts = sorted({int(n) for r in found for n in r['boxes']})
+        rows.append(Row(
+            run=run, text=texts.get(run, LabRun('', '')), control='' if control == run else control,
+            seeds=tuple(groups[run]), means={m: interval(values[run][m].values()) for m in METRICS},
+            differences={m: paired_difference(values[run][m], values[control][m]) for m in METRICS} if compared else {},
+            classes={name: interval(r['per_class_AP50'].get(name) for r in found)
+                     for name in found[0]['per_class_AP50']},
+            boxes={n: interval(r['boxes'].get(str(n), {}).get('box_AP50') for r in found) for n in counts},
+            values=values[run]))
+    return rows
+
+
+# ---- numbers as text, in per cent ----
+def mean_text(i: Interval) -> str:
+    """'41.3 ± 1.2', '41.3' without an interval, '-' without a value."""
+    if i.count == 0:
+        return '-'
+    return f'{100 * i.mean:.1f}' + (f' ± {100 * i.half_width:.1f}' if i.count > 1 else '')
+
+
+def difference_text(i: Interval) -> str:
+    """'**+5.2** [+1.0, +9.4]', bold where the interval excludes 0; '+5.2' without an interval."""
+    if i.count == 0:
+        return '-'
+    mean = f'{100 * i.mean:+.1f}'
+    if i.count == 1:
+        return mean
+    return (f'**{mean}**' if i.excludes_zero else mean) + f' [{100 * i.low:+.1f}, {100 * i.high:+.1f}]'
+
+
+def pipe_table(header: list[str], rows: list[list[str]], *, left: int = 1) -> str:
+    """A Markdown table whose first `left` columns are text and the rest numbers."""
+    lines = [header, ['---' if i < left else '---:' for i in range(len(header))], *rows]
+    return '\n'.join('| ' + ' | '.join(cell.replace('|', '\\|') for cell in line) + ' |' for line in lines) + '\n'
+
+
+# ---- what the table was made from ----
+def summary(results: list[dict]) -> list[str]:
+    """Sentences on data, settings, machine, date and command: what the numbers mean."""
+    first = results[0]
+    about, p = first['about'], first['about']['post_processing']
+    machines = sorted({f"{r['machine']['processor']}, {r['machine']['cores']} cores, {r['machine']['devices']}, "
+                       f"Python {r['machine']['python']}, JAX {r['machine']['jax']}, flax {r['machine']['flax']}"
+                       for r in results})
+    dates = sorted(r['date'] for r in results)
+    lines = []
+    if about['synthetic']:
+        lines.append('**Phantom: synthetic images. These numbers say nothing about patients.**')
+    lines += [
+        f"Data: {about['data_set']}, {about['images']} images for validation ({about['images_without_findings']} "
+        f"without findings), {about['objects']} objects.",
+        f"Post-processing: score > {p['score_threshold']:g}, per-class NMS IoU {p['nms_iou']:g}, "
+        f"{p['detections_per_image']} detections per image, mask > {p['mask_threshold']:g}, {p['coordinates']}, "
+        f"VOC boxes {p['voc_convention']}; test boxes as each run's config says.",
+        f"Overrides for all runs: {' '.join(f'`{o}`' for o in first['overrides']) or 'none'}.",
+        f"Machine: {'; '.join(machines)}.",
+        f"Made: {dates[0]}" + (f' to {dates[-1]}' if dates[-1] != dates[0] else '') + '.']
+    return lines + [f'Command: `{command}`' for command in sorted({r['command'] for r in results})]
+
+
+def markdown(results: list[dict], texts: dict) -> str:
+    """table.md: the runs, what happens at other numbers of test boxes, and the classes."""
+    rows = make_rows(results, texts)
+    if not rows:
+        return '# Ablations\n\nNo results yet.\n'
+    header = ['run', 'what it is', 'seeds', 'steps', TITLES['box_AP50'], 'difference', 'to',
+              *(TITLES[m] for m in METRICS if m != 'box_AP50'), 'lab mAP50', 'lab mAP1']
+    steps = {r['run']: str(r['steps']) for r in results}
+    body = [[f'`{r.run}`', r.text.description, str(len(r.seeds)), steps[r.run], mean_text(r.means['box_AP50']),
+             difference_text(r.differences['box_AP50']) if r.differences else '-', f'`{r.control}`' * bool(r.control),
+             *(mean_text(r.means[m]) for m in METRICS if m != 'box_AP50'), r.text.map50 or '-', r.text.map1 or '-']
+            for r in rows]
+    parts = ['# Ablations', '\n'.join(f'{line}  ' for line in summary(results)),
+             'Per cent; mean over seeds ± half of the 95 % t interval. Differences are of box AP50 and paired by seed; '
+             'bold where the interval, not corrected for the number of runs, excludes 0. ' + LAB_NOTE,
+             pipe_table(header, body, left=2)]
+    counts = sorted({n for r in rows for n in r.boxes}, reverse=True)
+    if len(counts) > 1:
+        swept = [[f'`{r.run}`', *(mean_text(r.boxes.get(n, interval([]))) for n in counts)] for r in rows]
+        parts += ['## Box AP50 by number of test boxes', pipe_table(['run', *map(str, counts)], swept)]
+    names = list(rows[0].classes)
+    classes = [[f'`{r.run}`', *(mean_text(r.classes.get(name, interval([]))) for name in names)] for r in rows]
+    parts += ['## Box AP50 by class', pipe_table(['run', *names], classes)]
+    return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
+
+
+def csv_text(results: list[dict], texts: dict) -> str:
+    """table.csv: one line per run and metric, per cent, empty where undefined."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator='\n')
+    writer.writerow(['run', 'section', 'metric', 'seeds', 'mean', 'low', 'high', 'control', 'difference',
+                     'difference_low', 'difference_high', 'lab_mAP50', 'lab_mAP1'])
+    for row in make_rows(results, texts):
+        for metric in METRICS:
+            mean, difference = row.means[metric], row.differences.get(metric, interval([]))
+            writer.writerow([row.run, row.text.section, metric, mean.count, *map(_percent, mean[:3]), row.control,
+                             *map(_percent, difference[:3]), row.text.map50, row.text.map1])
+    return out.getvalue()
+
+
+def _percent(value: float) -> str:
+    return '' if math.isnan(value) else f'{100 * value:.4f}'
+
+
+def json_text(results: list[dict], texts: dict) -> str:
+    """table.json: everything of the rows in 0..1, undefined numbers null, and the values by seed."""
+    def plain(value):
+        if isinstance(value, Interval):
+            return {k: plain(v) for k, v in value._asdict().items()}
+        if isinstance(value, LabRun):
+            return value._asdict()
+        if isinstance(value, dict):
+            return {str(k): plain(v) for k, v in value.items()}
+        return None if isinstance(value, float) and math.isnan(value) else value
+    rows = [{k: plain(v) for k, v in row._asdict().items()} for row in make_rows(results, texts)]
+    return json.dumps(dict(about=summary(results) if results else [], lab_note=LAB_NOTE, rows=rows), indent=1,
+                      allow_nan=False) + '\n'
