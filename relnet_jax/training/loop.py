@@ -42,6 +42,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     startup.log_devices()
     mesh = parallel.make_mesh()
     parallel.check_divisible(t.batch_size, mesh.size)
+    how = parallel.choose(t.parallel)
     first_process = jax.process_index() == 0
 
     # ---- input ----
@@ -72,7 +73,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
 
     # ---- step ----
     body = make_train_step(model, tx, config, axis_name=parallel.AXIS)
-    step_fn = parallel.parallel_step(body, mesh, parallel=t.parallel)
+    step_fn = parallel.parallel_step(body, mesh, parallel=how)
     detect_fn = make_detect(model)
 
     # ---- loop ----
@@ -85,7 +86,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         for step in range(first_step + 1, t.steps + 1):
             # The step runs on the device while the host reads on and copies the next batch: `step_fn` does not wait.
             batch = window.read(batches)
-            placed = parallel.place_batch(batch, mesh, parallel=t.parallel)
+            placed = parallel.place_batch(batch, mesh, parallel=how)
             with jax.transfer_guard('disallow'):
                 state, metrics = step_fn(state, placed)
             window.add(step, batch.image_index, metrics)

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from relnet_jax.types import Batch
@@ -57,10 +58,19 @@ def shard_map_step(body: Callable, mesh: Mesh) -> Callable:
 STEPS = {'pmap': pmap_step, 'shard_map': shard_map_step}     # config.train.parallel
 
 
-def parallel_step(body: Callable, mesh: Mesh, *, parallel: str) -> Callable:
-    """The step of config.train.parallel. Raises ValueError for an unknown name."""
+def choose(parallel: str) -> str:
+    """config.train.parallel, or 'shard_map' with several processes: there pmap gives each process arrays of its own, which
+    Orbax refuses to save since it cannot know them to be copies of one another. Raises ValueError for an unknown name."""
     if parallel not in STEPS:
         raise ValueError(f"config.train.parallel must be one of {', '.join(STEPS)}, got '{parallel}'")
+    if jax.process_count() > 1 and parallel != 'shard_map':
+        logging.info("%d processes: the step runs under shard_map, not '%s'", jax.process_count(), parallel)
+        return 'shard_map'
+    return parallel
+
+
+def parallel_step(body: Callable, mesh: Mesh, *, parallel: str) -> Callable:
+    """`body` under the transformation named `parallel`."""
     return STEPS[parallel](body, mesh)
 
 

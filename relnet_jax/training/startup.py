@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import jaxlib
 from absl import logging
+from jax.experimental import multihost_utils
 
 CACHE_VARIABLE = 'RELNET_JAX_CACHE'
 
@@ -23,8 +24,11 @@ def use_compilation_cache() -> str:
 
 
 def log_devices() -> None:
-    """One line: versions, kind and number of devices, processes."""
+    """One line: versions, kind and number of devices, processes. Several processes meet here for the first time, while
+    they are still abreast: making their connections has a time limit of its own, which a slow compilation can exceed."""
     devices = jax.devices()
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices('start')
     logging.info('JAX %s, jaxlib %s, %d x %s (%s), process %d of %d', jax.__version__, jaxlib.__version__, len(devices),
                  devices[0].device_kind, devices[0].platform, jax.process_index(), jax.process_count())
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from tensorboardX import SummaryWriter
 
 METRICS_FILE = 'metrics.jsonl'
+THREE_LOSSES = ('loss_cls', 'loss_bbox', 'loss_mask')    # in the lab's order; those of relations follow on a line
 
 
 def truncate(path: Path, step: int) -> None:
@@ -68,7 +69,8 @@ def progress_lines(values: dict[str, float], *, run: str, config_name: str, step
     eta = datetime.timedelta(seconds=round((steps - step) * values['seconds_per_step']))
     rows = [f"loss: {values['loss']:.6f}, lr: {values['lr']:.6f}, time: {values['seconds_per_step']:.6f}, eta: {eta}",
             row(['accuracy_cls']),
-            row(name for name in values if name.startswith('loss_')),
+            row(THREE_LOSSES),
+            row(name for name in values if name.startswith('loss_') and name not in THREE_LOSSES),
             row(['rpn_cls', 'rpn_bbox']),
             row(name for name in values if name.startswith('rpn_cls_')),
             row(name for name in values if name.startswith('rpn_bbox_')),

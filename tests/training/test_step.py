@@ -137,7 +137,7 @@ def test_split_keeps_the_order():
 
 def test_unknown_parallel_is_named():
     with pytest.raises(ValueError, match="one of pmap, shard_map, got 'pjit'"):
-        parallel.parallel_step(lambda s, b: (s, b), parallel.make_mesh(), parallel='pjit')
+        parallel.choose('pjit')
 
 
 def test_replicate_shares_no_buffer_with_its_source(config):
