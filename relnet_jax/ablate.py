@@ -51,9 +51,9 @@ def with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
 
     Unknown keys and wrong types raise what ml_collections raises for them, naming the key.
     """
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_dict('config', config.copy_and_resolve_references(), flag_values=values)
-    values(['ablate', *(PREFIX + override for override in overrides)])
+    values, argv = flags.FlagValues(), ['ablate', *(PREFIX + override for override in overrides)]
+    config_flags.DEFINE_config_dict('config', config.copy_and_resolve_references(), flag_values=values, sys_argv=argv)
+    values(argv)
     return values.config.lock()
 
 
