@@ -2,8 +2,8 @@
 
 On CPU, XLA's gradient with respect to the kernel falls off a cliff on large maps with many channels (three to six times
 slower at [2, 128, 128, 256]; in slices of rows it does not), and inside conditionals, where RoI heads run, it is slower
-still (twenty times at 14 x 14; as matrix products it is not). `python -m benchmarks.detector --convolutions` measures the
-first. Other backends use XLA's own gradient.
+still (twenty times at 14 x 14; as matrix products it is not). `python -m benchmarks.detector --convolutions` measures
+the first. Other backends use XLA's own gradient.
 """
 import jax
 import jax.numpy as jnp

@@ -132,8 +132,8 @@ class MaskRCNN(nn.Module):
     def mask_branch(self, maps: list[jax.Array], boxes: jax.Array, labels: jax.Array, used: jax.Array) -> jax.Array:
         """Boxes [B, N, 4] with classes [B, N] -> mask logits [B, N, 28, 28] of those classes where `used` bool [B, N].
 
-        Used rows come first. On CPU the branch runs on the smallest of a few static counts that holds them all, as a film
-        has a handful of objects, and this branch is half of all arithmetic at 100 of them. Other rows then get zeros.
+        Used rows come first. On CPU the branch runs on the smallest of a few static counts that holds them all, as a
+        film has few objects, and this branch is half of all arithmetic at 100 of them. Other rows then get zeros.
         """
         b, n = labels.shape
 

@@ -12,7 +12,7 @@ CLASSES = 4
 
 
 def make_config(**model):
-    """configs/base.py with the smallest parts; every candidate is sampled, so that nothing is random unless asked for."""
+    """configs/base.py with the smallest parts; every candidate is sampled, so that nothing is random."""
     config = load('configs/base.py')
     with config.unlocked():
         config.model.update(dict(backbone='tiny', norm='group_norm', frozen_stages=0, fpn_channels=16, box_head_dim=32,
@@ -23,7 +23,7 @@ def make_config(**model):
 
 
 def make_batch(seed=0, *, canvas=(128, 128), size=(128, 128), objects=4):
-    """Two images of `size` = (height, width) with three objects each, in `objects` rows; the rest of the canvas is noise too."""
+    """Two images of `size` = (height, width) with three objects each, in `objects` rows; noise all over."""
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 256, (2, *size, 3), dtype=np.uint8)
     image = np.random.default_rng(9).integers(0, 256, (2, *canvas, 3), dtype=np.uint8)
@@ -38,7 +38,8 @@ def make_batch(seed=0, *, canvas=(128, 128), size=(128, 128), objects=4):
     return jax.tree.map(jnp.asarray, Batch(
         image=image, image_size=sizes, image_valid=np.ones(2, bool), image_index=np.arange(2, dtype=np.int32),
         original_size=sizes, gt_boxes=boxes, gt_labels=labels, gt_valid=valid, gt_crowd=np.zeros_like(valid),
-        gt_masks=masks, gt_has_mask=valid, part_boxes=np.zeros((2, 0, 4), np.float32), part_valid=np.zeros((2, 0), bool)))
+        gt_masks=masks, gt_has_mask=valid, part_boxes=np.zeros((2, 0, 4), np.float32),
+        part_valid=np.zeros((2, 0), bool)))
 
 
 class Detector:

@@ -20,7 +20,8 @@ def masks(height, width, canvas):
                                               ('resnet34', (64, 128, 256, 512)), ('resnet50', (256, 512, 1024, 2048)),
                                               ('resnet101', (256, 512, 1024, 2048))])
 def test_body_gives_strides_4_to_32(layout, channels):
-    maps, params = jax.eval_shape(ResNet(layout).init_with_output, jax.random.key(0), jnp.zeros((1, 64, 96, 3)), NO_MASK)
+    image = jnp.zeros((1, 64, 96, 3))
+    maps, params = jax.eval_shape(ResNet(layout).init_with_output, jax.random.key(0), image, NO_MASK)
     assert [m.shape for m in maps] == [(1, 64 // s, 96 // s, c) for s, c in zip((4, 8, 16, 32), channels)]
     blocks = {'tiny': 4, 'resnet18': 8, 'resnet34': 16, 'resnet50': 16, 'resnet101': 33}[layout]
     assert sum(name.startswith('layer') for name in params['params']) == blocks
