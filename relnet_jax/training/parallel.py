@@ -59,8 +59,11 @@ STEPS = {'pmap': pmap_step, 'shard_map': shard_map_step}     # config.train.para
 
 
 def choose(parallel: str) -> str:
-    """config.train.parallel, or 'shard_map' with several processes: there pmap gives each process arrays of its own, which
-    Orbax refuses to save since it cannot know them to be copies of one another. Raises ValueError for an unknown name."""
+    """config.train.parallel, or 'shard_map' with several processes: there pmap gives each process arrays of its own,
+    which Orbax refuses to save since it cannot know them to be copies of one another.
+
+    Raises ValueError for an unknown name.
+    """
     if parallel not in STEPS:
         raise ValueError(f"config.train.parallel must be one of {', '.join(STEPS)}, got '{parallel}'")
     if jax.process_count() > 1 and parallel != 'shard_map':
@@ -77,8 +80,8 @@ def parallel_step(body: Callable, mesh: Mesh, *, parallel: str) -> Callable:
 def replicate(tree: Any, mesh: Mesh) -> Any:
     """A fresh copy of `tree` on every device of the mesh, safe to donate (no buffer is shared with `tree`).
 
-    Goes by way of the host and a compiled copy: device_put may hand the caller's own buffers on, even where it is told not
-    to, and with several processes it takes host arrays only.
+    Goes by way of the host and a compiled copy: device_put may hand the caller's own buffers on, even where it is told
+    not to, and with several processes it takes host arrays only.
     """
     copy = jax.jit(lambda t: jax.tree.map(jnp.copy, t), out_shardings=NamedSharding(mesh, PartitionSpec()))
     return copy(jax.device_get(tree))

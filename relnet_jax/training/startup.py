@@ -25,7 +25,7 @@ def use_compilation_cache() -> str:
 
 def log_devices() -> None:
     """One line: versions, kind and number of devices, processes. Several processes meet here for the first time, while
-    they are still abreast: making their connections has a time limit of its own, which a slow compilation can exceed."""
+    they are still abreast: making connections has a time limit of its own, which a slow compilation can exceed."""
     devices = jax.devices()
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices('start')

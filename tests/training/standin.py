@@ -1,4 +1,4 @@
-"""A small module with the contract of MaskRCNN (`losses`, `detect`), so that the tests of training compile in a second."""
+"""A small module with the contract of MaskRCNN (`losses`, `detect`), so that tests compile in a second."""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp

@@ -78,7 +78,8 @@ def test_ckpt_may_be_workdir_folder_step_or_best(tmp_path, config):
     s, _ = make_state(config)
     write(tmp_path, config, s, {1: 0.9, 2: 0.5})
     folder = tmp_path / 'checkpoints'
-    for ckpt, step in ((tmp_path, 2), (folder, 2), (str(folder / '1'), 1), (tmp_path / 'best', 1), (folder / 'best', 1)):
+    for ckpt, step in ((tmp_path, 2), (folder, 2), (str(folder / '1'), 1), (tmp_path / 'best', 1),
+                       (folder / 'best', 1)):
         assert checkpoint.find(ckpt) == folder / str(step)
         assert_same(checkpoint.load_params(ckpt), jax.device_get(at_step(s, step).ema))
 

@@ -1,4 +1,4 @@
-"""The whole loop on a few phantom images, with the stand-in model; a real detector under SIGKILL is in test_processes.py."""
+"""The whole loop on a few phantom images, with the stand-in model; a real one under SIGKILL: test_processes.py."""
 import json
 import os
 import signal

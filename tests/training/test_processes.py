@@ -80,8 +80,8 @@ SMALL_RUN = {
 
 def start_training(workdir):
     overrides = [f'--config.{key}={value}' for key, value in SMALL_RUN.items()]
-    return subprocess.Popen([sys.executable, 'train.py', f'--workdir={workdir}', *overrides], cwd=ROOT, env=environment(1),
-                            stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen([sys.executable, 'train.py', f'--workdir={workdir}', *overrides], cwd=ROOT,
+                            env=environment(1), stderr=subprocess.PIPE, text=True)
 
 
 @pytest.mark.slow
