@@ -38,7 +38,8 @@ def test_undefined_numbers_are_null(tmp_path):
 
 def test_progress_reads_like_the_lab_log():
     values = dict(loss=0.492845, loss_cls=0.123262, loss_bbox=0.071099, loss_mask=0.242533, rpn_cls_p2=0.05,
-                  rpn_cls_p3=0.00129, rpn_bbox_p2=0.03, rpn_bbox_p3=0.000185, rpn_cls=0.05129, rpn_bbox=0.030185, accuracy_cls=0.956787,
+                  rpn_cls_p3=0.00129, rpn_bbox_p2=0.03, rpn_bbox_p3=0.000185, rpn_cls=0.05129, rpn_bbox=0.030185,
+                  accuracy_cls=0.956787,
                   lr=0.000038, grad_norm=1.5, seconds_per_step=1.324776, images_per_second=1.51, data_wait=0.02)
     assert progress_lines(values, run='run', config_name='lab', step=77961, steps=96000) == '\n        '.join([
         '[run][lab][Step 77961 / 96000]',
