@@ -168,7 +168,7 @@ def test_detections_of_an_odd_sized_image_do_not_depend_on_the_canvas(tiny, tiny
     assert (np.asarray(small.boxes) <= np.array([87, 101, 87, 101])).all()
 
 
-def test_computing_on_the_padding_is_the_same_where_there_is_none_and_another_where_there_is(tiny, tiny_batch, detections):
+def test_computing_on_the_padding_matters_only_where_there_is_padding(tiny, tiny_batch, detections):
     batch, model = tiny_batch(), tiny.model.clone(mask_padding=False)
     detect = jax.jit(lambda image, size: model.apply({'params': tiny.params}, image, size))
     assert_same_detections(detect(batch.image, batch.image_size), detections, 1e-5)
