@@ -1,7 +1,7 @@
 """Time and peak memory of R50-FPN, training step and inference: python -m benchmarks.detector
 
 Each kind of work runs in a process of its own, so that its peak memory is its own. One line of JSON per kind is printed
-and appended to benchmarks/results/detector.jsonl. On a shared machine `cpu_s` (processor time) tells more than `wall_s`.
+and appended to benchmarks/results/detector.jsonl. On a shared machine `cpu_s` (processor time) tells more than wall time.
 `--convolutions` compares the forms of the 3x3 kernel gradient (relnet_jax/models/conv3x3.py) instead.
 """
 import argparse
@@ -90,7 +90,8 @@ def measure(kind: str, options: argparse.Namespace) -> dict:
     times = best_time(run, inputs, options.rounds)
     return {'kind': kind, 'batch': options.batch, 'size': options.size, 'objects': options.objects,
             'dtype': options.dtype, **times, 'peak_gib': peak_memory_gib(), 'compile_s': compile_s,
-            'rounds': options.rounds, 'device': f'{jax.devices()[0].device_kind}, {platform.machine()}', 'jax': jax.__version__,
+            'rounds': options.rounds, 'device': f'{jax.devices()[0].device_kind}, {platform.machine()}',
+            'jax': jax.__version__,
             'python': platform.python_version(), 'date': datetime.date.today().isoformat()}
 
 
