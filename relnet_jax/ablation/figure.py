@@ -1,4 +1,4 @@
-"""The table as a picture: every run's mean with its interval, and its paired difference to the run without relations."""
+"""The table as a picture: each run's mean with its interval, and its paired difference to the plain run."""
 import math
 
 from matplotlib.figure import Figure

@@ -33,8 +33,8 @@ def test_rows_stand_in_the_order_of_the_runs_table():
 
 def test_the_table_says_what_it_was_measured_on():
     text = table.markdown(fake.three_seeds(), fake.TEXTS)
-    for said in ('say nothing about patients', '100 images', 'score > 0.05', '`train.steps=600`', 'a processor, 2 cores',
-                 '2026-01-02', '`python -m relnet_jax.ablate --runs=base --out=x`', "lab's own log, on its private films"):
+    for said in ('say nothing about patients', '100 images', 'score > 0.05', '`train.steps=600`', '2026-01-02',
+                 'a processor, 2 cores', '`python -m relnet_jax.ablate --runs=base --out=x`', 'on its private films'):
         assert said in text
     real = [fake.result('base', 0, 0.4, about=fake.ABOUT | dict(synthetic=False))]
     assert 'hantom:' not in table.markdown(real, fake.TEXTS)

@@ -1,0 +1,194 @@
+"""Which class, part or region spoke for a detection: the relations' own weights, sown under 'intermediates'.
+
+`make_look` gives a function that runs the detector on one image and keeps what the relations were given and what they
+weighed; `voices` ranks that for one detection. A weight says where a feature came from, not that the result would have
+been another without it.
+"""
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from relnet_jax.data import pipeline
+from relnet_jax.data.source import Source, subset
+from relnet_jax.models.box_head import BoxPredictor
+from relnet_jax.models.relations import RelationContext
+from relnet_jax.models.relations.attention import best_rois
+from relnet_jax.types import Array, Batch, Detections
+
+TITLES = {'class_attention': 'classes the image asks for', 'class_to_class': 'classes whose features it got',
+          'box_to_part': 'parts it looked at', 'box_to_box': 'regions it looked at'}
+CLOSE = 1e-3    # largest difference between a detection's score and that of its RoI, which are computed apart
+EQUAL = 1e-6    # scores no farther apart are the same
+SHADES = ('#1f6fb4', '#d55e00', '#2a9d4a', '#8a4fbf')
+
+
+class Look(NamedTuple):
+    """One image as the detector saw it; numpy, boxes in canvas pixels, B = 1 where it stands."""
+    image: Array                # uint8 [h, w, 3] the true image at the detector's resolution
+    detections: Detections      # the D valid rows, without B
+    scores: Array               # float32 [passes, N, K] class probabilities of every predictor, and their mean
+    weights: dict               # (path of the module, name) -> sown array [B, ...]
+    contexts: dict              # path of the module -> the RelationContext it was given, with B
+    options: dict               # path of the module -> dict(parts, keys), its fields of these names, None without
+    classes: tuple[str, ...]
+    parts: tuple[str, ...]
+
+
+class Voice(NamedTuple):
+    """What one relation weighed for one detection, heaviest first."""
+    relation: str               # path of the module
+    title: str
+    names: tuple[str, ...]
+    shares: Array               # float [n], 0..1, of all weights of this detection, also of those left out
+    boxes: Array | None         # float32 [n, 4] canvas pixels, for parts and regions
+
+
+# ---- seeing ----
+def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
+    """Function (params, index of an image in `source`) -> Look; `model` as of `mask_rcnn.build`. Compiled once."""
+    options = {}
+
+    def run(params, batch: Batch):
+        contexts, scores = {}, []
+
+        def note(call, args, kwargs, about):
+            out = call(*args, **kwargs)
+            path = '/'.join(about.module.path)
+            if about.method_name == '__call__' and args and isinstance(args[0], RelationContext):
+                contexts[path] = args[0]._replace(dropout_keys=None)
+                options[path] = {name: getattr(about.module, name, None) for name in ('parts', 'keys')}
+            elif about.method_name == '__call__' and isinstance(about.module, BoxPredictor):
+                scores.append(nn.softmax(out[0]))
+            return out
+
+        with nn.intercept_methods(note):
+            detections, variables = model.apply({'params': params}, batch.image, batch.image_size, method='detect',
+                                                mutable=['intermediates'])
+        return detections, variables.get('intermediates', {}), contexts, jnp.stack([*scores, sum(scores) / len(scores)])
+
+    compiled = jax.jit(run)
+
+    def look(params: Any, index: int) -> Look:
+        batch = next(pipeline.eval_batches(subset(source, [index], name=source.name), config, 1))
+        detections, sown, contexts, scores = jax.device_get(compiled(params, batch))
+        height, width = batch.image_size[0].astype(int)
+        kept = detections.valid[0]
+        return Look(batch.image[0, :height, :width], Detections(*(x[0][kept] for x in detections)), scores[:, 0],
+                    dict(_leaves(sown)), contexts, options, source.classes, source.parts)
+    return look
+
+
+def _leaves(tree: dict, path: tuple = ()) -> Iterator:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, name))
+        else:
+            yield ('/'.join(path), name), value[0]      # sow keeps a tuple, one entry per call
+
+
+def roi_of(seen: Look, detection: int) -> int:
+    """The RoI that became a detection: the one with its score for its class, and of equal ones the nearest by box.
+
+    Raises ValueError if none has the score, or if no relation saw the RoIs.
+    """
+    if not seen.contexts:
+        raise ValueError('the detector has no relations, which alone know where the RoIs lie')
+    box, label, score = (x[detection] for x in (seen.detections.boxes, seen.detections.labels, seen.detections.scores))
+    difference = np.abs(seen.scores[:, :, label] - score).min(0)
+    if difference.min() > CLOSE:
+        raise ValueError(f'detection {detection}: no RoI has its score {score:.4f}, the nearest is '
+                         f'{difference.min():.4f} away')
+    rois = list(seen.contexts.values())[-1].boxes[0]
+    candidates = np.flatnonzero(difference <= difference.min() + EQUAL)
+    return int(candidates[np.abs(rois[candidates] - box).sum(-1).argmin()])
+
+
+# ---- ranking ----
+def voices(seen: Look, detection: int, *, top: int = 5) -> list[Voice]:
+    """What every relation with weights weighed for one detection; empty for a detector without such relations."""
+    if not seen.weights:
+        return []
+    roi, found = roi_of(seen, detection), []
+    for (path, kind), weights in seen.weights.items():
+        if kind in TITLES:
+            names, values, boxes = _KINDS[kind](seen, path, weights[0], roi)
+            order = np.argsort(-values, kind='stable')[:top]
+            shares = values / max(values.sum(), np.finfo(np.float32).tiny)
+            found.append(Voice(path, TITLES[kind], tuple(names[i] for i in order), shares[order],
+                               None if boxes is None else boxes[order]))
+    return found
+
+
+def _class_names(seen: Look, count: int) -> list[str]:
+    """Of all classes, or of all but the background."""
+    return ['background', *seen.classes][len(seen.classes) + 1 - count:]
+
+
+def _class_attention(seen: Look, path: str, weights: Array, roi: int) -> tuple:
+    """weights [C]."""
+    return _class_names(seen, len(weights)), weights, None
+
+
+def _class_to_class(seen: Look, path: str, weights: Array, roi: int) -> tuple:
+    """weights [C, C]: message of class i from class j. A RoI gets the messages by its first-pass probabilities."""
+    probabilities = np.asarray(nn.softmax(seen.contexts[path].class_logits[0, roi]))[-len(weights):]
+    return _class_names(seen, len(weights)), probabilities @ weights, None
+
+
+def _box_to_part(seen: Look, path: str, weights: Array, roi: int) -> tuple:
+    """weights [heads, N, parts]; rows beyond the parts are cells of a grid within them."""
+    boxes = seen.contexts[path].part_boxes[0]
+    rows = seen.options[path]['parts'] or range(len(boxes))
+    named = [*seen.parts, *(f'cell {i}' for i in range(1, len(boxes) - len(seen.parts) + 1))]
+    return [named[row] for row in rows], weights.mean(0)[roi], boxes[list(rows)]
+
+
+def _box_to_box(seen: Look, path: str, weights: Array, roi: int) -> tuple:
+    """weights [N, N], or [heads, N, keys] of which the keys may be the best RoIs only."""
+    context, keys = seen.contexts[path], seen.options[path]['keys']
+    weights = weights.mean(0) if weights.ndim == 3 else weights
+    rows = np.arange(weights.shape[-1])
+    if keys is not None and keys < context.boxes.shape[1]:
+        rows = np.asarray(best_rois(context, keys, foreground_first=False)[0])[0]
+    scores = np.asarray(nn.softmax(context.class_logits[0]))[:, 1:]
+    names = [f'{seen.classes[scores[r].argmax()]} {scores[r].max():.2f}' for r in rows]
+    return names, weights[roi], context.boxes[0][rows]
+
+
+_KINDS = {'class_attention': _class_attention, 'class_to_class': _class_to_class, 'box_to_part': _box_to_part,
+          'box_to_box': _box_to_box}
+
+
+# ---- drawing ----
+def voice_figure(seen: Look, detection: int, *, top: int = 5) -> Figure:
+    """The image with the detection, and with the parts and regions it looked at; beside it the shares in per cent."""
+    found = voices(seen, detection, top=top)
+    figure = Figure(figsize=(5 + 3 * max(len(found), 1), 4.2), layout='constrained')
+    picture, *bars = figure.subplots(1, 1 + len(found), width_ratios=[5] + [2] * len(found), squeeze=False)[0]
+    picture.imshow(seen.image)
+    picture.set_axis_off()
+    name = seen.classes[seen.detections.labels[detection] - 1]
+    picture.set_title(f'{name}, score {seen.detections.scores[detection]:.2f}'
+                      + ('' if found else ': no relation with weights'))
+    _outline(picture, seen.detections.boxes[detection], 'white', 2.0)
+    for i, (axes, voice) in enumerate(zip(bars, found)):
+        shade = SHADES[i % len(SHADES)]
+        axes.barh(range(len(voice.names)), 100 * voice.shares, color=shade)
+        axes.set_yticks(range(len(voice.names)), voice.names, fontsize=7)
+        axes.invert_yaxis()
+        axes.set_title(f'{voice.title}\n{voice.relation}', fontsize=7, color=shade)
+        axes.set_xlabel('% of its weight', fontsize=7)
+        for box in () if voice.boxes is None else voice.boxes:
+            _outline(picture, box, shade, 1.0)
+    return figure
+
+
+def _outline(axes, box: Array, color: str, width: float) -> None:
+    x1, y1, x2, y2 = box
+    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=width))

@@ -1,0 +1,163 @@
+"""Relation weights of a small detector that is made of the real relation modules on made-up contexts."""
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from configs import phantom
+from relnet_jax.data import pipeline
+from relnet_jax.evaluation import relation_weights
+from relnet_jax.models.box_head import BoxPredictor, select_detections
+from relnet_jax.models.relations import RELATIONS, RelationContext, fuse
+from relnet_jax.models.relations.attention import best_rois
+from relnet_jax.types import Proposals
+
+N, K, P, D = 12, 14, 5, 16
+SIZE = np.float32([[64, 64]])
+
+
+def made_context(image_size=SIZE):
+    rng = np.random.default_rng(3)
+
+    def boxes(count):
+        corner = rng.uniform(0, 40, (1, count, 2))
+        return np.concatenate([corner, corner + rng.uniform(5, 20, (1, count, 2))], -1).astype(np.float32)
+
+    def normal(*shape):
+        return rng.normal(size=shape).astype(np.float32)
+    return RelationContext(
+        roi_features=normal(1, N, D), boxes=boxes(N), roi_valid=np.ones((1, N), bool), class_logits=normal(1, N, K),
+        class_weights=normal(K, D), class_bias=normal(K), image_map=normal(1, 4, 4, 8), image_size=image_size,
+        part_boxes=boxes(P), part_features=normal(1, P, D), part_valid=np.ones((1, P), bool),
+        adjacency=np.abs(normal(K, K)))
+
+
+class Toy(nn.Module):
+    """Relations -> fusion -> predictor -> detections, with the names and calls of the detector."""
+    relations: tuple
+
+    def setup(self):
+        self.modules = [RELATIONS[name](**options, name=name) for name, options in self.relations]
+        self.box_predictor = BoxPredictor(K)
+
+    def detect(self, image, image_size):
+        context = jax.tree.map(jnp.asarray, made_context(image_size))
+        enhanced = {module.name: module(context) for module in self.modules}
+        logits, deltas = self.box_predictor(fuse(context.roi_features, enhanced))
+        proposals = Proposals(context.boxes, jnp.zeros((1, N)), context.roi_valid)
+        return select_detections(logits, deltas, proposals, image_size, score_threshold=0.01, nms_iou=0.5, num=6)
+
+
+def init(toy):
+    return jax.jit(lambda key: toy.init(key, None, SIZE, method='detect')['params'])(jax.random.key(0))
+
+
+def softmax(logits):
+    return np.asarray(nn.softmax(logits))
+
+
+@pytest.fixture(scope='module')
+def data():
+    c = phantom.get_config()
+    with c.unlocked():
+        c.data.canvas, c.data.scale, c.data.max_size, c.data.threads = (64, 64), 64, 64, 0
+        c.data.phantom.update(size=64, train_images=1, val_images=2)
+    return pipeline.open_sources(c)[1], c
+
+
+@pytest.fixture(scope='module')
+def seen(data):
+    """A Look at image 1 by a detector with all kinds of weights, what the modules themselves sow, and the data."""
+    source, config = data
+    toy = Toy(relations=(('class', {}), ('context', {}), ('region', dict(kernel='relu', similarity=True)),
+                         ('object_attention', dict(keys=3))))
+    params = init(toy)
+    params['box_predictor']['cls_score']['kernel'] *= 100
+    params['box_predictor']['bbox_pred']['kernel'] *= 0     # a detection is its RoI, clipped
+    sown = jax.device_get(jax.jit(lambda params: toy.apply({'params': params}, None, SIZE, method='detect',
+                                                           mutable=['intermediates'])[1]['intermediates'])(params))
+    return relation_weights.make_look(toy, source, config)(params, 1), sown, source
+
+
+def by_title(seen, detection, **options):
+    return {(v.title, v.relation): v for v in relation_weights.voices(seen, detection, **options)}
+
+
+def test_the_roi_of_a_detection_has_its_score_and_its_box(seen):
+    seen, _, _ = seen
+    context = made_context()
+    assert len(seen.detections.scores) == 6
+    for d in range(6):
+        roi = relation_weights.roi_of(seen, d)
+        assert seen.scores[0, roi, seen.detections.labels[d]] == pytest.approx(seen.detections.scores[d], abs=1e-6)
+        assert np.clip(context.boxes[0, roi], 0, 64) == pytest.approx(seen.detections.boxes[d], abs=1e-3)
+
+
+def test_a_detection_of_no_roi_is_refused(seen):
+    seen, _, _ = seen
+    moved = seen._replace(detections=seen.detections._replace(scores=seen.detections.scores + 2))
+    with pytest.raises(ValueError, match='detection 0: no RoI has its score'):
+        relation_weights.roi_of(moved, 0)
+
+
+def test_voices_are_the_weights_of_the_detections_own_row(seen):
+    seen, sown, source = seen
+    context = made_context()
+    found, roi = by_title(seen, 2, top=99), relation_weights.roi_of(seen, 2)
+    assert {relation for _, relation in found} == {'class/messages', 'context', 'region/graph', 'object_attention'}
+
+    parts = found['parts it looked at', 'context']
+    weights = sown['context']['box_to_part'][0][0].mean(0)[roi]
+    assert set(parts.names) == {'Left Lung', 'Right Lung'} and parts.shares.sum() == pytest.approx(1, abs=1e-5)
+    assert dict(zip(parts.names, parts.shares))['Left Lung'] == pytest.approx(weights[0], abs=1e-5)
+    row = source.parts.index(parts.names[0])
+    assert np.array_equal(parts.boxes[0], context.part_boxes[0, row])
+
+    asked = found['classes the image asks for', 'class/messages']
+    weights = sown['class']['messages']['class_attention'][0][0]
+    assert asked.names[0] == ['background', *source.classes][int(weights.argmax())]
+    assert asked.shares == pytest.approx(np.sort(weights)[::-1], abs=1e-5)
+
+    got = found['classes whose features it got', 'class/messages']
+    weights = softmax(context.class_logits[0, roi]) @ sown['class']['messages']['class_to_class'][0][0]
+    assert got.shares == pytest.approx(np.sort(weights / weights.sum())[::-1], abs=1e-5)
+
+
+def test_regions_are_named_by_their_class_and_the_best_rois_are_found_again(seen):
+    seen, sown, source = seen
+    context = made_context()
+    roi = relation_weights.roi_of(seen, 0)
+    regions = by_title(seen, 0)['regions it looked at', 'object_attention']
+    best = best_rois(context, 3, foreground_first=False)[0][0]
+    weights = sown['object_attention']['box_to_box'][0][0].mean(0)[roi]
+    heaviest = int(best[weights.argmax()])
+    assert len(regions.names) == 3 and np.array_equal(regions.boxes[0], context.boxes[0, heaviest])
+    scores = softmax(context.class_logits[0, heaviest])[1:]
+    assert regions.names[0] == f'{source.classes[int(scores.argmax())]} {scores.max():.2f}'
+
+    everywhere = by_title(seen, 0)['regions it looked at', 'region/graph']
+    weights = sown['region']['graph']['box_to_box'][0][0][roi]
+    assert len(everywhere.names) == 5 and np.all(np.diff(everywhere.shares) <= 0)
+    assert np.array_equal(everywhere.boxes[0], context.boxes[0, weights.argmax()])
+    assert everywhere.shares[0] == pytest.approx(weights.max() / weights.sum(), rel=1e-4)
+
+
+def test_the_picture_shows_the_image_and_a_panel_for_each_relation(seen):
+    seen, _, source = seen
+    picture, *bars = relation_weights.voice_figure(seen, 1, top=2).axes
+    assert np.array_equal(picture.images[0].get_array(), seen.image) and len(bars) == 5
+    assert picture.get_title().startswith(source.classes[seen.detections.labels[1] - 1])
+    assert len(picture.patches) == 1 + 3 * 2      # the detection, two parts, and two regions of two relations each
+
+
+def test_a_detector_without_relations_has_no_voices(data):
+    source, config = data
+    toy = Toy(relations=())
+    params = init(toy)
+    seen = relation_weights.make_look(toy, source, config)(params, 0)
+    assert relation_weights.voices(seen, 0) == []
+    with pytest.raises(ValueError, match='no relations'):
+        relation_weights.roi_of(seen, 0)
+    assert 'no relation' in relation_weights.voice_figure(seen, 0).axes[0].get_title()
+    assert np.array_equal(seen.image, source.load(0).image)
