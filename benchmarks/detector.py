@@ -1,7 +1,7 @@
 """Time and peak memory of R50-FPN, training step and inference: python -m benchmarks.detector
 
 Each kind of work runs in a process of its own, so that its peak memory is its own. One line of JSON per kind is printed
-and appended to benchmarks/results/detector.jsonl. On a shared machine `cpu_s` (processor time) says more than wall time.
+and appended to benchmarks/results/detector.jsonl. On a shared machine read `cpu_s`, processor time.
 `--convolutions` compares the forms of the 3x3 kernel gradient (relnet_jax/models/conv3x3.py) instead.
 """
 import argparse
