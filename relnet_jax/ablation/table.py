@@ -3,6 +3,7 @@ import csv
 import io
 import json
 import math
+from pathlib import Path
 from typing import NamedTuple
 
 from relnet_jax.ablation.results import METRICS, run_config
@@ -59,6 +60,11 @@ def make_rows(results: list[dict], texts: dict) -> list[Row]:
             boxes={n: interval(r['boxes'].get(str(n), {}).get('box_AP50') for r in found) for n in counts},
             values=values[run]))
     return rows
+
+
+def stored_texts(table_json: str | Path) -> dict:
+    """Run -> LabRun of the runs in a table.json, in its order."""
+    return {row['run']: LabRun(**row['text']) for row in json.loads(Path(table_json).read_text())['rows']}
 
 
 # ---- numbers as text, in per cent ----

@@ -4,6 +4,7 @@
 weighed; `voices` ranks that for one detection. A weight says where a feature came from, not that the result would have
 been another without it.
 """
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -16,9 +17,11 @@ from matplotlib.patches import Rectangle
 
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import Source, subset
+from relnet_jax.models import mask_rcnn
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relations import RelationContext
 from relnet_jax.models.relations.attention import best_rois
+from relnet_jax.training import checkpoint
 from relnet_jax.types import Array, Batch, Detections
 
 TITLES = {'class_attention': 'classes the image asks for', 'class_to_class': 'classes whose features it got',
@@ -61,7 +64,7 @@ def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
             out = call(*args, **kwargs)
             path = '/'.join(about.module.path)
             if about.method_name == '__call__' and args and isinstance(args[0], RelationContext):
-                contexts[path] = args[0]._replace(dropout_keys=None)
+                contexts.setdefault(path, args[0]._replace(dropout_keys=None))      # the first call, as of what is sown
                 options[path] = {name: getattr(about.module, name, None) for name in ('parts', 'keys')}
             elif about.method_name == '__call__' and isinstance(about.module, BoxPredictor):
                 scores.append(nn.softmax(out[0]))
@@ -82,6 +85,14 @@ def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
         return Look(batch.image[0, :height, :width], Detections(*(x[0][kept] for x in detections)), scores[:, 0],
                     dict(_leaves(sown)), contexts, options, source.classes, source.parts)
     return look
+
+
+def open_look(ckpt: str, source: Source, config) -> Callable[[int], Look]:
+    """`make_look` with the model and the parameters of a checkpoint (as for `checkpoint.find`): index -> Look."""
+    class_table = checkpoint.read_class_table(ckpt)
+    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1)
+    params = jax.device_put(checkpoint.load_params(ckpt))
+    return functools.partial(make_look(model, source, config), params)
 
 
 def _leaves(tree: dict, path: tuple = ()) -> Iterator:
@@ -157,7 +168,8 @@ def _box_to_box(seen: Look, path: str, weights: Array, roi: int) -> tuple:
     if keys is not None and keys < context.boxes.shape[1]:
         rows = np.asarray(best_rois(context, keys, foreground_first=False)[0])[0]
     scores = np.asarray(nn.softmax(context.class_logits[0]))[:, 1:]
-    names = [f'{seen.classes[scores[r].argmax()]} {scores[r].max():.2f}' for r in rows]
+    classes = seen.classes if scores.shape[1] == len(seen.classes) else ('region',)   # within the box head: objectness
+    names = [f'{classes[scores[r].argmax()]} {scores[r].max():.2f}' for r in rows]
     return names, weights[roi], context.boxes[0][rows]
 
 

@@ -143,6 +143,13 @@ def test_regions_are_named_by_their_class_and_the_best_rois_are_found_again(seen
     assert everywhere.shares[0] == pytest.approx(weights.max() / weights.sum(), rel=1e-4)
 
 
+def test_within_the_box_head_a_region_has_objectness_and_no_class(seen):
+    seen, _, _ = seen
+    contexts = {path: c._replace(class_logits=c.class_logits[..., :2]) for path, c in seen.contexts.items()}
+    inside = seen._replace(contexts=contexts, weights={k: v for k, v in seen.weights.items() if k[1] == 'box_to_box'})
+    assert all(name.startswith('region 0.') for voice in relation_weights.voices(inside, 0) for name in voice.names)
+
+
 def test_the_picture_shows_the_image_and_a_panel_for_each_relation(seen):
     seen, _, source = seen
     picture, *bars = relation_weights.voice_figure(seen, 1, top=2).axes
