@@ -93,7 +93,7 @@ def time_left(jobs: list[Job]) -> str:
 
 # ---- running ----
 def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, texts: dict,
-             command: str) -> list[str]:
+             controls: tuple[str, ...], command: str) -> list[str]:
     """Runs what has no result yet; renews the tables after each. Returns the names of those that did not finish.
 
     A run whose loss is not finite is reported and passed over; after one that was stopped by a signal none starts.
@@ -121,7 +121,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
         add_boxes(job, boxes, out=out, workdir=workdir)
         if not keep_checkpoints:
             shutil.rmtree(workdir / checkpoint.FOLDER, ignore_errors=True)
-        write_tables(out, texts)
+        write_tables(out, texts, controls)
         jax.clear_caches()      # a run's compiled programs are of no use to the next one
         gc.collect()
     return failed
@@ -139,14 +139,14 @@ def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:
 
 
 # ---- tables ----
-def write_tables(out: Path, texts: dict) -> list[dict]:
+def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict]:
     """Writes table.md, .csv, .json and .png from the result files under `out`, which it returns."""
     found = results.read_all(out)
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
-        (out / f'table.{suffix}').write_text(text(found, texts))
+        (out / f'table.{suffix}').write_text(text(found, texts, controls=controls))
     if found:
-        rows = table.make_rows(found, texts)
+        rows = table.make_rows(found, texts, controls=controls)
         figure.draw(rows, synthetic=found[0]['about']['synthetic']).savefig(out / 'table.png', dpi=130)
     return found
 
@@ -168,6 +168,8 @@ def main(argv=None) -> int:
     parser.add_argument('--boxes', default='', help='also evaluate at these numbers of test boxes: 512,256,...')
     parser.add_argument('--keep_checkpoints', action=argparse.BooleanOptionalAction, default=True,
                         help='of finished runs (default: keep)')
+    parser.add_argument('--controls', default=','.join(table.CONTROLS),
+                        help='runs that others of the same neck are compared with (default: %(default)s)')
     parser.add_argument('--table_only', action='store_true', help='run nothing')
     parser.add_argument('--docs', default='', help='Markdown file in which the tables of all runs are renewed')
     args, others = parser.parse_known_args(argv)
@@ -184,15 +186,15 @@ def main(argv=None) -> int:
         parser.error(f'--boxes: expected numbers separated by commas, got {args.boxes}')
     logging.set_verbosity(logging.INFO)
     startup.use_compilation_cache()
-    texts = lab_texts()
+    texts, controls = lab_texts(), tuple(args.controls.split(','))
     try:
         jobs = [] if args.table_only else plan(args.runs.split(','), data=args.data, seeds=args.seeds, out=args.out,
                                                overrides=overrides)
         failed = run_jobs(jobs, out=args.out, boxes=boxes, keep_checkpoints=args.keep_checkpoints, texts=texts,
-                          command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
-        found = write_tables(args.out, texts)
+                          controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
+        found = write_tables(args.out, texts, controls)
         if args.docs:
-            docs.renew(Path(args.docs), found, texts)
+            docs.renew(Path(args.docs), found, texts, controls=controls)
     except results.ResultError as error:
         logging.error('%s', error)
         return 1

@@ -5,7 +5,7 @@ It stands between two marker lines; what people write around them stays.
 from pathlib import Path
 
 from relnet_jax.ablation.results import ResultError
-from relnet_jax.ablation.table import LAB_NOTE, difference_text, make_rows, mean_text, pipe_table, summary
+from relnet_jax.ablation.table import CONTROLS, LAB_NOTE, difference_text, make_rows, mean_text, pipe_table, summary
 
 BEGIN, END = '<!-- runs: begin (written by relnet_jax.ablate --docs) -->', '<!-- runs: end -->'
 SECTIONS = {
@@ -14,9 +14,9 @@ SECTIONS = {
     '': 'Further runs, not in the lab\'s log'}
 
 
-def runs_text(results: list[dict], texts: dict) -> str:
+def runs_text(results: list[dict], texts: dict, *, controls: tuple[str, ...]) -> str:
     """A table for each section of the lab's log; `texts`: run -> table.LabRun of every run, measured or not."""
-    rows = {row.run: row for row in make_rows(results, texts)}
+    rows = {row.run: row for row in make_rows(results, texts, controls=controls)}
     command = '`python train.py --config=configs/lab.py:RUN,data=phantom` trains and evaluates a run.'
     ours = ['Ours: ' + line if i == 0 else line for i, line in enumerate(summary(results))] if results else []
     parts = [command + ' Per cent; ours is box AP50, mean over seeds ± half of the 95 % t interval, with the '
@@ -37,7 +37,7 @@ def runs_text(results: list[dict], texts: dict) -> str:
     return '\n\n'.join(part.rstrip('\n') for part in parts if part)
 
 
-def renew(path: Path, results: list[dict], texts: dict) -> None:
+def renew(path: Path, results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> None:
     """Replaces what stands between the marker lines of `path`; makes the file if there is none.
 
     Raises ResultError if the file has no markers, or not exactly one of each in order.
@@ -47,4 +47,4 @@ def renew(path: Path, results: list[dict], texts: dict) -> None:
         raise ResultError(f"{path}: expected one line '{BEGIN}' and after it one '{END}'")
     head, tail = old[:old.index(BEGIN)], old[old.index(END):]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head}{BEGIN}\n\n{runs_text(results, texts)}\n\n{tail}')
+    path.write_text(f'{head}{BEGIN}\n\n{runs_text(results, texts, controls=controls)}\n\n{tail}')

@@ -11,7 +11,7 @@ from relnet_jax.ablation.statistics import Interval, interval, paired_difference
 
 TITLES = {'box_AP50': 'box AP50', 'mask_AP50': 'mask AP50', 'voc_AP_0.50': 'VOC AP at 0.50',
           'voc_AP_0.01': 'VOC AP at 0.01', 'box_AP': 'box AP'}
-CONTROLS = {'c4': 'original', 'fpn': 'base'}    # neck -> the run without relations that others are compared with
+CONTROLS = ('original', 'base')     # runs that others of the same neck are compared with
 LAB_NOTE = ('The lab\'s columns are the figures of the lab\'s own log, on its private films and with its own '
             'evaluation: they are there to be compared with each other, not with ours.')
 
@@ -28,33 +28,36 @@ class Row(NamedTuple):
     """One run of a table. Metrics in 0..1."""
     run: str
     text: LabRun
-    control: str                # the run it is compared with; '' for that run itself
+    control: str                # the run it is compared with; '' for controls and where there is none
     seeds: tuple[int, ...]
     means: dict                 # metric -> Interval
-    differences: dict           # metric -> Interval of run - control, by seed; empty without the control's results
+    differences: dict           # metric -> Interval of run - control, by seed; empty without a control
     classes: dict               # class -> Interval of its box AP50
     boxes: dict                 # number of test boxes -> Interval of box AP50, ascending; the run's own number included
     values: dict                # metric -> {seed: value or None}
 
 
-def make_rows(results: list[dict], texts: dict) -> list[Row]:
-    """Rows in the order of `texts` (run -> LabRun), runs it does not know last. `results`: as of `results.read_all`."""
+def make_rows(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> list[Row]:
+    """Rows in the order of `texts` (run -> LabRun), runs it does not know last. `results`: as of `results.read_all`.
+
+    A run is compared with the first of `controls` that has results and its neck, unless it is one of them itself.
+    """
     groups = {}
     for result in results:
         groups.setdefault(result['run'], {})[result['seed']] = result
     order = [run for run in texts if run in groups] + [run for run in groups if run not in texts]
+    necks = {run: run_config(next(iter(found.values())))['model.neck'] for run, found in groups.items()}
     values = {run: {m: {seed: r['metrics'].get(m) for seed, r in groups[run].items()} for m in METRICS}
               for run in order}
     rows = []
     for run in order:
         found = list(groups[run].values())
-        control = CONTROLS[run_config(found[0])['model.neck']]
-        compared = control in groups and control != run
+        control = next((c for c in controls if necks.get(c) == necks[run] and run not in controls), '')
         counts = sorted({int(n) for r in found for n in r['boxes']})
         rows.append(Row(
-            run=run, text=texts.get(run, LabRun('', '')), control='' if control == run else control,
+            run=run, text=texts.get(run, LabRun('', '')), control=control,
             seeds=tuple(groups[run]), means={m: interval(values[run][m].values()) for m in METRICS},
-            differences={m: paired_difference(values[run][m], values[control][m]) for m in METRICS} if compared else {},
+            differences={m: paired_difference(values[run][m], values[control][m]) for m in METRICS} if control else {},
             classes={name: interval(r['per_class_AP50'].get(name) for r in found)
                      for name in found[0]['per_class_AP50']},
             boxes={n: interval(r['boxes'].get(str(n), {}).get('box_AP50') for r in found) for n in counts},
@@ -115,9 +118,9 @@ def summary(results: list[dict]) -> list[str]:
     return lines + [f'Command: `{command}`' for command in sorted({r['command'] for r in results})]
 
 
-def markdown(results: list[dict], texts: dict) -> str:
+def markdown(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> str:
     """table.md: the runs, what happens at other numbers of test boxes, and the classes."""
-    rows = make_rows(results, texts)
+    rows = make_rows(results, texts, controls=controls)
     if not rows:
         return '# Ablations\n\nNo results yet.\n'
     header = ['run', 'what it is', 'seeds', 'steps', TITLES['box_AP50'], 'difference', 'to',
@@ -141,13 +144,13 @@ def markdown(results: list[dict], texts: dict) -> str:
     return '\n\n'.join(part.rstrip('\n') for part in parts) + '\n'
 
 
-def csv_text(results: list[dict], texts: dict) -> str:
+def csv_text(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> str:
     """table.csv: one line per run and metric, per cent, empty where undefined."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator='\n')
     writer.writerow(['run', 'section', 'metric', 'seeds', 'mean', 'low', 'high', 'control', 'difference',
                      'difference_low', 'difference_high', 'lab_mAP50', 'lab_mAP1'])
-    for row in make_rows(results, texts):
+    for row in make_rows(results, texts, controls=controls):
         for metric in METRICS:
             mean, difference = row.means[metric], row.differences.get(metric, interval([]))
             writer.writerow([row.run, row.text.section, metric, mean.count, *map(_percent, mean[:3]), row.control,
@@ -159,7 +162,7 @@ def _percent(value: float) -> str:
     return '' if math.isnan(value) else f'{100 * value:.4f}'
 
 
-def json_text(results: list[dict], texts: dict) -> str:
+def json_text(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> str:
     """table.json: everything of the rows in 0..1, undefined numbers null, and the values by seed."""
     def plain(value):
         if isinstance(value, Interval):
@@ -169,6 +172,7 @@ def json_text(results: list[dict], texts: dict) -> str:
         if isinstance(value, dict):
             return {str(k): plain(v) for k, v in value.items()}
         return None if isinstance(value, float) and math.isnan(value) else value
-    rows = [{k: plain(v) for k, v in row._asdict().items()} for row in make_rows(results, texts)]
+    rows = [{k: plain(v) for k, v in row._asdict().items()}
+            for row in make_rows(results, texts, controls=controls)]
     return json.dumps(dict(about=summary(results) if results else [], lab_note=LAB_NOTE, rows=rows), indent=1,
                       allow_nan=False) + '\n'

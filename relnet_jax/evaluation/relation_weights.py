@@ -123,7 +123,7 @@ def roi_of(seen: Look, detection: int) -> int:
 # ---- ranking ----
 def voices(seen: Look, detection: int, *, top: int = 5) -> list[Voice]:
     """What every relation with weights weighed for one detection; empty for a detector without such relations."""
-    if not seen.weights:
+    if not seen.contexts:
         return []
     roi, found = roi_of(seen, detection), []
     for (path, kind), weights in seen.weights.items():

@@ -49,7 +49,16 @@ def test_runs_with_a_c4_neck_are_compared_with_original_and_others_with_base():
     assert rows['fpn_6'].differences['box_AP50'].mean == pytest.approx(-0.1)
     assert rows['original'].control == rows['base'].control == '' and not rows['base'].differences
     alone = table.make_rows([r for r in found if r['run'] == 'zero'], fake.TEXTS)[0]
-    assert alone.control == 'original' and not alone.differences
+    assert alone.control == '' and not alone.differences
+
+
+def test_other_controls_can_be_chosen():
+    found = [fake.result(run, 0, ap) for run, ap in (('original', 0.3), ('base', 0.5), ('extra', 0.6), ('fpn_6', 0.7))]
+    rows = {row.run: row for row in table.make_rows(found, fake.TEXTS, controls=('zero', 'extra', 'base'))}
+    assert {run: row.control for run, row in rows.items()} == {
+        'original': '', 'base': '', 'extra': '', 'fpn_6': 'extra'}
+    assert rows['fpn_6'].differences['box_AP50'].mean == pytest.approx(0.1)
+    assert '`extra`' in table.markdown(found, fake.TEXTS, controls=('extra',)).split('fpn_6')[1]
 
 
 @pytest.mark.parametrize('values, mean, difference', [
