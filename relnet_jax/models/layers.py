@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from relnet_jax.models.conv3x3 import conv3x3
+from relnet_jax.models.conv7x7 import conv7x7
 
 he_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')     # He et al. 2015, as for ResNet bodies
 lecun_uniform = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # the "Xavier" of Detectron: neck and fcs
@@ -68,6 +69,8 @@ class Conv(nn.Module):
             y = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
         elif k == 3 and s == 1:
             y = conv3x3(zero_padding(x, valid), kernel)
+        elif k == 7 and s == 2:
+            y = conv7x7(zero_padding(x, valid), kernel)
         else:
             y = jax.lax.conv_general_dilated(zero_padding(x, valid), kernel, (s, s), [(k // 2, k // 2)] * 2,
                                              dimension_numbers=('NHWC', 'HWIO', 'NHWC'))

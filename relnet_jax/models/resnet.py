@@ -1,4 +1,5 @@
 """ResNet bodies (He et al., CVPR 2016) giving C2..C5, with torchvision's layer names."""
+import functools
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -22,6 +23,20 @@ LAYOUTS = {
     'resnet50': Layout(True, (3, 4, 6, 3), (64, 128, 256, 512), 64),
     'resnet101': Layout(True, (3, 4, 23, 3), (64, 128, 256, 512), 64),
 }
+
+
+def max_pool(x: jax.Array) -> jax.Array:
+    """3x3 maximum, stride 2, of [B, H, W, C] >= 0 (after a ReLU zeros are as good as -inf around the border).
+
+    Rows, then columns, by elementwise maxima: XLA's gradient of a window maximum keeps four index maps, which on CPU
+    costs more than the stem's convolution. Of equal maxima each gets a share of the gradient.
+    """
+    for axis in (1, 2):
+        size = x.shape[axis]
+        count = -(-size // 2)
+        padded = jnp.pad(x, [(1, 2 * count - size) if a == axis else (0, 0) for a in range(4)])
+        x = functools.reduce(jnp.maximum, (jax.lax.slice_in_dim(padded, i, i + 2 * count - 1, 2, axis) for i in range(3)))
+    return x
 
 
 class Block(nn.Module):
@@ -76,8 +91,7 @@ class ResNet(nn.Module):
         layout = LAYOUTS[self.layout]
         x = Conv(layout.stem, 7, 2, use_bias=False, dtype=self.dtype, name='conv1')(x, valid[1])
         x = nn.relu(make_norm(self.norm, dtype=self.dtype, name='bn1')(x, valid[2]))
-        # After a ReLU zeros are as good as -inf around the pooling window.
-        x = nn.max_pool(zero_padding(x, valid[2]), (3, 3), (2, 2), ((1, 1), (1, 1)))
+        x = max_pool(zero_padding(x, valid[2]))
         x = jax.lax.stop_gradient(x) if self.frozen_stages >= 1 else x
 
         maps, stride = [], 4

@@ -30,4 +30,7 @@ def match(iou, gt_valid, *, high, low, allow_low_quality):
         best_of_gt = iou.max(2, keepdims=True)
         positive |= ((iou == best_of_gt) & (best_of_gt > 0)).any(1)
     label = jnp.where(positive, POSITIVE, jnp.where(best < low, NEGATIVE, IGNORED))
-    return iou.argmax(1).astype(jnp.int32), label.astype(jnp.int8)
+    # The first of several best. XLA's argmax, a reduction of pairs, is many times slower on CPU than this one.
+    index = jnp.arange(count, dtype=jnp.int32)[None, :, None]
+    matched = jnp.where(iou == best[:, None], index, count).min(1)
+    return matched, label.astype(jnp.int8)

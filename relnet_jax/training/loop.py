@@ -16,6 +16,7 @@ from relnet_jax.data.source import Source
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, make_detect
+from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
 from relnet_jax.training import checkpoint, finetune, optimizer, parallel, startup
 from relnet_jax.training import state as train_state
@@ -66,7 +67,9 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     else:
         state = train_state.init_state(model, tx, config, shapes)
         if t.init_from:
-            params = finetune.init_from(jax.device_get(state.params), t.init_from, strict=t.init_strict)
+            params = jax.device_get(state.params)
+            params = (load.init_from(params, t.init_from, config) if Path(t.init_from).is_file()
+                      else finetune.init_from(params, t.init_from, strict=t.init_strict))
             state = train_state.start(params, tx, ema=t.ema > 0)
     first_step = int(state.step)
     state = parallel.replicate(state, mesh)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from relnet_jax.models import conv3x3, layers
+from relnet_jax.models.conv7x7 import conv7x7
 from relnet_jax.models.mask_head import ClassLogits, Deconv
 
 RNG = np.random.default_rng(0)
@@ -46,6 +47,18 @@ def test_custom_gradient_of_3x3_equals_automatic_differentiation(shape, out):
     expected = jax.grad(loss(conv3x3.convolve), (0, 1))(x, kernel)
     for got, want in zip(jax.grad(loss(conv3x3.cpu_convolve), (0, 1))(x, kernel), expected):
         np.testing.assert_allclose(got, want, atol=2e-5 * float(jnp.abs(want).max()))
+
+
+def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient():
+    rng = np.random.default_rng(0)
+    x, kernel = jnp.asarray(rng.normal(size=(2, 12, 9, 3))), jnp.asarray(rng.normal(size=(7, 7, 3, 5)))
+
+    def plain(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(3, 3)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+
+    np.testing.assert_allclose(conv7x7(x, kernel), plain(x, kernel), atol=1e-4)
+    grads = [jax.grad(lambda x, k: (f(x, k) ** 2).sum(), argnums=(0, 1))(x, kernel) for f in (conv7x7, plain)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), *grads)
 
 
 def test_convolution_of_a_padded_map_equals_that_of_the_map_alone():

@@ -1,3 +1,4 @@
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +6,7 @@ import pytest
 
 from relnet_jax.models.fpn import FPN, upsample
 from relnet_jax.models.layers import valid_map
-from relnet_jax.models.resnet import ResNet
+from relnet_jax.models.resnet import ResNet, max_pool
 
 STRIDES = (1, 2, 4, 8, 16, 32)
 NO_MASK = dict.fromkeys(STRIDES)
@@ -14,6 +15,18 @@ NO_MASK = dict.fromkeys(STRIDES)
 def masks(height, width, canvas):
     size = jnp.array([[height, width]], jnp.float32)
     return {stride: valid_map(size, stride, (canvas // stride, canvas // stride)) for stride in STRIDES}
+
+
+@pytest.mark.parametrize('height, width', [(8, 8), (7, 6), (8, 5)])
+def test_max_pool_equals_the_window_maximum_with_its_gradient(height, width):
+    x = nn.relu(jax.random.normal(jax.random.key(0), (2, height, width, 3)))
+
+    def plain(x):
+        return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+    np.testing.assert_array_equal(max_pool(x), plain(x))
+    ours, reference = (jax.grad(lambda x: (pool(x) ** 2).sum())(x) for pool in (max_pool, plain))
+    np.testing.assert_allclose(ours, reference, atol=1e-6)
 
 
 @pytest.mark.parametrize('layout, channels', [('tiny', (24, 48, 96, 160)), ('resnet18', (64, 128, 256, 512)),
