@@ -46,6 +46,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     Returns the metrics of `report.evaluate`. Raises CheckpointError, and what opening the data
     raises.
     """
+    startup.quiet_libraries()
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)

@@ -39,7 +39,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
 
     # ---- devices ----
     startup.use_compilation_cache()
-    startup.quiet_orbax()
+    startup.quiet_libraries()
     startup.log_devices()
     mesh = parallel.make_mesh()
     parallel.check_divisible(t.batch_size, mesh.size)

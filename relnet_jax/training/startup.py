@@ -34,9 +34,10 @@ def log_devices() -> None:
 
 
 def _is_worth_reading(record: python_logging.LogRecord) -> bool:
-    return record.levelno > python_logging.INFO or f'{os.sep}orbax{os.sep}' not in record.pathname
+    talkative = (f'{os.sep}orbax{os.sep}', f'{os.sep}xla_bridge.py')
+    return record.levelno > python_logging.INFO or not any(part in record.pathname for part in talkative)
 
 
-def quiet_orbax() -> None:
-    """Drops Orbax's INFO lines, some fifty per checkpoint, from the log; its warnings stay."""
+def quiet_libraries() -> None:
+    """Drops the INFO lines of Orbax, some fifty per checkpoint, and of JAX's search for devices; warnings stay."""
     logging.get_absl_logger().addFilter(_is_worth_reading)
