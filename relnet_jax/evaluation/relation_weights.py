@@ -48,7 +48,7 @@ class Voice(NamedTuple):
     relation: str               # path of the module
     title: str
     names: tuple[str, ...]
-    shares: Array               # float [n], 0..1, of all weights of this detection, also of those left out
+    shares: Array               # float [n], above 0 to 1, of all weights of this detection, also of those left out
     boxes: Array | None         # float32 [n, 4] canvas pixels, for parts and regions
 
 
@@ -129,7 +129,8 @@ def voices(seen: Look, detection: int, *, top: int = 5) -> list[Voice]:
     for (path, kind), weights in seen.weights.items():
         if kind in TITLES:
             names, values, boxes = _KINDS[kind](seen, path, weights[0], roi)
-            order = np.argsort(-values, kind='stable')[:top]
+            # No weight is negative, and what has none said nothing.
+            order = np.argsort(-values, kind='stable')[:min(top, np.count_nonzero(values))]
             shares = values / max(values.sum(), np.finfo(np.float32).tiny)
             found.append(Voice(path, TITLES[kind], tuple(names[i] for i in order), shares[order],
                                None if boxes is None else boxes[order]))

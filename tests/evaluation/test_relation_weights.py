@@ -138,9 +138,17 @@ def test_regions_are_named_by_their_class_and_the_best_rois_are_found_again(seen
 
     everywhere = by_title(seen, 0)['regions it looked at', 'region/graph']
     weights = sown['region']['graph']['box_to_box'][0][0][roi]
-    assert len(everywhere.names) == 5 and np.all(np.diff(everywhere.shares) <= 0)
+    assert len(everywhere.names) == min(5, np.count_nonzero(weights)) and np.all(np.diff(everywhere.shares) <= 0)
     assert np.array_equal(everywhere.boxes[0], context.boxes[0, weights.argmax()])
     assert everywhere.shares[0] == pytest.approx(weights.max() / weights.sum(), rel=1e-4)
+
+
+def test_what_has_no_weight_does_not_speak(seen):
+    seen, _, _ = seen
+    weights = {key: np.zeros_like(value) for key, value in seen.weights.items()}
+    weights['context', 'box_to_part'][..., 1] = 0.5
+    parts = {v.title: v for v in relation_weights.voices(seen._replace(weights=weights), 0)}['parts it looked at']
+    assert parts.names == ('Right Lung',) and parts.shares == pytest.approx([1.0])
 
 
 def test_within_the_box_head_a_region_has_objectness_and_no_class(seen):
