@@ -82,12 +82,15 @@ def print_report(metrics: dict, about: dict, *, console: Console | None = None) 
     table.add_column('class', no_wrap=True)
     for column in ['objects'] + columns:
         table.add_column('\n'.join(column.rsplit('_', 1)).replace('_', ' '), justify='right')
-    for name, values in metrics['per_class'].items():
+    shown = {name: values for name, values in metrics['per_class'].items() if values['objects']}
+    for name, values in shown.items():
         table.add_row(name, str(values['objects']), *(_percent(values[c]) for c in columns))
     table.add_section()
     table.add_row('mean', str(sum(v['objects'] for v in metrics['per_class'].values())),
                   *(_percent(metrics[c]) for c in columns), style='bold')
     console.print(table)
+    if absent := len(metrics['per_class']) - len(shown):
+        console.print(f'{absent} classes have no objects here: not shown, not averaged')
 
 
 def _percent(value: float) -> str:
