@@ -89,8 +89,8 @@ def print_report(metrics: dict, about: dict, *, console: Console | None = None) 
     table.add_row('mean', str(sum(v['objects'] for v in metrics['per_class'].values())),
                   *(_percent(metrics[c]) for c in columns), style='bold')
     console.print(table)
-    if absent := len(metrics['per_class']) - len(shown):
-        console.print(f'{absent} classes have no objects here: not shown, not averaged')
+    if absent := [name for name in metrics['per_class'] if name not in shown]:
+        console.print(f'without objects here, so neither shown nor averaged: {", ".join(absent)}')
 
 
 def _percent(value: float) -> str:
