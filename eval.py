@@ -9,6 +9,7 @@ from pathlib import Path
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from relnet_jax.config import parse_flags, short_errors
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
@@ -81,13 +82,14 @@ def main(argv: list) -> None:
     flags.DEFINE_integer('overlays', 8, 'number of images drawn, truth beside prediction', lower_bound=0)
     flags.DEFINE_enum('voc_boxes', 'pixel_inclusive', sorted(CONVENTIONS), 'widths of VOC-style AP: x2 - x1 (+ 1)')
     if ckpt := checkpoint_of(argv):
-        config_flags.DEFINE_config_dict('config', checkpoint.read_config(ckpt))
+        with short_errors():
+            config_flags.DEFINE_config_dict('config', checkpoint.read_config(ckpt))
 
     def run(_) -> None:
         f = flags.FLAGS
         logging.set_verbosity(logging.INFO)
         evaluate_checkpoint(f.ckpt, f.config, out=f.out, split=f.split, num_overlays=f.overlays, convention=f.voc_boxes)
-    app.run(run, argv=argv)
+    app.run(run, argv=argv, flags_parser=parse_flags)
 
 
 if __name__ == '__main__':

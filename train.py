@@ -7,14 +7,18 @@ Start it again with the same --workdir, and it goes on where it was. Several mac
 (host:port), NUM_PROCESSES and PROCESS_ID in each process, and give all the same --workdir on a shared disk.
 """
 import os
+import sys
 from pathlib import Path
 
 import jax
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-CONFIG = config_flags.DEFINE_config_file('config', str(Path(__file__).parent / 'configs' / 'phantom.py'),
-                                         'Config file, path.py or path.py:argument; --config.a.b=c overrides a key.')
+from relnet_jax.config import parse_flags, short_errors
+
+with short_errors():
+    CONFIG = config_flags.DEFINE_config_file('config', str(Path(__file__).parent / 'configs' / 'phantom.py'),
+                                             'Config file, path.py or path.py:argument; --config.a.b=c overrides a key')
 WORKDIR = flags.DEFINE_string('workdir', '', 'Folder for checkpoints and metrics; runs/NAME_OF_CONFIG by default.')
 
 
@@ -31,4 +35,7 @@ def main(_):
 
 if __name__ == '__main__':
     logging.set_verbosity(logging.INFO)
-    app.run(main)
+    try:
+        app.run(main, flags_parser=parse_flags)
+    except FileNotFoundError as error:
+        sys.exit(f'train.py: {error}')

@@ -2,8 +2,12 @@
 import difflib
 import importlib.util
 import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from absl import app
 from ml_collections import ConfigDict
 
 
@@ -31,3 +35,20 @@ def from_json(text: str) -> ConfigDict:
             return {k: tuples(x) for k, x in v.items()}
         return tuple(tuples(x) for x in v) if isinstance(v, list) else v
     return ConfigDict(tuples(json.loads(text))).lock()
+
+
+@contextmanager
+def short_errors() -> Iterator[None]:
+    """Around flags that hold a config: a wrong key ends in one line with the nearest right name, not in a traceback."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        while error.args and isinstance(error.args[0], Exception):
+            error = error.args[0]
+        sys.exit(f"{Path(sys.argv[0]).name}: config: {' '.join(str(error.args[0]).split())}")
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """For `app.run(main, flags_parser=parse_flags)`."""
+    with short_errors():
+        return app.parse_flags_with_usage(argv)

@@ -1,8 +1,13 @@
 """Configs: every family loads, round trips through JSON, and stops on wrong keys and types with the nearest right name."""
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from relnet_jax import config as config_lib
 
+ROOT = Path(__file__).resolve().parents[1]
 FAMILIES = ['configs/phantom.py', 'configs/coco.py', 'configs/coco.py:small', 'configs/cxr.py']
 
 
@@ -33,3 +38,14 @@ def test_a_wrong_file_name_suggests_the_nearest():
 def test_an_unknown_variant_is_refused_by_name():
     with pytest.raises(ValueError, match='smal'):
         config_lib.load('configs/coco.py:smal')
+
+
+@pytest.mark.parametrize('script, arguments, expected', [
+    ('train.py', ['--config.train.stpes=3'], 'Did you mean "steps"'),
+    ('train.py', ['--config.trian.steps=3'], 'Did you mean "train"'),
+    ('train.py', ['--config=configs/cxr.py'], 'data.train.annotations is not set'),
+])
+def test_a_wrong_command_ends_in_one_line(script, arguments, expected):
+    done = subprocess.run([sys.executable, script, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode != 0
+    assert expected in done.stderr and script in done.stderr.splitlines()[-1] and 'Traceback' not in done.stderr

@@ -30,6 +30,9 @@ def _open_phantom(config: ConfigDict) -> tuple[Source, Source]:
 def _open_coco(config: ConfigDict) -> tuple[Source, Source]:
     """The training file, and the validation file read with its class table, or else held-out training images."""
     d = config.data
+    if not d.train.annotations:
+        raise FileNotFoundError('data.train.annotations is not set: give a COCO JSON file, and its folder of images as '
+                                'data.train.images')
 
     def read(files: ConfigDict, name: str, classes: tuple[str, ...]) -> Source:
         return read_coco(files.annotations, files.images, name=name, classes=classes, parts=tuple(d.parts),
