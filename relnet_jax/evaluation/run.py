@@ -29,7 +29,8 @@ def load_detector(ckpt, config, class_table: dict):
 
     Raises CheckpointError if there is no such checkpoint or if the config asks for a model that it does not fit.
     """
-    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1)
+    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1,
+                            adjacency=class_table.get(checkpoint.GRAPH))
     template = abstract_params(model, batch_shapes(config, 1, len(class_table['parts'])))
     return make_detect(model), jax.device_put(checkpoint.load_params(ckpt, template))
 
