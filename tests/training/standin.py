@@ -62,7 +62,7 @@ class Standin(nn.Module):
                       rpn_cls_p3=(jnp.sum(jnp.square(objectness[:, 1])), jnp.float32(len(logits))))
         return losses, dict(accuracy_cls=(jnp.sum(right), jnp.sum(valid)))
 
-    def detect(self, image, image_size):
+    def detect(self, image, image_size, part_boxes, part_valid):
         DETECT_TRACES.append(image.shape)
         scores = jax.nn.softmax(self.logits(image)[0])[:, 1:3]
         half = image_size[:, None, ::-1] / 2
