@@ -2,6 +2,7 @@
 import functools
 import math
 import re
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,7 +15,8 @@ from relnet_jax.models import mask_rcnn
 from relnet_jax.training import optimizer, phases
 from relnet_jax.training import state as train_state
 
-NAMED_IN_THE_LOG = '''original zero one one_2 two three four five six seven seven_2 seven_3 eight eight_2 nine nine_2 ten sc
+NAMED_IN_THE_LOG = '''
+    original zero one one_2 two three four five six seven seven_2 seven_3 eight eight_2 nine nine_2 ten sc
     sc_nograph sc_noatt sc1 sc2 sc3_add sc3_cat fpn fpn_drop fpn1 fpn2 fpn3 fpn4 fpn5_obj512x128 fpn5_obj512x512
     fpn5_obj64 fpn5_obj32 fpn_5 fpn_6 fpn_7 fpn_8 base base_cls base_spa yy_base_cls'''.split()
 CLASSES = 14    # of the phantom, with background
@@ -130,6 +132,12 @@ def test_wrong_names_stop_with_the_nearest_right_one():
         config_lib.load('configs/lab.py:fpn3,data=fantom')
     with pytest.raises(ValueError, match='expected RUN,data=DATA'):
         config_lib.load('configs/lab.py:fpn3,size=3')
+
+
+def test_the_documentation_lists_every_run_as_the_table_has_it():
+    text = (Path(lab.__file__).parents[1] / 'docs' / 'ablations.md').read_text()
+    for name, run in lab.RUNS.items():      # renewed by `python -m relnet_jax.ablate --docs=docs/ablations.md`
+        assert f"| `{name}` | {run.description} | {run.map50 or '-'} | {run.map1 or '-'} |" in text, name
 
 
 def test_a_delta_with_a_key_that_is_not_in_base_is_refused():

@@ -19,7 +19,7 @@ def config():
 def source_of(found, *, classes=('a', 'b', 'c'), name='toy'):
     """A source whose image i holds the classes found[i]; category ids are 10, 20, ..."""
     ids = tuple(10 * (i + 1) for i in range(len(classes)))
-    boxes = [dict(id=0, image_id=100 + i, category_id=ids[classes.index(c)]) for i, held in enumerate(found) for c in held]
+    boxes = [dict(image_id=100 + i, category_id=ids[classes.index(c)]) for i, held in enumerate(found) for c in held]
     images = [dict(id=100 + i) for i in range(len(found))]
     return Source(name=name, classes=classes, category_ids=ids, parts=(), records=images, load=None,
                   ground_truth=lambda: dict(images=images, annotations=boxes, categories=[]))
@@ -97,7 +97,8 @@ def test_many_classes_are_printed_as_the_strongest_edges(capsys):
     matrix[4, 9] = matrix[9, 4] = 0.8
     graph.show(matrix, tuple(f'class {i}' for i in range(31)), title='many')
     text = capsys.readouterr().err
-    assert 'strongest 20 edges of 30 classes' in text and text.index('class 4, class 9') < text.index('class 1, class 2')
+    assert 'strongest 20 edges of 30 classes' in text
+    assert text.index('class 4, class 9') < text.index('class 1, class 2')
 
 
 def test_a_subset_holds_the_images_whose_record_says_so(config):
@@ -105,10 +106,10 @@ def test_a_subset_holds_the_images_whose_record_says_so(config):
     train, val = pipeline.open_sources(config)
     assert train.image_ids == [0, 3] and len(val) == 1
     config.data.subset = 'annotator=reader9'
-    with pytest.raises(ValueError, match=r"no image has annotator 'reader9' .* there are \['reader0', 'reader1', 'reader2'\]"):
+    with pytest.raises(ValueError, match=r"no image has annotator 'reader9' .* there are \['reader0', 'reader1'"):
         pipeline.open_sources(config)
     config.data.subset = 'doctor=x'
-    with pytest.raises(ValueError, match=r"image 0 has no key 'doctor'.* it has \['annotator', 'height', 'id', 'width'\]"):
+    with pytest.raises(ValueError, match=r"image 0 has no key 'doctor'.* it has \['annotator', 'height', 'id'"):
         pipeline.open_sources(config)
     config.data.subset = 'annotator'
     with pytest.raises(ValueError, match="expected 'key=value', got 'annotator'"):
