@@ -19,6 +19,7 @@ from relnet_jax.ops.graph import cooccurrence, read_adjacency
 
 CACHE = 'class_graph.csv'           # in the run's folder
 USERS = {'class': 'class_', 'class_region': 'class_region'}     # relation -> its options in config.model.relation
+_counted = {}                       # by description: an ablation trains many runs on the same data in one process
 MAX_CLASSES = 20                    # a table with more columns is printed as a list of its strongest edges
 
 
@@ -84,21 +85,40 @@ def class_graph(source: Source, config: ConfigDict, *, workdir: str | Path | Non
 
 def _cooccurrence(source: Source, config: ConfigDict, names: tuple[str, ...], cache: Path | None) -> np.ndarray:
     about = json.dumps(dict(classes=names, data=source.name, images=len(source), ids=_digest(source),
+                            file=_file_state(config.data.train.annotations),
                             edges_among=list(config.data.graph_classes)))
     if cache and cache.exists() and cache.read_text().split('\n', 1)[0] == f'# {about}':
         return read_adjacency(cache, len(names))
+    if about not in _counted:
+        _counted[about] = _count(source, config, names)
+    if cache:
+        _write(cache, _counted[about], about)
+    return _counted[about]
+
+
+def _count(source: Source, config: ConfigDict, names: tuple[str, ...]) -> np.ndarray:
     subset = chosen_labels(source, tuple(config.data.graph_classes))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter('always')
         matrix = cooccurrence(presence(source), subset=subset, class_names=names)
     for warning in caught:
         logging.warning('%s: %s', source.name, warning.message)
-    if cache:
-        cache.parent.mkdir(parents=True, exist_ok=True)
-        scratch = cache.with_suffix('.tmp')
-        np.savetxt(scratch, matrix, fmt='%.9g', delimiter=',', header=about)    # nine digits hold a float32 exactly
-        os.replace(scratch, cache)
     return matrix
+
+
+def _write(path: Path, matrix: np.ndarray, about: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    scratch = path.with_suffix('.tmp')
+    np.savetxt(scratch, matrix, fmt='%.9g', delimiter=',', header=about)    # nine digits hold a float32 exactly
+    os.replace(scratch, path)
+
+
+def _file_state(annotations: str) -> list:
+    """Size and time of change of the annotation file, as its contents decide; [] for data that are no file."""
+    if not annotations or not Path(annotations).is_file():
+        return []
+    state = Path(annotations).stat()
+    return [annotations, state.st_size, state.st_mtime_ns]
 
 
 def _digest(source: Source) -> int:

@@ -10,7 +10,8 @@ from relnet_jax.data.source import Source
 
 
 @pytest.fixture
-def config():
+def config(monkeypatch):
+    monkeypatch.setattr(graph, '_counted', {})
     c = config_lib.load('configs/lab.py:fpn_5').copy_and_resolve_references()
     c.data.phantom.update(size=64, train_images=6, val_images=1)
     return c
@@ -67,18 +68,31 @@ def test_a_class_without_images_is_named_in_the_log(config, caplog):
     assert (found[3] == 0).all() and 'no image of class c' in caplog.text
 
 
-def test_the_graph_is_kept_beside_the_run_until_the_data_change(config, tmp_path, capsys):
+def test_the_graph_is_kept_beside_the_run_until_the_data_change(config, tmp_path, capsys, monkeypatch):
     made = graph.class_graph(source_of(FOUND), config, workdir=tmp_path)
     assert '0.67' in capsys.readouterr().err and (tmp_path / graph.CACHE).exists()
 
     def never():
         raise AssertionError('counted again')
-    kept = graph.class_graph(dataclasses.replace(source_of(FOUND), ground_truth=never), config, workdir=tmp_path)
-    assert kept == made                                     # to the last bit, through a text file
+    blind = dataclasses.replace(source_of(FOUND), ground_truth=never)
+    assert graph.class_graph(blind, config, workdir=tmp_path / 'another') == made       # in one process: from memory
+    monkeypatch.setattr(graph, '_counted', {})
+    assert graph.class_graph(blind, config, workdir=tmp_path) == made       # to the last bit, through a text file
+    with pytest.raises(AssertionError, match='counted again'):
+        graph.class_graph(blind, config)
     other = graph.class_graph(source_of(FOUND[:2]), config, workdir=tmp_path)
     assert other != made and other == graph.class_graph(source_of(FOUND[:2]), config)
     config.data.graph_classes = ('a', 'c')
     assert graph.class_graph(source_of(FOUND[:2]), config, workdir=tmp_path) != other
+
+
+def test_an_annotation_file_that_changed_is_counted_again(config, tmp_path):
+    file = tmp_path / 'instances.json'
+    file.write_text('{}')
+    config.data.train.annotations = str(file)
+    made = graph.class_graph(source_of(FOUND), config, workdir=tmp_path)
+    file.write_text('{ }')
+    assert graph.class_graph(source_of(['a', 'b', 'c', 'ab', 'bc']), config, workdir=tmp_path) != made
 
 
 def test_a_graph_from_a_file_is_taken_as_it_is(config, tmp_path):
