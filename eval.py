@@ -2,12 +2,17 @@
 
 RUN is a run's folder, its checkpoints folder, one step folder, or RUN/best. The config is the checkpoint's own; any key
 can be overridden, for example the data: --config.data.val.annotations=FILE --config.data.val.images=FOLDER.
+--boxes=1000,512,256,128,64 evaluates at each of these numbers of test boxes instead, and prints one table.
 """
+import json
+import math
 import sys
 from pathlib import Path
 
 from absl import app, flags, logging
 from ml_collections import config_flags
+from rich.console import Console
+from rich.table import Table
 
 from relnet_jax.config import parse_flags, short_errors
 from relnet_jax.data import pipeline
@@ -16,6 +21,9 @@ from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, load_detector
 from relnet_jax.evaluation.voc import CONVENTIONS
 from relnet_jax.training import checkpoint, startup
+
+
+SWEEP_METRICS = ('box_AP', 'box_AP50', 'mask_AP50', 'voc_AP_0.50', 'voc_AP_0.01')
 
 
 def check_classes(checkpoint_classes, data_classes) -> None:
@@ -40,6 +48,17 @@ def open_split(config, split: str):
     return train if split == 'train' else val
 
 
+def open_checkpoint(ckpt: str, config, split: str) -> tuple:
+    """(step folder, class table, data source of the split) for `ckpt`, whose classes are those of the source."""
+    startup.quiet_libraries()
+    startup.use_compilation_cache()
+    step_folder = checkpoint.find(ckpt)
+    class_table = checkpoint.read_class_table(step_folder)
+    source = open_split(config, split)
+    check_classes(class_table['classes'], source.classes)
+    return step_folder, class_table, source
+
+
 def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
                         convention: str = 'pixel_inclusive') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
@@ -47,12 +66,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     Returns the metrics of `report.evaluate`. Raises CheckpointError, and what opening the data
     raises.
     """
-    startup.quiet_libraries()
-    startup.use_compilation_cache()
-    step_folder = checkpoint.find(ckpt)
-    class_table = checkpoint.read_class_table(step_folder)
-    source = open_split(config, split)
-    check_classes(class_table['classes'], source.classes)
+    step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     detect_fn, params = load_detector(step_folder, config, class_table)
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
     ground_truth = source.ground_truth()
@@ -64,6 +78,45 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
     logging.info('written: %s, detections.json and overlays/ beside it', path)
     return metrics
+
+
+def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 'val',
+                convention: str = 'pixel_inclusive') -> dict:
+    """Evaluate at each number of test boxes in `counts`, print one table, and write it to boxes.json in `out`.
+
+    Returns count -> metrics of `report.evaluate`. Raises as `evaluate_checkpoint`.
+    """
+    step_folder, class_table, source = open_checkpoint(ckpt, config, split)
+    truth, found = source.ground_truth(), {}
+    for count in counts:
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.test.boxes = count
+        detect_fn, params = load_detector(step_folder, config, class_table)
+        results = detect_source(detect_fn, params, source, config, progress=f'{split} images, {count} boxes')
+        found[count] = report.evaluate(truth, results, convention=convention)
+    names = [name for name in SWEEP_METRICS if any(name in metrics for metrics in found.values())]
+    table = Table('test boxes', *names, title=f'{source.name}, {step_folder}, per cent', title_justify='left')
+    for count, metrics in found.items():
+        values = [metrics.get(name, math.nan) for name in names]
+        table.add_row(str(count), *('-' if math.isnan(v) else f'{100 * v:.2f}' for v in values))
+    Console().print(table)
+    path = (Path(out) if out else step_folder.parent.parent / 'eval') / 'boxes.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    numbers = {count: {name: None if math.isnan(metrics.get(name, math.nan)) else metrics[name] for name in names}
+               for count, metrics in found.items()}
+    path.write_text(json.dumps(dict(checkpoint=str(step_folder), data=source.name, boxes=numbers), indent=1) + '\n')
+    logging.info('written: %s', path)
+    return found
+
+
+def box_counts(text: str) -> list:
+    """'1000,512' -> [1000, 512]. Raises UsageError for anything but positive whole numbers, each once."""
+    parts = text.split(',')
+    counts = [int(part) for part in parts if part.strip().isdigit()]
+    if len(counts) != len(parts) or len(set(counts)) != len(counts) or min(counts) < 1:
+        raise app.UsageError(f"--boxes: expected different positive numbers separated by commas, got '{text}'")
+    return counts
 
 
 def checkpoint_of(argv: list) -> str:
@@ -78,6 +131,7 @@ def checkpoint_of(argv: list) -> str:
 def main(argv: list) -> None:
     flags.DEFINE_string('ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best', required=True)
     flags.DEFINE_string('out', '', 'folder to write to; default: eval/ in the run folder')
+    flags.DEFINE_string('boxes', '', 'evaluate at each of these numbers of test boxes, such as 1000,512,64, in one table')
     flags.DEFINE_enum('split', 'val', ['val', 'train'], 'which images')
     flags.DEFINE_integer('overlays', 8, 'number of images drawn, truth beside prediction', lower_bound=0)
     flags.DEFINE_enum('voc_boxes', 'pixel_inclusive', sorted(CONVENTIONS), 'widths of VOC-style AP: x2 - x1 (+ 1)')
@@ -88,7 +142,11 @@ def main(argv: list) -> None:
     def run(_) -> None:
         f = flags.FLAGS
         logging.set_verbosity(logging.INFO)
-        evaluate_checkpoint(f.ckpt, f.config, out=f.out, split=f.split, num_overlays=f.overlays, convention=f.voc_boxes)
+        if f.boxes:
+            sweep_boxes(f.ckpt, f.config, box_counts(f.boxes), out=f.out, split=f.split, convention=f.voc_boxes)
+        else:
+            evaluate_checkpoint(f.ckpt, f.config, out=f.out, split=f.split, num_overlays=f.overlays,
+                                convention=f.voc_boxes)
     app.run(run, argv=argv, flags_parser=parse_flags)
 
 

@@ -6,6 +6,7 @@ def get_config() -> ConfigDict:
     c = ConfigDict()
     c.name = 'base'
     c.seed = 0
+    c.scale_schedule = 1.0               # factor on the length of every phase of training and on the warm-up
 
     # ---- input ----
     d = c.data = ConfigDict()
@@ -14,6 +15,9 @@ def get_config() -> ConfigDict:
     d.val = ConfigDict(dict(annotations='', images='', max_images=0))    # annotations '': hold out from train, see split
     d.split = ConfigDict(dict(by='id', folds=5, hold_out=0))  # `by`: key of an image record; equal values stay together
     d.phantom = ConfigDict(dict(seed=0, ambiguity=0.5, size=256, train_images=2000, val_images=200))
+    d.subset = ''                        # 'key=value': train on the images whose record says so
+    d.graph = ''                         # .npy or .csv file of the class graph [K, K]; '' = co-occurrence in training
+    d.graph_classes = ()                 # names among which that co-occurrence has edges; () = all classes
     d.classes = ()                       # names to detect, in label order; () = every category that is not a part
     d.parts = ()                         # categories that are anatomical parts; named in `classes` too = both
     d.flip_pairs = ()                    # pairs of class or part names that a left-right flip exchanges
@@ -54,10 +58,38 @@ def get_config() -> ConfigDict:
     m.rpn_beta = 1 / 9                   # smooth L1 knee of the RPN
     m.box_beta = 1 / 9                   # smooth L1 knee of the box head
     m.background_weight = 1.0            # weight of background RoIs in the classification loss
+    m.neck = 'fpn'                       # 'fpn' | 'c4': one map of stride 16, conv5 as the RoI head; anchor_sizes then
+                                         # ((16, 32, 64, 128, 256, 512),), and fpn_channels, box_head_dim, mask_convs idle
+    m.deformable = ''                    # '' | 'v1' | 'v2': the last 3x3 of every block from layer2 on (conv3-5)
+    m.cascade = ()                       # IoU of each box stage, such as (0.5, 0.6, 0.7); () = one stage at 0.5
+    m.cascade_weights = (1.0, 1.0, 1.0)  # of the losses of each stage
+
+    # relations, all off; a second pass on what the (last) box head found, see models/relation_head.py
+    m.relations = ()                     # names in models/relations, in order; object_attention acts in the box head
+    m.fusion = 'cat'                     # with the RoI features: 'cat' | 'add' (relations then as wide as these)
+    m.fusion_order = ()                  # order of 'cat': names and 'roi'; () = 'roi', then the relations
+    m.relation_loss = 'published'        # 'published': both passes are trained | 'second_only'
+    m.boxes_from = 'second'              # 'second' | 'first': whose box deltas are the detections'
+    m.relation_gt_boxes = False          # ground truth boxes take part in the relation pass in training
+    m.relation = ConfigDict(dict(        # options of each; 0 stands for None where a comment says so
+        class_=dict(form='published', graph=True, attention=True, background=True, norm=False,
+                    reduction=0),        # conv channels of the attention = those of the map / this; 0: the form's own
+        region=dict(kernel='relu', similarity=True),
+        gaussian_mixture=dict(neighbours=32),
+        class_region=dict(kernel='relu', graph=True, attention=True, background=True, reduction=0),
+        part=dict(parts=(), norm=True),  # parts: rows of data.parts; () = all
+        context=dict(parts=(2, 3), grid=(0, 0), window=True, norm=True, scale='published',  # grid: rows, columns of
+                     features=1024),     # cells that each part is cut into; features 0: as the RoI features
+        lung_feature=dict(parts=(2, 3), norm=True),
+        object_attention=dict(keys=0, scale='published'),           # keys: best RoIs looked at; 0 = all
+        object_position=dict(keys=64, em_dim=64, features=512)))    # features 0: the embedding itself
+    m.parts = 'given'                    # 'given' | 'predicted' | 'given_or_predicted': parts that the relations see
+    m.anatomy_head = False               # predict boxes and presence of data.parts
 
     # ---- training ----
     t = c.train = ConfigDict()
     t.steps = 90_000
+    t.phases = ()                        # see training/phases.py; () = one, all the same
     t.batch_size = 16                    # global, over all devices
     t.optimizer = 'sgd'                  # 'sgd' | 'adamw'
     t.learning_rate = 0.02               # at `base_batch_size`; scaled linearly with batch_size, and printed
@@ -74,6 +106,7 @@ def get_config() -> ConfigDict:
     t.ema = 0.0                          # decay of the parameter average used for evaluation; 0 = off
     t.freeze = ()                        # regular expressions on parameter paths such as 'backbone/layer1'
     t.init_from = ''                     # what to fine-tune from: a run's folder, or a weights file (docs)
+    t.plain_from = ''                    # checkpoint folder that stands for the plain phases, which are then left out
     t.init_strict = False                # stop if init_from leaves anything new or unused
     t.pre_nms = 2000                     # RPN candidates per level before NMS
     t.proposals = 2000                   # RPN boxes per image after NMS

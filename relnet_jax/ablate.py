@@ -22,7 +22,7 @@ from ml_collections import ConfigDict, config_flags
 
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, results, runner, table
-from relnet_jax.training import checkpoint, startup
+from relnet_jax.training import checkpoint, phases, startup
 from relnet_jax.training.window import NonFiniteLoss
 
 LAB = 'configs/lab.py'
@@ -88,7 +88,8 @@ def time_left(jobs: list[Job]) -> str:
     if not done:
         return 'unknown before the first run is done'
     pace = sum(r['seconds'] for r in done) / sum(r['steps'] for r in done)
-    return str(datetime.timedelta(seconds=round(pace * sum(job.config.train.steps for job in jobs if not job.result))))
+    steps = sum(phases.total_steps(job.config) for job in jobs if not job.result)
+    return str(datetime.timedelta(seconds=round(pace * steps)))
 
 
 # ---- running ----

@@ -58,7 +58,8 @@ def list_images(names: list, out: Path) -> tuple:
 
 
 def file_source(files: list, class_table: dict, config, *, problems: list) -> Source:
-    """Image files as a data source without objects; image ids count from 1. `class_table` is that of the checkpoint.
+    """Image files as a data source without objects or known parts; image ids count from 1. `class_table` is that of the
+    checkpoint.
 
     What `load` cannot read is added to `problems`.
     """
@@ -72,14 +73,15 @@ def file_source(files: list, class_table: dict, config, *, problems: list) -> So
             image=image, image_id=index + 1, index=index, boxes=np.zeros((0, 4), np.float32),
             labels=np.zeros(0, np.int32), crowd=np.zeros(0, bool),
             masks=np.zeros((0, config.data.mask_size, config.data.mask_size), np.uint8), has_mask=np.zeros(0, bool),
-            part_boxes=np.zeros((0, 4), np.float32), part_valid=np.zeros(0, bool))
+            part_boxes=np.zeros((len(parts), 4), np.float32), part_valid=np.zeros(len(parts), bool))
 
     def nothing_known() -> dict:
         return dict(images=records, annotations=[], categories=categories(class_table))
 
+    parts = tuple(class_table['parts'])
     records = [dict(id=i + 1, file_name=file.as_posix()) for i, file in enumerate(files)]
     return Source(name='images', classes=tuple(class_table['classes']), category_ids=tuple(class_table['category_ids']),
-                  parts=(), records=records, load=load, ground_truth=nothing_known,
+                  parts=parts, records=records, load=load, ground_truth=nothing_known,
                   image_path=lambda index: files[index])
 
 

@@ -36,7 +36,7 @@ def traces(monkeypatch):
     shapes = []
 
     @jax.jit
-    def detect(params, image, image_size):
+    def detect(params, image, image_size, part_boxes, part_valid):
         shapes.append(image.shape)
         bright = (image[..., 0] > 130)
         size = image.shape[1]

@@ -51,6 +51,7 @@ from relnet_jax.data.source import Source
 from relnet_jax.ops.masks import crop_polygons
 from relnet_jax.types import Example
 
+READERS = 3                 # who annotated an image; all draw alike, it is there to train on one's part (data.subset)
 VAL_START = 1_000_000       # first index of the validation images, beyond any training image
 
 
@@ -153,7 +154,8 @@ def phantom_source(*, split: str, seed: int, ambiguity: float, size: int, train_
     return Source(
         name=f'phantom {split} (synthetic, seed {seed}, ambiguity {ambiguity}, {size} px)',
         classes=phantom_labels.classes(), category_ids=tuple(range(1, len(phantom_labels.classes()) + 1)), parts=PARTS,
-        records=[{'id': start + i, 'width': size, 'height': size} for i in range(count)], load=load,
+        records=[{'id': start + i, 'width': size, 'height': size, 'annotator': f'reader{i % READERS}'}
+                 for i in range(count)], load=load,
         ground_truth=lambda: coco_dict(seed, range(start, start + count), size=size))
 
 

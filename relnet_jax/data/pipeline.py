@@ -18,7 +18,7 @@ from relnet_jax.data import batching, transforms
 from relnet_jax.data.coco import read_coco
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.phantom import phantom_source
-from relnet_jax.data.source import Source, split, subset
+from relnet_jax.data.source import Source, select, split, subset
 from relnet_jax.types import Batch, Example
 
 
@@ -51,10 +51,15 @@ FORMATS = {'phantom': _open_phantom, 'coco': _open_coco}     # a new format: one
 
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key."""
+    """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key.
+
+    config.data.subset holds for the training images alone: all runs are measured on the same images.
+    """
     if config.data.format not in FORMATS:
         raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{config.data.format}'")
     train, val = FORMATS[config.data.format](config)
+    if config.data.subset:
+        train = select(train, config.data.subset)
     if config.data.cache:
         train, val = (dataclasses.replace(source, memory={}) for source in (train, val))
     return train, val

@@ -65,6 +65,25 @@ def subset(source: Source, indices: list[int], *, name: str) -> Source:
         image_path=lambda i: source.image_path(indices[i]))
 
 
+def select(source: Source, wanted: str) -> Source:
+    """The images whose record says `wanted`, 'key=value' (config.data.subset), as a source of its own.
+
+    Raises ValueError, naming the keys or values that there are, if a record lacks the key or none has the value.
+    """
+    key, equals, value = wanted.partition('=')
+    if not key or not equals:
+        raise ValueError(f"data.subset: expected 'key=value', got '{wanted}'")
+    lacking = [record for record in source.records if key not in record]
+    if lacking:
+        raise ValueError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
+                         f'asks for; it has {sorted(lacking[0])}')
+    indices = [i for i, record in enumerate(source.records) if str(record[key]) == value]
+    if not indices:
+        values = sorted({str(record[key]) for record in source.records})
+        raise ValueError(f"{source.name}: no image has {key} '{value}' (data.subset); there are {values[:10]}")
+    return subset(source, indices, name=f'{source.name}, {wanted}')
+
+
 def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source, Source]:
     """(train, validation): the images in `folds` parts of about equal size, of which part `hold_out` is the validation.
 

@@ -71,8 +71,8 @@ def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
             return out
 
         with nn.intercept_methods(note):
-            detections, variables = model.apply({'params': params}, batch.image, batch.image_size, method='detect',
-                                                mutable=['intermediates'])
+            detections, variables = model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes,
+                                                batch.part_valid, method='detect', mutable=['intermediates'])
         return detections, variables.get('intermediates', {}), contexts, jnp.stack([*scores, sum(scores) / len(scores)])
 
     compiled = jax.jit(run)
@@ -90,7 +90,8 @@ def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
 def open_look(ckpt: str, source: Source, config) -> Callable[[int], Look]:
     """`make_look` with the model and the parameters of a checkpoint (as for `checkpoint.find`): index -> Look."""
     class_table = checkpoint.read_class_table(ckpt)
-    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1)
+    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1,
+                            adjacency=class_table.get(checkpoint.GRAPH))
     params = jax.device_put(checkpoint.load_params(ckpt))
     return functools.partial(make_look(model, source, config), params)
 

@@ -18,9 +18,10 @@ REPORT_EVERY = 30.0  # seconds between progress lines where there is no terminal
 
 
 def make_detect(model):
-    """Jitted function (params, image uint8 [B, H, W, 3], image_size float32 [B, 2]) -> Detections of a MaskRCNN."""
-    def detect(params, image, image_size):
-        return model.apply({'params': params}, image, image_size, method='detect')
+    """Jitted function (params, image uint8 [B, H, W, 3], image_size float32 [B, 2], part_boxes float32 [B, P, 4],
+    part_valid bool [B, P], all False where no parts are known) -> Detections of a MaskRCNN."""
+    def detect(params, image, image_size, part_boxes, part_valid):
+        return model.apply({'params': params}, image, image_size, part_boxes, part_valid, method='detect')
     return jax.jit(detect)
 
 
@@ -29,7 +30,8 @@ def load_detector(ckpt, config, class_table: dict):
 
     Raises CheckpointError if there is no such checkpoint or if the config asks for a model that it does not fit.
     """
-    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1)
+    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1,
+                            adjacency=class_table.get(checkpoint.GRAPH))
     template = abstract_params(model, batch_shapes(config, 1, len(class_table['parts'])))
     return make_detect(model), jax.device_put(checkpoint.load_params(ckpt, template))
 
@@ -37,15 +39,16 @@ def load_detector(ckpt, config, class_table: dict):
 def detect_batches(detect_fn, params, source, config, *, batch_size: int) -> Iterator:
     """Pairs (Batch, its COCO result records) over all images of `source`, in its order.
 
-    `detect_fn(params, image, image_size) -> Detections`, as from `make_detect`, always sees `batch_size` images. The
-    device works on a batch while the host reads the next one and pastes and encodes the masks of the one before.
+    `detect_fn(params, image, image_size, part_boxes, part_valid) -> Detections`, as from `make_detect`, always sees
+    `batch_size` images. The device works on a batch while the host reads the next one and pastes and encodes the masks
+    of the one before.
     """
     def finish(detections, batch):
         return batch, to_coco_results(jax.device_get(detections), batch, source,
                                       mask_threshold=config.test.mask_threshold)
     running = None
     for batch in pipeline.eval_batches(source, config, batch_size):
-        started = detect_fn(params, batch.image, batch.image_size), batch
+        started = detect_fn(params, batch.image, batch.image_size, batch.part_boxes, batch.part_valid), batch
         if running:
             yield finish(*running)
         running = started

@@ -2,6 +2,7 @@
 
 Class-specific deltas with weights (10, 10, 5, 5), Girshick, ICCV 2015. K classes with background 0.
 """
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -35,25 +36,33 @@ class BoxHead(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, keys: jax.Array | None = None) -> jax.Array:
-        """`keys`: per-image keys [B] of the dropout after both layers; None = no dropout (inference)."""
+    def __call__(self, x: jax.Array, keys: jax.Array | None = None,
+                 residuals: Sequence[Callable[[jax.Array], jax.Array]] = ()) -> jax.Array:
+        """`keys`: per-image keys [B] of the dropout after both layers; None = no dropout (inference).
+
+        `residuals`: one function [B, N, dim] -> [B, N, dim] per layer, added to its output; () = none.
+        """
         x = x.reshape(*x.shape[:2], -1)
         for tag, name in enumerate(('fc6', 'fc7')):
             x = nn.relu(nn.Dense(self.dim, kernel_init=lecun_uniform, dtype=self.dtype, name=name)(x))
+            x = x + residuals[tag](x) if residuals else x
             if self.dropout > 0 and keys is not None:
                 x = dropout(x, jax.vmap(jax.random.fold_in, (0, None))(keys, tag), self.dropout)
         return x
 
 
 class BoxPredictor(nn.Module):
-    """[B, N, E] -> class logits [B, N, K] and deltas [B, N, K, 4], float32."""
+    """[B, N, E] -> class logits [B, N, K] and deltas [B, N, K, 4], float32; deltas None without `boxes`."""
     num_classes: int
+    boxes: bool = True
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def __call__(self, x: jax.Array) -> tuple[jax.Array, jax.Array | None]:
         k = self.num_classes
         logits = nn.Dense(k, kernel_init=nn.initializers.normal(0.01), dtype=self.dtype, name='cls_score')(x)
+        if not self.boxes:
+            return logits.astype(jnp.float32), None
         deltas = nn.Dense(4 * k, kernel_init=nn.initializers.normal(0.001), dtype=self.dtype, name='bbox_pred')(x)
         return logits.astype(jnp.float32), deltas.astype(jnp.float32).reshape(*x.shape[:2], k, 4)
 
@@ -65,10 +74,13 @@ class RoISample(NamedTuple):
     labels: jax.Array       # int32 [B, S], 0 = background
     positive: jax.Array     # bool [B, S]
     valid: jax.Array        # bool [B, S]
+    proposed: jax.Array     # bool [B, S] valid and a proposal, not a ground truth that joined them
+    scores: jax.Array       # float32 [B, S] objectness logit of the proposal; 0 for ground truths
 
 
-def sample_rois(proposals: Proposals, batch: Batch, keys: jax.Array, *, num: int, max_positive: int) -> RoISample:
-    """`num` RoIs per image of proposals and ground truths: at most `max_positive` with IoU >= 0.5, the rest background.
+def sample_rois(proposals: Proposals, batch: Batch, keys: jax.Array, *, num: int, max_positive: int,
+                iou: float = FOREGROUND_IOU) -> RoISample:
+    """`num` RoIs per image of proposals and ground truths: at most `max_positive` of IoU >= `iou`, the rest background.
 
     Boxes that lie in a crowd are neither, and crowds themselves do not join.
     """
@@ -76,8 +88,8 @@ def sample_rois(proposals: Proposals, batch: Batch, keys: jax.Array, *, num: int
     # Ground truths last: more padding of them must not move a proposal's place, on which its chance depends.
     boxes = jax.lax.stop_gradient(jnp.concatenate([proposals.boxes, batch.gt_boxes], axis=1))
     usable = jnp.concatenate([proposals.valid & batch.image_valid[:, None], objects], axis=1)
-    iou = box_ops.pairwise_iou(batch.gt_boxes, boxes)
-    matched, label = match(iou, objects, high=FOREGROUND_IOU, low=FOREGROUND_IOU, allow_low_quality=False)
+    overlaps = box_ops.pairwise_iou(batch.gt_boxes, boxes)
+    matched, label = match(overlaps, objects, high=iou, low=iou, allow_low_quality=False)
     positive = usable & (label == 1)
     negative = usable & (label == 0) & ~in_crowd(boxes, batch, crowds)
     index, positive, valid = sample_indices(keys, positive, negative, num=num, max_positive=max_positive)
@@ -85,27 +97,31 @@ def sample_rois(proposals: Proposals, batch: Batch, keys: jax.Array, *, num: int
     boxes = jnp.take_along_axis(boxes, index[..., None], axis=1)
     matched = jnp.take_along_axis(matched, index, axis=1)
     labels = jnp.where(positive, jnp.take_along_axis(batch.gt_labels, matched, axis=1), 0)
-    return RoISample(jnp.where(valid[..., None], boxes, 0), matched, labels, positive, valid)
+    proposed = valid & (index < proposals.boxes.shape[1])
+    scores = jnp.take_along_axis(proposals.scores, jnp.where(proposed, index, 0), axis=1)
+    return RoISample(jnp.where(valid[..., None], boxes, 0), matched, labels, positive, valid, proposed,
+                     jnp.where(proposed, scores, 0))
 
 
-def box_losses(logits: jax.Array, deltas: jax.Array, sample: RoISample, batch: Batch, *, beta: float,
+def box_losses(logits: jax.Array, deltas: jax.Array | None, sample: RoISample, batch: Batch, *, beta: float,
                background_weight: float) -> tuple[dict, dict]:
     """loss_cls and loss_bbox and metrics, each (sum, count): logits [B, S, K], deltas [B, S, K, 4].
 
     loss_cls counts a background RoI `background_weight` times in sum and count; loss_bbox sums over foreground RoIs and
-    counts all sampled ones (Fast R-CNN, eq. 1, normalised as torchvision does).
+    counts all sampled ones (Fast R-CNN, eq. 1, normalised as torchvision does); it is missing without deltas. Metrics:
+    accuracy_cls (share of RoIs classified right), and per image num_positive and num_rois.
     """
     weight = jnp.where(sample.valid, jnp.where(sample.labels == 0, background_weight, 1.0), 0.0)
     cross_entropy = losses.softmax_cross_entropy(logits, sample.labels)
     count = sample.valid.sum().astype(jnp.float32)
 
-    gt = jnp.take_along_axis(batch.gt_boxes, sample.matched[..., None], axis=1)
-    targets = box_ops.encode(gt, sample.boxes, weights=DELTA_WEIGHTS)
-    own = jnp.take_along_axis(deltas, sample.labels[..., None, None], axis=2)[:, :, 0]
-    distance = losses.smooth_l1(own, targets, beta=beta)
-
-    terms = {'loss_cls': (losses.masked_sum(weight * cross_entropy, sample.valid), weight.sum()),
-             'loss_bbox': (losses.masked_sum(distance, sample.positive[..., None]), count)}
+    terms = {'loss_cls': (losses.masked_sum(weight * cross_entropy, sample.valid), weight.sum())}
+    if deltas is not None:
+        gt = jnp.take_along_axis(batch.gt_boxes, sample.matched[..., None], axis=1)
+        targets = box_ops.encode(gt, sample.boxes, weights=DELTA_WEIGHTS)
+        own = jnp.take_along_axis(deltas, sample.labels[..., None, None], axis=2)[:, :, 0]
+        distance = losses.smooth_l1(own, targets, beta=beta)
+        terms['loss_bbox'] = (losses.masked_sum(distance, sample.positive[..., None]), count)
     correct = ((logits.argmax(-1) == sample.labels) & sample.valid).sum().astype(jnp.float32)
     images = image_count(batch)
     metrics = {'accuracy_cls': (correct, count),

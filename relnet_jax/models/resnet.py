@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from relnet_jax.models.deformable import VERSIONS, DeformConv
 from relnet_jax.models.layers import Conv, make_norm, zero_padding
 
 
@@ -47,11 +48,15 @@ class Block(nn.Module):
     stride_in_1x1: bool
     norm: str
     dtype: jnp.dtype
+    deformable: str = ''        # '' or the version of the last 3x3
 
     @nn.compact
     def __call__(self, x: jax.Array, valid_in: jax.Array | None, valid_out: jax.Array | None) -> jax.Array:
         def conv_norm(y, features, kernel_size, stride, valid_from, valid_to, conv, norm):
-            y = Conv(features, kernel_size, stride, use_bias=False, dtype=self.dtype, name=conv)(y, valid_from)
+            if conv == 'conv2' and self.deformable:
+                y = DeformConv(features, stride, self.deformable, dtype=self.dtype, name=conv)(y, valid_from)
+            else:
+                y = Conv(features, kernel_size, stride, use_bias=False, dtype=self.dtype, name=conv)(y, valid_from)
             return make_norm(self.norm, dtype=self.dtype, name=norm)(y, valid_to)
 
         first, second = self.stride, 1
@@ -73,34 +78,56 @@ class Block(nn.Module):
 
 
 class ResNet(nn.Module):
-    """Normalised image [B, H, W, 3] -> [C2, C3, C4, C5], strides 4, 8, 16, 32.
+    """Normalised image [B, H, W, 3] -> [C2, C3, C4, C5], strides 4, 8, 16, 32; or without C5, which `head` then makes.
 
     frozen_stages: 0 none, 1 the stem, 2 the stem and layer1, ... 5 all: no gradient flows below the last frozen stage.
+    deformable: '' or the version of the convolutions that stand for the last 3x3 of every block from layer2 on.
     """
     layout: str
     norm: str = 'frozen_bn'
     stride_in_1x1: bool = False
     frozen_stages: int = 0
+    deformable: str = ''
+    stages: int = 4             # that the call runs: 4, or 3 if layer4 is a head on RoIs
     dtype: jnp.dtype = jnp.float32
 
-    @nn.compact
-    def __call__(self, x: jax.Array, valid: dict[int, jax.Array | None]) -> list[jax.Array]:
-        """`valid`: stride -> map [B, H/stride, W/stride, 1] or None, for strides 1..32."""
+    def setup(self):
         if self.layout not in LAYOUTS:
             raise ValueError(f"model.backbone: expected one of {sorted(LAYOUTS)}, got '{self.layout}'")
+        if self.deformable not in ('', *VERSIONS):
+            raise ValueError(f"model.deformable: expected '' or one of {VERSIONS}, got '{self.deformable}'")
         layout = LAYOUTS[self.layout]
-        x = Conv(layout.stem, 7, 2, use_bias=False, dtype=self.dtype, name='conv1')(x, valid[1])
-        x = nn.relu(make_norm(self.norm, dtype=self.dtype, name='bn1')(x, valid[2]))
+        self.stem = Conv(layout.stem, 7, 2, use_bias=False, dtype=self.dtype, name='conv1')
+        self.stem_norm = make_norm(self.norm, dtype=self.dtype, name='bn1')
+        self.blocks = [[Block(width, 2 if stage > 0 and block == 0 else 1, layout.bottleneck, self.stride_in_1x1,
+                              self.norm, self.dtype, self.deformable if stage > 0 else '',
+                              name=f'layer{stage + 1}_{block}') for block in range(blocks)]
+                       for stage, (blocks, width) in enumerate(zip(layout.blocks, layout.widths))]
+
+    def __call__(self, x: jax.Array, valid: dict[int, jax.Array | None]) -> list[jax.Array]:
+        """`valid`: stride -> map [B, H/stride, W/stride, 1] or None, for strides 1..32 (16 where 3 stages run)."""
+        x = nn.relu(self.stem_norm(self.stem(x, valid[1]), valid[2]))
         x = max_pool(zero_padding(x, valid[2]))
         x = jax.lax.stop_gradient(x) if self.frozen_stages >= 1 else x
 
         maps, stride = [], 4
-        for stage, (blocks, width) in enumerate(zip(layout.blocks, layout.widths)):
-            for block in range(blocks):
-                step = 2 if stage > 0 and block == 0 else 1
-                x = Block(width, step, layout.bottleneck, self.stride_in_1x1, self.norm, self.dtype,
-                          name=f'layer{stage + 1}_{block}')(x, valid[stride], valid[stride * step])
-                stride *= step
-            x = jax.lax.stop_gradient(x) if self.frozen_stages >= stage + 2 else x
+        for stage in range(self.stages):
+            after = stride * (2 if stage > 0 else 1)
+            x = self.run_stage(stage, x, valid[stride], valid[after])
+            stride = after
             maps.append(x)
         return maps
+
+    def run_stage(self, stage: int, x: jax.Array, valid_in: jax.Array | None, valid_out: jax.Array | None) -> jax.Array:
+        for i, block in enumerate(self.blocks[stage]):
+            x = block(x, valid_in if i == 0 else valid_out, valid_out)
+        return jax.lax.stop_gradient(x) if self.frozen_stages >= stage + 2 else x
+
+    def head(self, x: jax.Array) -> jax.Array:
+        """layer4 on RoI features, the head of the C4 detector: [N, S, S, C4] -> [N, S/2, S/2, C5]."""
+        return self.run_stage(3, x, None, None)
+
+
+def stage_channels(layout: str, stage: int) -> int:
+    """Channels of C2 (stage 0) to C5 (stage 3)."""
+    return LAYOUTS[layout].widths[stage] * (4 if LAYOUTS[layout].bottleneck else 1)

@@ -107,7 +107,8 @@ def in_crowd(boxes: jax.Array, batch: Batch, crowd: jax.Array) -> jax.Array:
 
 def rpn_losses(logits: list[jax.Array], deltas: list[jax.Array], anchors: Anchors, batch: Batch, keys: jax.Array, *,
                samples: int, max_positive: int, beta: float) -> tuple[dict, dict]:
-    """Losses rpn_cls_pX, rpn_bbox_pX (X = 2, 3, ... per level) and metrics, each (sum, count).
+    """Losses rpn_cls_pX, rpn_bbox_pX (X = 2, 3, ... per level; rpn_cls, rpn_bbox of a single one) and metrics, each
+    (sum, count).
 
     Every count is the number of sampled anchors of the batch, so that the levels' terms add up to the whole RPN loss.
     """
@@ -132,8 +133,9 @@ def rpn_losses(logits: list[jax.Array], deltas: list[jax.Array], anchors: Anchor
         pos, neg = positive[:, part], negative[:, part]
         objectness = losses.sigmoid_cross_entropy(level_logits, pos.astype(jnp.float32))
         box = losses.smooth_l1(level_deltas, targets[:, part], beta=beta)
-        terms[f'rpn_cls_p{level}'] = (losses.masked_sum(objectness, pos | neg), count)
-        terms[f'rpn_bbox_p{level}'] = (losses.masked_sum(box, pos[..., None]), count)
+        name = f'_p{level}' if len(logits) > 1 else ''
+        terms[f'rpn_cls{name}'] = (losses.masked_sum(objectness, pos | neg), count)
+        terms[f'rpn_bbox{name}'] = (losses.masked_sum(box, pos[..., None]), count)
     return terms, {'num_positive_anchors': (positive.sum().astype(jnp.float32), image_count(batch))}
 
 

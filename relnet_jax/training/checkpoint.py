@@ -1,9 +1,9 @@
 """Checkpoints that need nothing else to be read: parameters, optimiser, config and class table, written at once.
 
 WORKDIR/checkpoints/STEP/ holds the items `params`, `ema` (where the run keeps an average), `optimizer` (its state and
-the step), `config` and `classes` (JSON), and `metrics` (JSON, empty where the step was not evaluated). Orbax writes
-under a temporary name and renames at the end, so that a killed run leaves whole checkpoints or none; a folder with a
-plain number for a name is complete.
+the step), `config` and `classes` (JSON; the latter also holds the class graph, if the model has one), and `metrics`
+(JSON, empty where the step was not evaluated). Orbax writes under a temporary name and renames at the end, so that a
+killed run leaves whole checkpoints or none; a folder with a plain number for a name is complete.
 """
 import difflib
 import json
@@ -24,6 +24,7 @@ from relnet_jax.training.state import TrainState
 
 FOLDER = 'checkpoints'
 CLASS_TABLE = ('classes', 'category_ids', 'parts')
+GRAPH = 'graph'     # in the class table of a model that reasons over classes
 
 
 class CheckpointError(ValueError):
@@ -49,9 +50,9 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
          metrics: dict[str, float] | None = None) -> None:
     """Begins to write `state` under its step; returns once the arrays are copied off the devices.
 
-    `class_table` holds `classes`, `category_ids` and `parts`; `metrics` are those of an evaluation at this step, and
-    config.train.best among them decides which step is the best; undefined ones (NaN) are stored as null. A step that
-    is already there is left as it is.
+    `class_table` holds `classes`, `category_ids`, `parts` and, if the model has one, `graph` (see data/graph.py);
+    `metrics` are those of an evaluation at this step, and config.train.best among them decides which step is the best;
+    undefined ones (NaN) are stored as null. A step that is already there is left as it is.
     """
     step = int(jax.device_get(state.step))
     if step in manager.all_steps():
@@ -62,7 +63,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     items = dict(params=ocp.args.PyTreeSave(state.params),
                  optimizer=ocp.args.PyTreeSave(dict(step=state.step, state=state.opt_state)),
                  config=ocp.args.JsonSave(json.loads(config_lib.to_json(config))),
-                 classes=ocp.args.JsonSave({k: list(class_table[k]) for k in CLASS_TABLE}))
+                 classes=ocp.args.JsonSave({k: list(v) for k, v in class_table.items() if k in (*CLASS_TABLE, GRAPH)}))
     if state.ema is not None:
         items['ema'] = ocp.args.PyTreeSave(state.ema)
     metrics = {k: float(v) if np.isfinite(v) else None for k, v in (metrics or {}).items()}
@@ -126,8 +127,10 @@ def read_config(ckpt: str | Path) -> ConfigDict:
 
 
 def read_class_table(ckpt: str | Path) -> dict:
-    """`classes` (names in label order), `category_ids` (the data set's own) and `parts` (names), all tuples."""
-    return {k: tuple(v) for k, v in _read_json(find(ckpt), 'classes').items()}
+    """`classes` (names in label order), `category_ids` (the data set's own) and `parts` (names), all tuples; `graph`,
+    K rows of K floats with the background first, if the model has one."""
+    table = {k: tuple(v) for k, v in _read_json(find(ckpt), 'classes').items()}
+    return table | {GRAPH: tuple(map(tuple, table[GRAPH]))} if GRAPH in table else table
 
 
 # Keys that change neither the parameters nor what they are trained on.

@@ -4,22 +4,24 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
+import optax
 from absl import logging
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from relnet_jax.data import pipeline
+from relnet_jax.data import graph, pipeline
 from relnet_jax.data.source import Source
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, make_detect
 from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint, finetune, optimizer, parallel, startup
+from relnet_jax.training import checkpoint, finetune, optimizer, parallel, phases, startup
 from relnet_jax.training import state as train_state
+from relnet_jax.training.phases import Phase
 from relnet_jax.training.state import TrainState
 from relnet_jax.training.step import make_train_step
 from relnet_jax.training.window import Window
@@ -28,8 +30,16 @@ from relnet_jax.training.writer import MetricWriter, progress_lines
 MASK_LOSS_FLOOR = 1e-3      # binary cross-entropy starts at 0.69; this low means a broken mask target, not a good mask
 
 
+class Running(NamedTuple):
+    """A phase and what runs in it."""
+    phase: Phase
+    tx: optax.GradientTransformation
+    step_fn: Callable
+    detect_fn: Callable
+
+
 def train(config: ConfigDict, workdir: str | Path) -> TrainState:
-    """Trains as `config` says, in the folder `workdir`, to config.train.steps; returns the last state.
+    """Trains as `config` says, in the folder `workdir`, to the end of its last phase; returns the last state.
 
     Writes checkpoints, metrics.jsonl, tensorboard and, at the end, eval/ (report and overlays). The parameters are a
     function of the config alone, however often the run was killed and started again. SIGTERM or SIGINT saves and stops.
@@ -51,78 +61,97 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     logging.info('train: %s, %d images; val: %s, %d images; %d classes, %d parts', source.name, len(source), val.name,
                  len(val), len(source.classes), len(source.parts))
     class_table = {key: getattr(source, key) for key in checkpoint.CLASS_TABLE}
+    adjacency = graph.class_graph(source, config, workdir=workdir if first_process else None)
+    if adjacency is not None:
+        class_table[checkpoint.GRAPH] = adjacency
 
-    # ---- model and optimiser ----
-    model = mask_rcnn.build(config, num_classes=len(source.classes) + 1)
+    # ---- model, phases and their optimisers ----
+    plan = phases.plan(config)
+    phases.log_plan(plan, config)
+    steps = plan[-1].last
+    model = mask_rcnn.build(config, num_classes=len(source.classes) + 1, adjacency=adjacency)
     shapes = train_state.batch_shapes(config, 1, len(source.parts))
     params_like = train_state.abstract_params(model, shapes)
-    tx = optimizer.make_optimizer(config, params_like)
-    log_model(config, params_like)
 
-    # ---- restore: 1. resume this run; 2. else start from config.train.init_from; 3. else from scratch ----
-    state = checkpoint.restore_latest(workdir, train_state.abstract_state(model, tx, config, shapes))
+    def prepare(phase: Phase) -> Running:
+        own = mask_rcnn.build(phase.config, num_classes=len(source.classes) + 1, adjacency=adjacency)
+        phase = phases.without_idle(phase, params_like, train_state.abstract_params(own, shapes))
+        tx = optimizer.make_optimizer(phase.config, params_like)
+        body = make_train_step(own, tx, phase.config, begin=phase.begin, axis_name=parallel.AXIS)
+        log_model(phase.config, params_like)
+        return Running(phase, tx, parallel.parallel_step(body, mesh, parallel=how), make_detect(own))
+
+    # ---- restore: 1. resume this run; 2. else start from another; 3. else from scratch ----
+    position = phases.at(plan, max(checkpoint.steps(workdir), default=0))
+    now = prepare(plan[position])
+    state = checkpoint.restore_latest(workdir, train_state.abstract_state(model, now.tx, config, shapes))
     if state is not None:
         check_resume(workdir, config, class_table)
         logging.info('going on from step %d in %s', state.step, workdir)
     else:
-        state = train_state.init_state(model, tx, config, shapes)
-        if t.init_from:
+        state = train_state.init_state(model, now.tx, config, shapes)
+        if other := t.plain_from or t.init_from:
+            strict = t.init_strict and not t.plain_from     # relations are new by nature
             params = jax.device_get(state.params)
-            params = (load.init_from(params, t.init_from, config) if Path(t.init_from).is_file()
-                      else finetune.init_from(params, t.init_from, strict=t.init_strict))
-            state = train_state.start(params, tx, ema=t.ema > 0)
+            params = (load.init_from(params, other, config) if Path(other).is_file()
+                      else finetune.init_from(params, other, strict=strict))
+            state = train_state.start(params, now.tx, ema=t.ema > 0)
     first_step = int(state.step)
     state = parallel.replicate(state, mesh)
-
-    # ---- step ----
-    body = make_train_step(model, tx, config, axis_name=parallel.AXIS)
-    step_fn = parallel.parallel_step(body, mesh, parallel=how)
-    detect_fn = make_detect(model)
 
     # ---- loop ----
     batches = pipeline.train_batches(source, config, batch_size=t.batch_size, start_step=first_step, seed=config.seed)
     window = Window(source, batch_size=t.batch_size)
     with (checkpoint.make_manager(workdir, keep=t.keep, best=t.best) as manager,
           MetricWriter(workdir, step=first_step) if first_process else nullcontext() as writer,
-          tqdm(total=t.steps, initial=first_step, unit='step', disable=None if first_process else True) as bar,
+          tqdm(total=steps, initial=first_step, unit='step', disable=None if first_process else True) as bar,
           stop_signal() as stop):
-        for step in range(first_step + 1, t.steps + 1):
+        for step in range(first_step + 1, steps + 1):
+            if step > now.phase.last:
+                position += 1
+                before, now = now.phase, prepare(plan[position])
+                state = jax.device_get(parallel.local_copy(state))
+                state = parallel.replicate(phases.enter(state, before, now.phase, now.tx), mesh)
+                window.restart()
             # The step runs on the device while the host reads on and copies the next batch: `step_fn` does not wait.
             batch = window.read(batches)
             placed = parallel.place_batch(batch, mesh, parallel=how)
             with jax.transfer_guard('disallow'):
-                state, metrics = step_fn(state, placed)
+                state, metrics = now.step_fn(state, placed)
             window.add(step, batch.image_index, metrics)
-            if step == first_step + 1:
-                logging.info('first step, with compilation: %.1f s', window.discard())
+            if step in (first_step + 1, now.phase.first):
+                logging.info('step %d, with compilation: %.1f s', step, window.discard())
             bar.update()
 
-            last, stopping = step == t.steps, stop.is_set()
+            last, stopping = step == now.phase.last, stop.is_set()
             evaluating = not stopping and (last or (t.eval_every > 0 and step % t.eval_every == 0))
             if step % t.log_every == 0 or last:
                 values = window.means()
                 warn_of_mask_loss(step, values)
                 if first_process:
                     writer.write(step, 'train', values)
-                    show(bar, progress_lines(values, run=workdir.name, config_name=config.name, step=step,
-                                             steps=t.steps))
+                    show(bar, progress_lines(values, run=workdir.name, config_name=name_of(config, now.phase),
+                                             step=step, steps=steps))
             if evaluating or last or stopping or step % t.checkpoint_every == 0:
                 window.check()      # what is not finite must not become a checkpoint
                 scores = None
                 try:
                     if evaluating:
-                        scores = evaluate(detect_fn, state, val, config, step=step, workdir=workdir, final=last)
+                        scores = evaluate(now.detect_fn, state, val, config, step=step, workdir=workdir,
+                                          final=step == steps)
                         if first_process and scores:
                             writer.write(step, 'val', scores)
+                        if now.phase.plain:     # another model's: not to be compared for the best step
+                            scores = None
                 finally:            # an evaluation that fails costs no training
                     checkpoint.save(manager, state, config=config, class_table=class_table, metrics=scores)
                 window.restart()
             if stopping:
-                logging.info('stopped at step %d of %d; start again with the same folder to go on', step, t.steps)
+                logging.info('stopped at step %d of %d; start again with the same folder to go on', step, steps)
                 break
-    if first_step >= t.steps:
-        logging.info('all %d steps were done before; evaluating again', t.steps)
-        evaluate(detect_fn, state, val, config, step=first_step, workdir=workdir, final=True)
+    if first_step >= steps:
+        logging.info('all %d steps were done before; evaluating again', steps)
+        evaluate(now.detect_fn, state, val, config, step=first_step, workdir=workdir, final=True)
     return state
 
 
@@ -158,10 +187,17 @@ def check_resume(workdir: Path, config: ConfigDict, class_table: dict) -> None:
         if tuple(stored[key]) != tuple(class_table[key]):
             raise checkpoint.CheckpointError(f"'{workdir}' was trained with other data, {key}: expected {stored[key]}, "
                                              f'got {tuple(class_table[key])}; choose another folder')
+    if stored.get(checkpoint.GRAPH) != class_table.get(checkpoint.GRAPH):
+        raise checkpoint.CheckpointError(f"'{workdir}' was trained with another class graph (other training images, or "
+                                         'another config.data.graph or graph_classes); choose another folder')
     changes = checkpoint.config_changes(checkpoint.read_config(workdir), config)
     if changes:
         logging.warning('the config changed since the last checkpoint; the new values hold from here on:\n  %s',
                         '\n  '.join(changes))
+
+
+def name_of(config: ConfigDict, phase: Phase) -> str:
+    return f'{config.name}: {phase.name}' if phase.name else config.name
 
 
 def log_model(config: ConfigDict, params: Any) -> None:

@@ -30,10 +30,11 @@ def ema_update(ema, params, step: Array, decay: float):
     return jax.tree.map(lambda e, p: d * e + (1 - d) * p, ema, params)
 
 
-def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict, *,
+def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict, *, begin: int = 0,
                     axis_name: str = 'batch') -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Body (state, local part of the batch) -> (new state, metrics), to be run over the device axis `axis_name`.
 
+    `begin`: updates that the run had done when its learning rate, optimiser and average began (see `phases`).
     `model.losses(batch, keys)` gives two dicts of name -> (sum, count), the losses and the other metrics, over the
     local images. The loss is the sum over terms of (global sum) / max(global count, 1), so its value and its gradient
     are those of the whole batch on one device (up to the order of additions).
@@ -63,7 +64,9 @@ def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict,
 
         updates, opt_state = tx.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        ema = state.ema if state.ema is None else ema_update(state.ema, params, state.step, config.train.ema)
+        done, ema = state.step - begin, state.ema
+        if ema is not None:
+            ema = ema_update(ema, params, done, config.train.ema)
 
         terms = {k: s / jnp.maximum(n, 1.0) for k, (s, n) in losses.items()}
         out = {'loss': sum(terms.values()), **terms}
@@ -75,7 +78,7 @@ def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict,
         if 'loss_mask' in losses:
             out['mask_rois'] = losses['loss_mask'][1]
         out['grad_norm'] = optax.tree.norm(grads)
-        out['lr'] = schedule(state.step)
+        out['lr'] = schedule(done)
         out['finite'] = jnp.isfinite(out['loss']) & jnp.isfinite(out['grad_norm'])
         out = {k: jnp.asarray(v, jnp.float32) for k, v in out.items()}
         return TrainState(state.step + 1, params, opt_state, ema), out

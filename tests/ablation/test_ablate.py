@@ -23,8 +23,6 @@ def get_config(argument):
     c.data.format, c.data.threads = 'phantom', 0
     c.data.phantom.size, c.data.phantom.train_images, c.data.phantom.val_images = 64, 4, 2
     c.train.steps, c.train.checkpoint_every, c.train.eval_every, c.test.batch_size = 2, 1, 0, 2
-    with c.unlocked():
-        c.model.neck = 'fpn'
     if run == 'other':
         c.model.box_dropout = 0.25
     return c

@@ -9,6 +9,7 @@ import cv2
 import jax
 import numpy as np
 import pytest
+from absl import app
 
 from configs import phantom
 from relnet_jax import predict
@@ -116,6 +117,29 @@ def test_a_config_for_another_model_does_not_load(workdir, script):
         config.model.box_head_dim = 24
     with pytest.raises(checkpoint.CheckpointError, match='does not fit the model'):
         script.evaluate_checkpoint(str(workdir), config)
+
+
+def test_one_checkpoint_at_several_numbers_of_test_boxes(script, workdir, tmp_path, capsys):
+    config = checkpoint.read_config(workdir)
+    found = script.sweep_boxes(str(workdir), config, [8, 1], out=str(tmp_path))
+    assert list(found) == [8, 1]
+    assert config.test.boxes == 8                                       # the caller's config stays
+    written = json.loads((tmp_path / 'boxes.json').read_text())['boxes']
+    table = capsys.readouterr().out
+    for count in (8, 1):
+        with config.unlocked():
+            config.test.boxes = count
+        alone = script.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / str(count)), num_overlays=0)
+        for name in ('box_AP50', 'voc_AP_0.01'):
+            assert found[count][name] == alone[name] == written[str(count)][name]
+        assert f"{100 * alone['voc_AP_0.01']:.2f}" in table
+
+
+@pytest.mark.parametrize('text', ['512,', '512,x', '0', '64,64', '-3', '1.5'])
+def test_wrong_numbers_of_boxes_are_refused(script, text):
+    assert script.box_counts('1000, 64') == [1000, 64]
+    with pytest.raises(app.UsageError, match='--boxes: expected different positive numbers'):
+        script.box_counts(text)
 
 
 @pytest.mark.parametrize('argv, expected', [

@@ -41,7 +41,7 @@ class Toy(nn.Module):
         self.modules = [RELATIONS[name](**options, name=name) for name, options in self.relations]
         self.box_predictor = BoxPredictor(K)
 
-    def detect(self, image, image_size):
+    def detect(self, image, image_size, part_boxes=None, part_valid=None):
         context = jax.tree.map(jnp.asarray, made_context(image_size))
         enhanced = {module.name: module(context) for module in self.modules}
         logits, deltas = self.box_predictor(fuse(context.roi_features, enhanced))

@@ -50,7 +50,7 @@ def make_source(*, broken=()):
 
 def bright_region_detector(shapes):
     """A detect_fn that finds the bright pixels: box around them, score from `params`; notes the shapes it sees."""
-    def detect(params, image, image_size):
+    def detect(params, image, image_size, part_boxes, part_valid):
         shapes.append((image.shape, image_size.shape))
         bright = np.asarray(image[..., 0]) > 140
         boxes = np.zeros((len(image), 2, 4), np.float32)

@@ -4,7 +4,6 @@ from pathlib import Path
 import pytest
 
 from relnet_jax import ablate
-from relnet_jax.ablation.table import LabRun
 from relnet_jax.training import startup
 from tests.conftest import CACHE
 
@@ -14,32 +13,18 @@ pytest.importorskip('ipykernel', reason='pip install -e .[notebooks]')
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / 'notebooks'
-LAB = '''
-from configs import phantom
-
-def get_config(argument):
-    c = phantom.get_config()
-    c.name = argument.split(',')[0]
-    with c.unlocked():
-        c.model.neck = 'fpn'
-    c.data.canvas, c.data.scale, c.data.max_size, c.data.mask_size, c.data.threads = (64, 64), 64, 64, 28, 0
-    c.data.phantom.size, c.data.phantom.train_images, c.data.phantom.val_images = 64, 4, 2
-    c.model.fpn_channels, c.model.box_head_dim, c.model.mask_channels, c.model.mask_convs = 16, 16, 8, 1
-    c.train.steps, c.train.batch_size, c.train.base_batch_size, c.train.log_every, c.train.ema = 2, 2, 2, 1, 0.0
-    c.train.pre_nms, c.train.proposals, c.train.rpn_samples, c.train.rois = 20, 10, 8, 8
-    c.test.batch_size, c.test.pre_nms, c.test.boxes, c.test.detections, c.test.score_threshold = 2, 20, 8, 4, 0.0
-    return c
-'''
+TINY = ('data.canvas=(64,64)', 'data.scale=64', 'data.max_size=64', 'data.mask_size=28', 'data.threads=0',
+        'data.phantom.size=64', 'data.phantom.train_images=4', 'data.phantom.val_images=2', 'model.fpn_channels=16',
+        'model.box_head_dim=16', 'model.mask_channels=8', 'model.mask_convs=1', 'train.steps=2', 'train.batch_size=2',
+        'train.log_every=1', 'train.ema=0', 'train.pre_nms=20', 'train.proposals=10', 'train.rpn_samples=8',
+        'train.rois=8', 'test.batch_size=2', 'test.pre_nms=20', 'test.boxes=8', 'test.detections=4',
+        'test.score_threshold=0')
 
 
 @pytest.fixture(scope='module')
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp('table')
-    (folder / 'lab.py').write_text(LAB)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ablate, 'LAB', str(folder / 'lab.py'))
-        patch.setattr(ablate, 'lab_texts', lambda: {'base': LabRun('plain', 'F')})
-        assert ablate.main(['--runs=base', '--seeds=1', f'--out={folder}']) == 0
+    assert ablate.main(['--runs=fpn_8', '--seeds=1', f'--out={folder}', *(f'--config.{o}' for o in TINY)]) == 0
     return folder
 
 
@@ -62,7 +47,7 @@ def kinds(notebook):
 
 
 def test_a_run_is_looked_at(out, monkeypatch):
-    notebook = execute('analysis.ipynb', monkeypatch, run=str(out / 'runs' / 'base_s0'), images=1)
+    notebook = execute('analysis.ipynb', monkeypatch, run=str(out / 'runs' / 'fpn_8_s0'), images=1)
     assert [bool('image/png' in kind) for kind in kinds(notebook)] == [False, False, True, True, True, False, True]
 
 
@@ -70,7 +55,7 @@ def test_the_table_and_its_figure_are_shown(out, monkeypatch):
     notebook = execute('ablations.ipynb', monkeypatch, out=str(out), metric='box_AP')
     assert [kind & {'image/png', 'text/markdown'} for kind in kinds(notebook)] == [
         set(), {'text/markdown'}, {'image/png'}]
-    assert '| `base` | plain |' in str(notebook.cells)
+    assert '| `fpn_8` | `fpn3` and the spatial relation |' in str(notebook.cells)
 
 
 @pytest.mark.parametrize('path', sorted(NOTEBOOKS.glob('*.ipynb')), ids=lambda path: path.name)

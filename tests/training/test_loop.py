@@ -15,7 +15,7 @@ from tests.training import standin
 
 @pytest.fixture
 def config(monkeypatch):
-    monkeypatch.setattr(mask_rcnn, 'build', lambda config, num_classes: standin.Standin(num_classes=num_classes))
+    monkeypatch.setattr(mask_rcnn, 'build', standin.build)
     c = standin.small_config()
     c.data.format, c.data.threads, c.data.prefetch = 'phantom', 2, 2
     c.data.phantom.size, c.data.phantom.train_images, c.data.phantom.val_images = 64, 8, 3

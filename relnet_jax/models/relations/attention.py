@@ -9,6 +9,13 @@ from relnet_jax.types import Array
 SCALES = {'lab': 1 / 16, 'published': 1 / 8}  # the published one is 1 / sqrt(64), 64 numbers per head
 
 
+def head_width(features: int) -> int:
+    """Width of each of 16 heads that give `features` together. Raises ValueError if that is no whole number."""
+    if features % 16:
+        raise ValueError(f'attention: its width must be a multiple of 16 (heads), got {features}')
+    return features // 16
+
+
 def masked_softmax(logits: Array, valid: Array) -> Array:
     """Softmax of float32 logits [..., M] over the valid entries of each row; zeros elsewhere, also if none is valid."""
     logits = jnp.where(valid, logits, -jnp.inf)

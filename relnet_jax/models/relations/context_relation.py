@@ -2,7 +2,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from relnet_jax.models.relations.attention import GeometricAttention
+from relnet_jax.models.relations.attention import GeometricAttention, head_width
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.models.relations.part_relation import select_parts
 from relnet_jax.types import Array
@@ -18,15 +18,17 @@ class ContextRelation(nn.Module):
     """
     parts: tuple[int, ...] = LUNGS
     scale: str = 'published'         # 'published' 1/8 | 'lab' 1/16
+    features: int | None = 1024      # width of the result, in 16 heads; None = that of the RoI features
     norm: bool = True
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
-        """-> [B, N, 1024] in dtype."""
+        """-> [B, N, features] in dtype. Raises ValueError if that is not a multiple of 16."""
         boxes, features, valid = select_parts(context, self.parts)
-        enhanced, weights = GeometricAttention(scale=self.scale, dtype=self.dtype, name='attention')(
-            context.roi_features, context.boxes, features, boxes, valid)
+        attention = GeometricAttention(head_dim=head_width(self.features or context.roi_features.shape[-1]),
+                                       scale=self.scale, dtype=self.dtype, name='attention')
+        enhanced, weights = attention(context.roi_features, context.boxes, features, boxes, valid)
         self.sow('intermediates', 'box_to_part', weights)
         if self.norm:
             enhanced = nn.relu(nn.LayerNorm(epsilon=1e-5, dtype=self.dtype, name='norm')(enhanced))

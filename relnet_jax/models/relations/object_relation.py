@@ -2,7 +2,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from relnet_jax.models.relations.attention import GeometricAttention, best_rois
+from relnet_jax.models.relations.attention import GeometricAttention, best_rois, head_width
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.ops.geometry import geometry_embedding
 from relnet_jax.types import Array
@@ -16,18 +16,20 @@ class ObjectAttention(nn.Module):
     """
     keys: int | None = None          # number of best-scoring RoIs looked at (best_rois); None = all
     scale: str = 'published'         # 'published' 1/8 | 'lab' 1/16
+    features: int | None = 1024      # width of the result, in 16 heads; None = that of the RoI features
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
-        """-> [B, N, 1024] in dtype."""
+        """-> [B, N, features] in dtype. Raises ValueError if that is not a multiple of 16."""
         features, boxes, valid = context.roi_features, context.boxes, context.roi_valid
         if self.keys is not None and self.keys < boxes.shape[1]:
             best, valid = best_rois(context, self.keys, foreground_first=False)
             features = jnp.take_along_axis(features, best[..., None], axis=1)
             boxes = jnp.take_along_axis(boxes, best[..., None], axis=1)
-        enhanced, weights = GeometricAttention(scale=self.scale, dtype=self.dtype, name='attention')(
-            context.roi_features, context.boxes, features, boxes, valid)
+        attention = GeometricAttention(head_dim=head_width(self.features or context.roi_features.shape[-1]),
+                                       scale=self.scale, dtype=self.dtype, name='attention')
+        enhanced, weights = attention(context.roi_features, context.boxes, features, boxes, valid)
         self.sow('intermediates', 'box_to_box', weights)
         return enhanced
 

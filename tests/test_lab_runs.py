@@ -1,0 +1,100 @@
+"""Runs of configs/lab.py for real on a tiny phantom: three steps, killed before the last, gone on with, evaluated.
+
+The quick selection runs two that hold most modules between them; `-m slow` runs each by its name, a minute or two each.
+"""
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from configs import lab
+from relnet_jax import config as config_lib
+from relnet_jax.data import pipeline
+from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.training import checkpoint, loop, optimizer, phases
+
+
+class Killed(Exception):
+    pass
+
+
+def tiny(run):
+    """A run on 64 x 64 pixels; 3 steps after the plain phases, if it has any, and as many in these."""
+    c = config_lib.load(f'configs/lab.py:{run}').copy_and_resolve_references()
+    with c.unlocked():
+        c.data.phantom.update(size=64, train_images=6, val_images=2)
+        c.data.update(canvas=(64, 64), scale=64, max_size=64, max_objects=4, mask_size=14, threads=1, prefetch=1)
+        c.model.update(fpn_channels=16, box_head_dim=32, mask_channels=8)
+        c.train.update(steps=3, warmup_steps=1, batch_size=2, base_batch_size=2, pre_nms=20, proposals=16,
+                       rpn_samples=16, log_every=1, checkpoint_every=1, keep=20, parallel='shard_map')
+        c.train.rois = min(c.train.rois, 32)
+        c.train.phases = tuple(p | (dict(rois=min(p['rois'], 32)) if 'rois' in p else {}) for p in c.train.phases)
+        c.test.update(batch_size=2, pre_nms=20, boxes=8, detections=4, score_threshold=0.0)
+    return c
+
+
+def run_cut_and_gone_on(config, tmp_path, monkeypatch):
+    """Trains with a kill before the last step and checks what a run must leave behind."""
+    plan = phases.plan(config)
+    total = plan[-1].last
+    assert plan[-1].last - plan[-1].begin == 3
+    real = loop.pipeline.train_batches
+
+    def batches(*args, **kwargs):
+        for i, batch in enumerate(real(*args, **kwargs), 1):
+            if i == total:
+                raise Killed
+            yield batch
+    with monkeypatch.context() as patch:
+        patch.setattr(loop.pipeline, 'train_batches', batches)
+        with pytest.raises(Killed):
+            loop.train(config, tmp_path)
+    assert checkpoint.steps(tmp_path)[-1] == total - 1
+    before = checkpoint.load_params(tmp_path / 'checkpoints' / str(total - 1))
+    state = loop.train(config, tmp_path)
+    assert int(state.step) == total
+    after = jax.device_get(state.params)
+    assert all(np.isfinite(p).all() for p in jax.tree.leaves(after))
+    assert jax.tree.structure(before) == jax.tree.structure(after)
+    if any(name != 'object_attention' for name in config.model.relations):
+        first = checkpoint._restore(tmp_path / 'checkpoints' / str(plan[-1].begin or 1) / 'params')
+        pairs = zip(optimizer.path_names(after), jax.tree.leaves(first), jax.tree.leaves(after))
+        assert any(name.startswith('relation_head/') and not np.array_equal(a, b) for name, a, b in pairs)
+    lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
+    assert [line['step'] for line in lines if line['split'] == 'train'] == list(range(1, total + 1))
+    assert all(line['loss'] is not None for line in lines if line['split'] == 'train')
+    written = json.loads((tmp_path / 'eval' / 'metrics.json').read_text())
+    assert written['about']['images'] == 2 and 'box_AP50' in written['metrics']
+    table = checkpoint.read_class_table(tmp_path)
+    detect_fn, params = load_detector(tmp_path, checkpoint.read_config(tmp_path), table)     # from the files alone
+    results = detect_source(detect_fn, params, pipeline.open_sources(config)[1], config)
+    assert len(results) == 8 and all(0 <= r['score'] <= 1 for r in results)
+    return lines[-2], table
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('run', lab.RUNS)
+def test_every_named_run_trains_goes_on_and_is_evaluated(run, tmp_path, monkeypatch):
+    run_cut_and_gone_on(tiny(run), tmp_path, monkeypatch)
+
+
+def test_a_c4_run_with_phases_and_the_class_graph(tmp_path, monkeypatch):
+    _, table = run_cut_and_gone_on(tiny('seven_2'), tmp_path, monkeypatch)
+    assert np.array(table['graph']).shape == (14, 14)
+
+
+def test_all_fpn_modules_at_once(tmp_path, monkeypatch):
+    config = tiny('fpn_8')
+    with config.unlocked():
+        config.model.relations = ('region', 'class', 'part', 'context', 'lung_feature', 'gaussian_mixture',
+                                  'object_position', 'object_attention')
+        config.model.cascade, config.model.deformable, config.model.box_dropout = (0.5, 0.6), 'v2', 0.1
+        config.model.anatomy_head, config.model.parts = True, 'given_or_predicted'
+        config.model.relation.context.grid = (2, 1)
+    values, _ = run_cut_and_gone_on(config, tmp_path, monkeypatch)
+    terms = {name for name in values if name.startswith('loss_')}
+    assert {'loss_cls', 'loss_bbox', 'loss_mask', 'loss_cls_first', 'loss_cls_stage1', 'loss_bbox_stage1',
+            'loss_part_box', 'loss_part_presence'} <= terms, terms
+    total = sum(values[k] for k in values if k.startswith('loss_') or k.startswith(('rpn_cls_p', 'rpn_bbox_p')))
+    assert np.isclose(values['loss'], total, rtol=1e-4)        # every term that is reported is trained
