@@ -21,7 +21,7 @@ def get_config():
     c.data.contrast = 0.3
     c.data.gamma = 0.3
     c.model.anchor_sizes = (16, 32, 64, 112, 176)
-    c.train.steps = 3000
+    c.train.steps = 2400
     c.train.ema = 0.998
     c.train.rois = 64
     return c

@@ -31,7 +31,7 @@ def get_config():
     c.model.mask_channels = 32
     c.model.mask_convs = 2
 
-    c.train.steps = 2500
+    c.train.steps = 1200
     c.train.batch_size = 4
     c.train.base_batch_size = 4
     c.train.optimizer = 'adamw'
