@@ -9,6 +9,7 @@ PALETTE = (
     (255, 145, 0), (126, 140, 255), (205, 230, 60), (255, 64, 129), (160, 225, 255), (255, 150, 190), (178, 255, 200),
     (200, 180, 255), (255, 235, 170))
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+TALLEST = 'Ag(|,'     # its height is that of a line of text
 MASK_OPACITY = 0.35
 LONGER_SIDE = (896, 2048)  # of a picture, in pixels
 PHANTOM_CAPTION = 'PHANTOM: synthetic, not a patient'
@@ -131,7 +132,8 @@ def _bar(text, width: int, unit: float):
     if not text:
         return None
     text, scale, stroke, pad = _ascii(text), 0.55 * unit, max(round(1.2 * unit), 1), round(6 * unit)
-    (tw, th), base = cv2.getTextSize(text, FONT, scale, stroke)
+    (tw, _), _ = cv2.getTextSize(text, FONT, scale, stroke)
+    (_, th), base = cv2.getTextSize(TALLEST, FONT, scale, stroke)   # not the text's own: all bars are of one height
     if tw + 2 * pad > width:
         scale *= (width - 2 * pad) / tw
     bar = np.full((th + base + 2 * pad, width, 3), 32, np.uint8)
