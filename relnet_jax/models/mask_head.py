@@ -1,4 +1,6 @@
 """Mask branch (He et al., ICCV 2017): convolutions, a deconvolution, one logit map per RoI for the class it has."""
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -75,6 +77,28 @@ class ClassLogits(nn.Module):
         rows = kernel[0, 0].T[labels].astype(self.dtype)
         logits = jnp.einsum('nyxc,nc->nyx', x, rows, preferred_element_type=jnp.float32)
         return logits + bias[labels][:, None, None]
+
+
+def on_used_rows(module: nn.Module, run: Callable, used: jax.Array, maps: list[jax.Array],
+                 *rows: jax.Array) -> jax.Array:
+    """run(module, maps, *rows) -> [B, N, ...] for rows [B, N, ...] of which those where `used` bool [B, N] come first.
+
+    On CPU it runs on the smallest of a few static counts of rows that holds all used ones, the others getting zeros;
+    elsewhere on all.
+    """
+    n = used.shape[1]
+
+    def first(count: int) -> Callable:
+        def branch(module: nn.Module, maps: list[jax.Array], *rows: jax.Array) -> jax.Array:
+            out = run(module, maps, *(row[:, :count] for row in rows))
+            return jnp.pad(out, ((0, 0), (0, n - count), *((0, 0),) * (out.ndim - 2)))
+        return branch
+
+    if jax.default_backend() != 'cpu' or module.is_initializing():
+        return first(n)(module, maps, *rows)
+    counts = sorted({-(-n // 8), -(-n // 2), n})
+    choice = jnp.searchsorted(jnp.asarray(counts), used.sum(1).max())
+    return nn.switch(choice, [first(count) for count in counts], module, maps, *rows)
 
 
 def mask_rois(sample: RoISample, batch: Batch, *, num: int) -> tuple[RoISample, jax.Array]:

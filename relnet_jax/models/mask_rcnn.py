@@ -1,10 +1,8 @@
 """Mask R-CNN: the one place that knows all rooms of the model.
 
-Reads top to bottom: settings; `MaskRCNN`: features, proposals, RoI features, box and mask branch, parts and relations,
+Reads top to bottom: `MaskRCNN`: features, proposals, RoI features, box and mask branch, parts and relations,
 `losses`, `detect`; `build`. Without relations, cascade, anatomy head and with the FPN it is the plain detector.
 """
-from typing import NamedTuple
-
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -18,58 +16,26 @@ from relnet_jax.models.box_head import (FOREGROUND_IOU, BoxHead, BoxPredictor, R
 from relnet_jax.models.cascade import mean_scores, refine
 from relnet_jax.models.fpn import FPN
 from relnet_jax.models.layers import extent, repeat_edge, valid_map, zero_padding
-from relnet_jax.models.mask_head import MaskHead, MaskPredictor, mask_losses, mask_rois
+from relnet_jax.models.mask_head import MaskHead, MaskPredictor, mask_losses, mask_rois, on_used_rows
 from relnet_jax.models.relations import RELATIONS, PartWindow, RelationContext
 from relnet_jax.models.resnet import ResNet, stage_channels
 from relnet_jax.models.rpn import Anchors, RPNHead, make_anchors, rpn_losses, select_proposals
+from relnet_jax.models.settings import NECKS, STRIDES, RelationSettings, TestSettings, TrainSettings, check
 from relnet_jax.ops.geometry import append_cells
 from relnet_jax.ops.roi_align import assign_levels, roi_align
 from relnet_jax.types import Array, Batch, Detections, Proposals
 
-STRIDES = (4, 8, 16, 32, 64)    # P2..P6
-NECKS = {'fpn': STRIDES, 'c4': (16,)}       # strides of the maps that the RPN looks at
 ROI_LEVELS = 4                  # RoIs look at P2..P5
 CONTEXT_LEVEL, CONTEXT_STRIDE = 2, 16       # of the FPN's maps, the one that relations and the anatomy head look at: P4
 BOX_POOL, MASK_POOL = 7, 14     # the C4 head pools MASK_POOL and halves it itself
-PARTS = ('given', 'predicted', 'given_or_predicted')
-
-
-class TrainSettings(NamedTuple):
-    """Counts per image; meaning as the keys of config.train."""
-    pre_nms: int
-    proposals: int
-    rpn_samples: int
-    rpn_positive: float
-    rois: int
-    roi_positive: float
-
-
-class TestSettings(NamedTuple):
-    """As the keys of config.test."""
-    pre_nms: int
-    boxes: int
-    score_threshold: float
-    nms: float
-    detections: int
-
-
-class RelationSettings(NamedTuple):
-    """As the keys of config.model; `relations` holds (name, options) pairs of `relation_head.relation_options`."""
-    relations: tuple = ()
-    fusion: str = 'cat'
-    fusion_order: tuple[str, ...] = ()
-    loss: str = 'published'
-    boxes_from: str = 'second'
-    gt_boxes: bool = False
-    parts: str = 'given'
 
 
 class MaskRCNN(nn.Module):
     """Detector for uint8 images [B, H, W, 3]; fields as the keys of config.model.
 
     The canvas H x W is a multiple of 64 with FPN, of 16 with C4. mask_padding True: nothing outside the true image
-    takes part, so that a result does not depend on the canvas. False: the network computes on the padding as torchvision
-    does on its own (to a multiple of 32), for comparisons with it.
+    takes part, so that a result does not depend on the canvas. False: the network computes on the padding, as
+    torchvision does on its own (to a multiple of 32), for comparisons with it.
     """
     num_classes: int            # K, with background
     backbone: str
@@ -103,18 +69,15 @@ class MaskRCNN(nn.Module):
     adjacency: tuple[tuple[float, ...], ...] | None = None     # class graph [K, K], a constant of the model
 
     def setup(self):
-        self.check()
+        check(self)
         c4 = self.neck == 'c4'
         self.body = ResNet(self.backbone, norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype,
                            frozen_stages=self.frozen_stages, deformable=self.deformable, stages=3 if c4 else 4,
                            name='backbone')
         if not c4:
             self.fpn = FPN(self.fpn_channels, norm=self.norm, dtype=self.dtype)
-        sizes = [len(size) if isinstance(size, tuple) else 1 for size in self.anchor_sizes]
-        if len(sizes) != len(self.strides) or len(set(sizes)) != 1:
-            raise ValueError(f'model.anchor_sizes: expected {len(self.strides)} entries alike, one per level, '
-                             f'got {self.anchor_sizes}')
-        self.rpn = RPNHead(sizes[0] * len(self.anchor_ratios),
+        sizes = self.anchor_sizes[0] if isinstance(self.anchor_sizes[0], tuple) else (0,)
+        self.rpn = RPNHead(len(sizes) * len(self.anchor_ratios),
                            stage_channels(self.backbone, 2) if c4 else self.fpn_channels, dtype=self.dtype)
         # The first stage has the plain names, so that a plain detector's weights fit; the others are `box_head_2`, ...
         names = ['', *(f'_{i}' for i in range(2, self.stages + 1))]
@@ -141,22 +104,6 @@ class MaskRCNN(nn.Module):
             self.part_window = PartWindow()
         if self.anatomy:
             self.anatomy_head = AnatomyHead(CONTEXT_STRIDE, dtype=self.dtype)
-
-    def check(self):
-        """Raises ValueError, naming the config key, for settings that are unknown or do not go together."""
-        r = self.relation
-        for key, value, known in (('neck', self.neck, tuple(NECKS)), ('relation_loss', r.loss, relate.LOSSES),
-                                  ('boxes_from', r.boxes_from, ('first', 'second')), ('parts', r.parts, PARTS)):
-            if value not in known:
-                raise ValueError(f'model.{key}: expected one of {known}, got {value!r}')
-        if self.cascade and len(self.cascade_weights) < len(self.cascade):
-            raise ValueError(f'model.cascade_weights: expected one per stage of model.cascade {self.cascade}, '
-                             f'got {self.cascade_weights}')
-        if self.neck == 'c4' and (len(self.cascade) > 1 or relate.IN_BOX_HEAD in self.relation_options):
-            raise ValueError("model.neck 'c4' has one RoI head and no fully connected layers: model.cascade and "
-                             'object_attention need the FPN')
-        if r.parts != 'given' and not self.anatomy:
-            raise ValueError(f'model.parts {r.parts!r} needs model.anatomy_head')
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -248,25 +195,13 @@ class MaskRCNN(nn.Module):
     def mask_branch(self, maps: list[Array], boxes: Array, labels: Array, used: Array) -> Array:
         """Boxes [B, N, 4] with classes [B, N] -> mask logits [B, N, 2m, 2m] of those classes where `used` bool [B, N].
 
-        2m is 28 with FPN, 14 with C4. Used rows come first. On CPU the branch runs on the smallest of a few static
-        counts that holds them all, as a film has few objects, and this branch is half of all arithmetic at 100 of them.
-        Other rows then get zeros.
+        2m is 28 with FPN, 14 with C4. Used rows come first; what the others get is unspecified (see `on_used_rows`: on
+        CPU this branch would be half of all arithmetic at 100 RoIs, and a film has few objects).
         """
-        b, n = labels.shape
-
-        def first(count: int):
-            def run(model: MaskRCNN, maps, boxes, labels):
-                features = model.mask_features(maps, boxes[:, :count])
-                logits = model.mask_predictor(features, labels[:, :count].reshape(-1))
-                logits = logits.reshape(b, count, *logits.shape[1:])
-                return jnp.pad(logits, ((0, 0), (0, n - count), (0, 0), (0, 0)))
-            return run
-
-        if jax.default_backend() != 'cpu' or self.is_initializing():
-            return first(n)(self, maps, boxes, labels)
-        counts = sorted({-(-n // 8), -(-n // 2), n})
-        choice = jnp.searchsorted(jnp.asarray(counts), used.sum(1).max())
-        return nn.switch(choice, [first(count) for count in counts], self, maps, boxes, labels)
+        def run(model: MaskRCNN, maps: list[Array], boxes: Array, labels: Array) -> Array:
+            logits = model.mask_predictor(model.mask_features(maps, boxes), labels.reshape(-1))
+            return logits.reshape(*labels.shape, *logits.shape[1:])
+        return on_used_rows(self, run, used, maps, boxes, labels)
 
     # ---- parts and relations ----
     def find_parts(self, pyramid: list[Array], image_size: Array, parts: int) -> tuple[Array, Array]:

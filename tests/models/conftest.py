@@ -6,6 +6,7 @@ import pytest
 
 from relnet_jax.config import load
 from relnet_jax.models.mask_rcnn import build
+from relnet_jax.training.state import init_params
 from relnet_jax.types import Batch
 
 CLASSES = 4
@@ -84,3 +85,67 @@ def tiny_model():
 @pytest.fixture(scope='session')
 def tiny_batch():
     return make_batch
+
+
+PARTS = 5
+
+
+class RelationalDetector(Detector):
+    """The same with relations, cascade, C4 or an anatomy head, and with known parts."""
+
+    def __init__(self, options, **model):
+        config = make_config(**dict(mask_head=False) | model)
+        with config.unlocked():
+            config.model.relation.context.features = 0
+            for name, fields in options.items():
+                config.model.relation[name].update(fields)
+        graph = np.random.default_rng(4).uniform(0.1, 1, (CLASSES, CLASSES))
+        self.model = build(config, CLASSES, adjacency=graph + graph.T)
+        self.batch = self.with_parts(make_batch())
+        self.keys = jax.random.split(jax.random.key(1), 2)
+        self.params = self._draw(jax.eval_shape(lambda key: init_params(self.model, self.batch, key),
+                                                jax.random.key(0)))
+        self._gradient = self.compiled(jax.grad(self._total, has_aux=True))
+        self._losses = self._gradient       # one compilation for both
+        self.detect_from = self.compiled(lambda params, batch: self.model.apply(
+            {'params': params}, batch.image, batch.image_size, batch.part_boxes, batch.part_valid))
+
+    @staticmethod
+    def compiled(function):
+        """Jitted with as little optimisation as there is: here compilation takes the time."""
+        return jax.jit(function, compiler_options={'xla_backend_optimization_level': 0,
+                                                   'xla_llvm_disable_expensive_passes': True})
+
+    @staticmethod
+    def _draw(shapes):
+        """Parameters by numpy, which needs no compilation, and off the zeros at which some of them start."""
+        rng = np.random.default_rng(2)
+
+        def one(path, leaf):
+            normal = rng.normal(size=leaf.shape) / np.sqrt(max(1, np.prod(leaf.shape[:-1])))
+            offset = path[-1].key in ('scale', 'window', 'precision_rho', 'precision_theta')
+            return jnp.asarray(offset + normal * (0.2 if leaf.ndim < 2 else 1.0), jnp.float32)
+        return jax.tree_util.tree_map_with_path(one, shapes)
+
+    @staticmethod
+    def with_parts(batch, seed=5):
+        corner, side = np.random.default_rng(seed).uniform(5, 50, (2, 2, PARTS, 2))
+        boxes = jnp.asarray(np.concatenate([corner, corner + side], -1), jnp.float32)
+        valid = jnp.ones((2, PARTS), bool).at[1, 4].set(False)
+        return batch._replace(part_boxes=boxes, part_valid=valid)
+
+    def detect(self, batch):
+        return self.detect_from(self.params, batch)
+
+
+@pytest.fixture(scope='session')
+def relational():
+    """(options of relations, config changes of the model) -> RelationalDetector, one for each."""
+    made = {}
+
+    def make(options=None, **model):
+        key = repr((options, model))
+        if key not in made:
+            made[key] = RelationalDetector(options or {}, **model)
+        return made[key]
+    return make

@@ -1,0 +1,59 @@
+"""What a detector is told besides its layers, and which settings go together."""
+from typing import NamedTuple
+
+from relnet_jax.models.relation_head import IN_BOX_HEAD, LOSSES
+
+STRIDES = (4, 8, 16, 32, 64)            # P2..P6
+NECKS = {'fpn': STRIDES, 'c4': (16,)}   # strides of the maps that the RPN looks at
+PARTS = ('given', 'predicted', 'given_or_predicted')
+
+
+class TrainSettings(NamedTuple):
+    """Counts per image; meaning as the keys of config.train."""
+    pre_nms: int
+    proposals: int
+    rpn_samples: int
+    rpn_positive: float
+    rois: int
+    roi_positive: float
+
+
+class TestSettings(NamedTuple):
+    """As the keys of config.test."""
+    pre_nms: int
+    boxes: int
+    score_threshold: float
+    nms: float
+    detections: int
+
+
+class RelationSettings(NamedTuple):
+    """As the keys of config.model; `relations` holds (name, options) pairs of `relation_head.relation_options`."""
+    relations: tuple = ()
+    fusion: str = 'cat'
+    fusion_order: tuple[str, ...] = ()
+    loss: str = 'published'
+    boxes_from: str = 'second'
+    gt_boxes: bool = False
+    parts: str = 'given'
+
+
+def check(model) -> None:
+    """Raises ValueError, naming the config key, for fields of a MaskRCNN that are unknown or do not go together."""
+    r, relations = model.relation, model.relation_options
+    for key, value, known in (('neck', model.neck, tuple(NECKS)), ('relation_loss', r.loss, LOSSES),
+                              ('boxes_from', r.boxes_from, ('first', 'second')), ('parts', r.parts, PARTS)):
+        if value not in known:
+            raise ValueError(f'model.{key}: expected one of {known}, got {value!r}')
+    if len(model.cascade_weights) < len(model.cascade):
+        raise ValueError(f'model.cascade_weights: expected one per stage of model.cascade {model.cascade}, '
+                         f'got {model.cascade_weights}')
+    if model.neck == 'c4' and (len(model.cascade) > 1 or IN_BOX_HEAD in relations):
+        raise ValueError("model.neck 'c4' has one RoI head and no fully connected layers: model.cascade and "
+                         'object_attention need the FPN')
+    if r.parts != 'given' and not model.anatomy:
+        raise ValueError(f'model.parts {r.parts!r} needs model.anatomy_head')
+    sizes = [len(size) if isinstance(size, tuple) else 1 for size in model.anchor_sizes]
+    if len(sizes) != len(model.strides) or len(set(sizes)) != 1:
+        raise ValueError(f'model.anchor_sizes: expected {len(model.strides)} entries alike, one per level, '
+                         f'got {model.anchor_sizes}')
