@@ -189,7 +189,7 @@ RUNS = {
     'base_spa': Run('F', 'spatial relation with cascaded box heads', FPN, relations('region') | CASCADE),
     'base_spa_nocascade': Run('F', 'spatial relation without cascade', FPN, relations('region')),
     'yy_base_cls': Run('F', '`base_cls` on one annotator\'s part of the data', FPN,
-                       relations('class') | CASCADE | {'data.subset': 'annotator=yangyan123'}),
+                       relations('class') | CASCADE | {'data.subset': 'annotator=yy'}),
 
     # ---- not in the log: controls, and what it does not use ----
     'no_relation': Run('', '`fpn3` without its relations (control)', FPN, {'model.background_weight': 0.5}),
