@@ -1,6 +1,6 @@
 """Runs of configs/lab.py for real on a tiny phantom: three steps, killed before the last, gone on with, evaluated.
 
-The quick selection runs two that hold most modules between them; `-m slow` runs each by its name, a minute or two each.
+All are slow: two runs that hold most modules between them, then each run by its name, a minute or two each.
 """
 import json
 
@@ -79,11 +79,13 @@ def test_every_named_run_trains_goes_on_and_is_evaluated(run, tmp_path, monkeypa
     run_cut_and_gone_on(tiny(run), tmp_path, monkeypatch)
 
 
+@pytest.mark.slow
 def test_a_c4_run_with_phases_and_the_class_graph(tmp_path, monkeypatch):
     _, table = run_cut_and_gone_on(tiny('seven_2'), tmp_path, monkeypatch)
     assert np.array(table['graph']).shape == (14, 14)
 
 
+@pytest.mark.slow
 def test_all_fpn_modules_at_once(tmp_path, monkeypatch):
     config = tiny('fpn_8')
     with config.unlocked():
