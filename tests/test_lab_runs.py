@@ -1,6 +1,6 @@
 """Runs of configs/lab.py for real on a tiny phantom: three steps, killed before the last, gone on with, evaluated.
 
-The quick selection runs two that hold most modules between them; `-m slow` runs each by its name, a minute or two each.
+The quick selection runs one; `-m slow` runs each by its name, and all FPN modules in one run, minutes each.
 """
 import json
 
@@ -84,6 +84,7 @@ def test_a_c4_run_with_phases_and_the_class_graph(tmp_path, monkeypatch):
     assert np.array(table['graph']).shape == (14, 14)
 
 
+@pytest.mark.slow
 def test_all_fpn_modules_at_once(tmp_path, monkeypatch):
     config = tiny('fpn_8')
     with config.unlocked():
