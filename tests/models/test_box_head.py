@@ -84,7 +84,7 @@ def test_samples_are_matched_by_overlap_and_positives_come_first(tiny_batch):
     sample = box_head.sample_rois(make_proposals(batch), batch, keys, num=40, max_positive=20)
     for image in range(2):
         assert int(sample.valid[image].sum()) == 33     # 30 proposals and 3 objects: everything fits
-        for box, matched, label, positive, valid in zip(*(np.asarray(field[image]) for field in sample)):
+        for box, matched, label, positive, valid in zip(*(np.asarray(f[image]) for f in sample[:5])):
             if not valid:
                 continue
             overlaps = [iou(box, np.asarray(gt)) for gt in batch.gt_boxes[image, :3]]
