@@ -22,6 +22,7 @@ def deform_conv(x: jax.Array, offsets: jax.Array, kernel: jax.Array, modulation:
     Raises:
         ValueError: if offsets do not fit the map and stride.
     """
+    x, kernel = jnp.asarray(x), jnp.asarray(kernel)
     b, h, w, c = x.shape
     rows, columns = -(-h // stride), -(-w // stride)
     if offsets.shape != (b, rows, columns, 9, 2):
