@@ -45,7 +45,7 @@ def workdir(tmp_path_factory):
     params = jax.tree.map(lambda s: rng.normal(0, 0.05, s.shape).astype(s.dtype), shapes)
     folder = tmp_path_factory.mktemp('run')
     with checkpoint.make_manager(folder, keep=1, best='box_AP50') as manager:
-        checkpoint.save(manager, TrainState(np.int32(7), params, {}, None), config=c,
+        checkpoint.save(manager, TrainState(np.int32(7), np.uint32(0), params, {}, None), config=c,
                         class_table={k: getattr(source, k) for k in checkpoint.CLASS_TABLE})
     return folder
 
