@@ -28,6 +28,6 @@ def write_run(folder, config):
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda s: rng.normal(0, 0.05, s.shape).astype(s.dtype), shapes)
     with checkpoint.make_manager(folder, keep=1, best='box_AP50') as manager:
-        checkpoint.save(manager, TrainState(np.int32(7), params, {}, None), config=config,
+        checkpoint.save(manager, TrainState(np.int32(7), np.uint32(0), params, {}, None), config=config,
                         class_table={k: getattr(source, k) for k in checkpoint.CLASS_TABLE})
     return folder

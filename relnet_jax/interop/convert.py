@@ -51,7 +51,7 @@ def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
     params, report = load_weights(source, blank, fitted)
     if report.kept:
         params = initialised(params, report.kept, lambda key: state.init_params(model, shapes, key), seed=fitted.seed)
-    start = state.start(params, optimizer.make_optimizer(fitted, params), ema=False)
+    start = state.start(params, optimizer.make_optimizer(fitted, params), seed=fitted.seed, ema=False)
     with checkpoint.make_manager(out, keep=1, best=fitted.train.best) as manager:
         checkpoint.save(manager, start, config=fitted, class_table=table)
     changed = [f'  set config.model.{key} = {value}' for key, value in fitted.model.items()

@@ -33,7 +33,7 @@ class AnatomyHead(nn.Module):
         size = image_size[:, ::-1]
         whole = jnp.concatenate([jnp.zeros_like(size), size], -1)[:, None]
         levels = jnp.zeros(whole.shape[:2], jnp.int32)
-        x = roi_align([features], whole, levels, strides=(self.stride,), output_size=GRID)[:, 0]
+        x = roi_align([features], whole, levels, strides=(self.stride,), output_size=GRID, image_size=image_size)[:, 0]
         centres = (jnp.arange(GRID, dtype=jnp.float32) + 0.5) / GRID
         where = jnp.stack(jnp.meshgrid(centres, centres, indexing='ij'), -1).astype(x.dtype)
         x = jnp.concatenate([x, jnp.broadcast_to(where, (len(x), *where.shape))], -1)

@@ -34,19 +34,6 @@ def zero_padding(x: jax.Array, valid: jax.Array | None) -> jax.Array:
     return x if valid is None else jnp.where(valid, x, 0)
 
 
-def repeat_edge(x: jax.Array, cells: jax.Array) -> jax.Array:
-    """Map [B, H, W, C] with the last row and column of its valid `cells` [B, 2] repeated once into the padding.
-
-    Bilinear sampling clamps at the end of a map; this makes it do the same at the end of the image on a larger canvas.
-    """
-    row, column = jnp.arange(x.shape[1])[None, :, None, None], jnp.arange(x.shape[2])[None, None, :, None]
-    last = cells[:, :, None, None, None]
-    above = jnp.pad(x[:, :-1], ((0, 0), (1, 0), (0, 0), (0, 0)))
-    x = jnp.where(row == last[:, 0], above, x)
-    left = jnp.pad(x[:, :, :-1], ((0, 0), (0, 0), (1, 0), (0, 0)))
-    return jnp.where(column == last[:, 1], left, x)
-
-
 class Conv(nn.Module):
     """Square convolution, zero padding kernel_size // 2 on every side; a 1x1 runs as one matrix product.
 

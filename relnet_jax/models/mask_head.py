@@ -1,5 +1,6 @@
 """Mask branch (He et al., ICCV 2017): convolutions, a deconvolution, one logit map per RoI for the class it has."""
 from collections.abc import Callable
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -79,8 +80,7 @@ class ClassLogits(nn.Module):
         return logits + bias[labels][:, None, None]
 
 
-def on_used_rows(module: nn.Module, run: Callable, used: jax.Array, maps: list[jax.Array],
-                 *rows: jax.Array) -> jax.Array:
+def on_used_rows(module: nn.Module, run: Callable, used: jax.Array, maps: NamedTuple, *rows: jax.Array) -> jax.Array:
     """run(module, maps, *rows) -> [B, N, ...] for rows [B, N, ...] of which those where `used` bool [B, N] come first.
 
     On CPU it runs on the smallest of a few static counts of rows that holds all used ones, the others getting zeros;
@@ -89,7 +89,7 @@ def on_used_rows(module: nn.Module, run: Callable, used: jax.Array, maps: list[j
     n = used.shape[1]
 
     def first(count: int) -> Callable:
-        def branch(module: nn.Module, maps: list[jax.Array], *rows: jax.Array) -> jax.Array:
+        def branch(module: nn.Module, maps: NamedTuple, *rows: jax.Array) -> jax.Array:
             out = run(module, maps, *(row[:, :count] for row in rows))
             return jnp.pad(out, ((0, 0), (0, n - count), *((0, 0),) * (out.ndim - 2)))
         return branch

@@ -3,6 +3,8 @@
 Reads top to bottom: `MaskRCNN`: features, proposals, RoI features, box and mask branch, parts and relations,
 `losses`, `detect`; `build`. Without relations, cascade, anatomy head and with the FPN it is the plain detector.
 """
+from typing import NamedTuple
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,7 @@ from relnet_jax.models.box_head import (FOREGROUND_IOU, BoxHead, BoxPredictor, R
                                         select_detections)
 from relnet_jax.models.cascade import mean_scores, refine
 from relnet_jax.models.fpn import FPN
-from relnet_jax.models.layers import extent, repeat_edge, valid_map, zero_padding
+from relnet_jax.models.layers import valid_map, zero_padding
 from relnet_jax.models.mask_head import MaskHead, MaskPredictor, mask_losses, mask_rois, on_used_rows
 from relnet_jax.models.relations import RELATIONS, PartWindow, RelationContext
 from relnet_jax.models.resnet import ResNet, stage_channels
@@ -28,6 +30,12 @@ from relnet_jax.types import Array, Batch, Detections, Proposals
 ROI_LEVELS = 4                  # RoIs look at P2..P5
 CONTEXT_LEVEL, CONTEXT_STRIDE = 2, 16       # of the FPN's maps, the one that relations and the anatomy head look at: P4
 BOX_POOL, MASK_POOL = 7, 14     # the C4 head pools MASK_POOL and halves it itself
+
+
+class RoIMaps(NamedTuple):
+    """What RoIs read."""
+    levels: list[Array]         # P2..P5 or C4, [B, h, w, C] each
+    image_size: Array | None    # float32 [B, 2], where their images end; None: with the canvas
 
 
 class MaskRCNN(nn.Module):
@@ -150,26 +158,22 @@ class MaskRCNN(nn.Module):
         proposals = select_proposals(logits, deltas, anchors, image_size, pre_nms=pre_nms, post_nms=post_nms)
         return proposals, logits, deltas, anchors
 
-    def roi_maps(self, pyramid: list[Array], image_size: Array) -> list[Array]:
-        """P2..P5, or C4, as RoIAlign wants them: the image's edge clamps, wherever the canvas ends."""
-        maps = pyramid[:ROI_LEVELS]
-        if not self.mask_padding:
-            return maps
-        return [repeat_edge(features, extent(image_size, stride)) for features, stride in zip(maps, self.strides)]
-
     # ---- RoI features ----
-    def pool(self, maps: list[Array], boxes: Array, size: int) -> Array:
+    def roi_maps(self, pyramid: list[Array], image_size: Array) -> RoIMaps:
+        return RoIMaps(pyramid[:ROI_LEVELS], image_size if self.mask_padding else None)
+
+    def pool(self, maps: RoIMaps, boxes: Array, size: int) -> Array:
         """Boxes [B, N, 4] -> RoI features [B, N, size, size, C], each from the level its size asks for."""
-        levels = assign_levels(boxes) - 2 if len(maps) > 1 else jnp.zeros(boxes.shape[:2], jnp.int32)
-        return roi_align(maps, boxes, levels, strides=self.strides[:ROI_LEVELS], output_size=size,
-                         aligned=self.roi_aligned)
+        levels = assign_levels(boxes) - 2 if self.neck == 'fpn' else jnp.zeros(boxes.shape[:2], jnp.int32)
+        return roi_align(maps.levels, boxes, levels, strides=self.strides[:ROI_LEVELS], output_size=size,
+                         image_size=maps.image_size, aligned=self.roi_aligned)
 
     def conv5(self, pooled: Array) -> Array:
         """The C4 head on RoIs [B, N, 14, 14, C4] -> [B, N, 7, 7, C5]."""
         out = self.body.head(pooled.reshape(-1, *pooled.shape[2:]))
         return out.reshape(*pooled.shape[:2], *out.shape[1:])
 
-    def roi_features(self, maps: list[Array], rois: Proposals, image_size: Array, stage: int = 0,
+    def roi_features(self, maps: RoIMaps, rois: Proposals, image_size: Array, stage: int = 0,
                      keys: Array | None = None) -> tuple[Array, Array | None]:
         """RoIs N of a stage -> (features [B, N, D], conv5 [B, N, 7, 7, D] that masks share, None with FPN)."""
         if self.neck == 'c4':
@@ -182,23 +186,23 @@ class MaskRCNN(nn.Module):
                          for module in self.object_attentions]
         return self.box_heads[stage](self.pool(maps, rois.boxes, BOX_POOL), keys, residuals), None
 
-    def box_branch(self, maps: list[Array], boxes: Array, keys: Array | None = None) -> tuple[Array, Array]:
+    def box_branch(self, maps: RoIMaps, boxes: Array, keys: Array | None = None) -> tuple[Array, Array]:
         """Boxes [B, N, 4] -> class logits [B, N, K] and deltas [B, N, K, 4] of the plain (FPN) box branch."""
         return self.box_predictors[0](self.box_heads[0](self.pool(maps, boxes, BOX_POOL), keys))
 
-    def mask_features(self, maps: list[Array], boxes: Array) -> Array:
+    def mask_features(self, maps: RoIMaps, boxes: Array) -> Array:
         """Boxes [B, N, 4] -> what the mask predictor reads, [B * N, m, m, C]."""
         pooled = self.pool(maps, boxes, MASK_POOL)
         pooled = pooled.reshape(-1, *pooled.shape[2:])
         return self.mask_head(pooled) if self.neck == 'fpn' else self.body.head(pooled)
 
-    def mask_branch(self, maps: list[Array], boxes: Array, labels: Array, used: Array) -> Array:
+    def mask_branch(self, maps: RoIMaps, boxes: Array, labels: Array, used: Array) -> Array:
         """Boxes [B, N, 4] with classes [B, N] -> mask logits [B, N, 2m, 2m] of those classes where `used` bool [B, N].
 
         2m is 28 with FPN, 14 with C4. Used rows come first; what the others get is unspecified (see `on_used_rows`: on
         CPU this branch would be half of all arithmetic at 100 RoIs, and a film has few objects).
         """
-        def run(model: MaskRCNN, maps: list[Array], boxes: Array, labels: Array) -> Array:
+        def run(model: MaskRCNN, maps: RoIMaps, boxes: Array, labels: Array) -> Array:
             logits = model.mask_predictor(model.mask_features(maps, boxes), labels.reshape(-1))
             return logits.reshape(*labels.shape, *logits.shape[1:])
         return on_used_rows(self, run, used, maps, boxes, labels)
@@ -206,8 +210,7 @@ class MaskRCNN(nn.Module):
     # ---- parts and relations ----
     def find_parts(self, pyramid: list[Array], image_size: Array, parts: int) -> tuple[Array, Array]:
         """Boxes [B, P, 4] and presence logits [B, P] of the anatomy head."""
-        maps = self.roi_maps(pyramid, image_size)
-        return self.anatomy_head(maps[self.context_level], image_size, parts)
+        return self.anatomy_head(pyramid[self.context_level], image_size, parts)
 
     def parts(self, image: Array, image_size: Array, parts: int) -> tuple[Array, Array]:
         """The anatomy alone: uint8 images -> part boxes [B, P, 4] in canvas pixels and their probabilities [B, P]."""
@@ -218,7 +221,7 @@ class MaskRCNN(nn.Module):
     def context_level(self) -> int:
         return CONTEXT_LEVEL if self.neck == 'fpn' else 0
 
-    def relate(self, maps: list[Array], image_map: Array, image_size: Array, features: Array, rois: Proposals,
+    def relate(self, maps: RoIMaps, image_map: Array, image_size: Array, features: Array, rois: Proposals,
                logits: Array, parts: tuple[Array, Array], keys: Array | None = None) -> tuple[Array, Array | None]:
         """Second pass: RoI features [B, N, D], RoIs and logits [B, N, K] of the first pass, parts (boxes [B, P, 4],
         valid [B, P]) -> logits [B, N, K] and deltas [B, N, K, 4], None where config.model.boxes_from is 'first'."""
@@ -237,13 +240,14 @@ class MaskRCNN(nn.Module):
             adjacency=None if self.adjacency is None else jnp.asarray(self.adjacency, jnp.float32), dropout_keys=keys)
         return self.relation_head(context, count)
 
-    def part_features(self, maps: list[Array], boxes: Array, width: int) -> Array:
+    def part_features(self, maps: RoIMaps, boxes: Array, width: int) -> Array:
         """Part boxes [B, P, 4] -> what the last stage's box head makes of them, pooled from P4 or C4: [B, P, width]."""
         if not any(name in relate.WITH_PART_FEATURES for name in self.relation_options):
             return jnp.zeros((*boxes.shape[:2], width), self.dtype)
         level = self.context_level
-        pooled = roi_align([maps[level]], boxes, jnp.zeros(boxes.shape[:2], jnp.int32), strides=(self.strides[level],),
-                           output_size=BOX_POOL if self.neck == 'fpn' else MASK_POOL, aligned=self.roi_aligned)
+        pooled = roi_align([maps.levels[level]], boxes, jnp.zeros(boxes.shape[:2], jnp.int32),
+                           strides=(self.strides[level],), output_size=BOX_POOL if self.neck == 'fpn' else MASK_POOL,
+                           image_size=maps.image_size, aligned=self.roi_aligned)
         if self.relation_options.get('context', {}).get('window'):
             pooled = self.part_window(pooled)
         if self.neck == 'c4':
@@ -320,7 +324,7 @@ class MaskRCNN(nn.Module):
             terms |= mask_losses(mask_logits, mask_sample, teaches, batch, aligned=self.roi_aligned)
         return terms, metrics
 
-    def second_losses(self, maps: list[Array], pyramid: list[Array], batch: Batch, sample: RoISample, features: Array,
+    def second_losses(self, maps: RoIMaps, pyramid: list[Array], batch: Batch, sample: RoISample, features: Array,
                       logits: Array, parts: tuple[Array, Array], keys: Array,
                       first: tuple[dict, dict]) -> tuple[dict, dict]:
         """Losses and metrics of both passes together; `first`: those of the first pass alone."""

@@ -24,7 +24,8 @@ def assign_levels(boxes, *, min_level=2, max_level=5, canonical_size=224, canoni
 
 
 def _axis_samples(low, high, limit, *, output_size, sampling_ratio, aligned):
-    """Bilinear samples along one axis, for boxes low..high [B, N] in cells of a map of `limit` [B, N] cells.
+    """Bilinear samples along one axis, for boxes low..high [B, N] in cells of a map of which `limit` [B, N]
+    cells are image.
 
     Returns (index int32, weight float32), both [2, sampling_ratio, B, N, output_size]: the two neighbours of sample s
     of each output cell. Samples further than one cell outside get weight 0, nearer ones the border cell.
@@ -44,22 +45,31 @@ def _axis_samples(low, high, limit, *, output_size, sampling_ratio, aligned):
     return jnp.stack([lower, upper]).astype(jnp.int32), weight
 
 
-def _axes(shapes, strides, boxes, levels, options):
+def _extents(shapes, strides, image_size, batch):
+    """Rows and columns of each map that are image, float32 [B, L, 2]."""
+    whole = jnp.broadcast_to(jnp.asarray(shapes, jnp.float32), (batch, len(shapes), 2))
+    if image_size is None:
+        return whole
+    return jnp.minimum(whole, jnp.ceil(image_size[:, None] / jnp.asarray(strides, jnp.float32)[:, None]))
+
+
+def _axes(shapes, strides, boxes, levels, extents, options):
     """((y index, y weight), (x index, x weight), map width [B, N], first row of the map in the flat pyramid [B, N])."""
     cells = [h * w for h, w in shapes]
-    height, width = (jnp.asarray(sides, jnp.float32)[levels] for sides in zip(*shapes))
+    limit = jnp.take_along_axis(extents, levels[..., None], axis=1)
     scale = jnp.asarray([1.0 / stride for stride in strides], jnp.float32)[levels]
     boxes = boxes.astype(jnp.float32) * scale[..., None]
-    y = _axis_samples(boxes[..., 1], boxes[..., 3], height, **options)
-    x = _axis_samples(boxes[..., 0], boxes[..., 2], width, **options)
+    y = _axis_samples(boxes[..., 1], boxes[..., 3], limit[..., 0], **options)
+    x = _axis_samples(boxes[..., 0], boxes[..., 2], limit[..., 1], **options)
+    width = jnp.asarray([w for _, w in shapes], jnp.int32)[levels]
     start = jnp.asarray(np.cumsum([0] + cells[:-1]), jnp.int32)[levels]
     start += jnp.arange(boxes.shape[0], dtype=jnp.int32)[:, None] * sum(cells)
-    return y, x, width.astype(jnp.int32), start
+    return y, x, width, start
 
 
-def _taps(shapes, strides, boxes, levels, options):
+def _taps(shapes, strides, boxes, levels, extents, options):
     """(row int32, weight float32), both [4 * r * r, B, N, S, S]: what each output cell sums from the flat pyramid."""
-    (yi, yw), (xi, xw), width, start = _axes(shapes, strides, boxes, levels, options)
+    (yi, yw), (xi, xw), width, start = _axes(shapes, strides, boxes, levels, extents, options)
     r, s = options['sampling_ratio'], options['output_size']
     row = start[..., None, None] + yi[:, :, None, None, :, :, :, None] * width[..., None, None]
     row = row + xi[None, None, :, :, :, :, None, :]
@@ -79,27 +89,27 @@ def _unflatten(flat, shapes, batch):
     return tuple(m.reshape(batch, h, w, -1) for m, (h, w) in zip(maps, shapes))
 
 
-def _forward(pyramid, boxes, levels, strides, options):
+def _forward(pyramid, boxes, levels, extents, strides, options):
     shapes = [level.shape[1:3] for level in pyramid]
     flat = _flatten(pyramid)
     # rows and weights are wanted once for each cell, not once for each channel of it
-    rows, weights = jax.lax.optimization_barrier(tuple(_taps(shapes, strides, boxes, levels, options)))
+    rows, weights = jax.lax.optimization_barrier(tuple(_taps(shapes, strides, boxes, levels, extents, options)))
     out = sum(flat[row].astype(jnp.float32) * weight[..., None] for row, weight in zip(rows, weights))
     return out.astype(pyramid[0].dtype)
 
 
-def _scatter_backward(gradient, shapes, strides, boxes, levels, options):
+def _scatter_backward(gradient, shapes, strides, boxes, levels, extents, options):
     """Gradient of the flat pyramid, one scatter-add for each of the taps."""
-    rows, weights = _taps(shapes, strides, boxes, levels, options)
+    rows, weights = _taps(shapes, strides, boxes, levels, extents, options)
     flat = jnp.zeros((boxes.shape[0] * sum(h * w for h, w in shapes), gradient.shape[-1]), jnp.float32)
     for row, weight in zip(rows, weights):
         flat = flat.at[row].add(gradient * weight[..., None])
     return flat
 
 
-def _loop_backward(gradient, shapes, strides, boxes, levels, options):
+def _loop_backward(gradient, shapes, strides, boxes, levels, extents, options):
     """The same, one RoI after the other: its rows stay in cache, and the buffer is updated in place."""
-    rows, weights = _taps(shapes, strides, boxes, levels, options)
+    rows, weights = _taps(shapes, strides, boxes, levels, extents, options)
     taps, (batch, count, s) = rows.shape[0], gradient.shape[:3]
     rows = jnp.moveaxis(rows, 0, 2).reshape(batch * count, -1)
     weights = jnp.moveaxis(weights, 0, 2).reshape(batch * count, taps, s * s)
@@ -113,27 +123,28 @@ def _loop_backward(gradient, shapes, strides, boxes, levels, options):
     return jax.lax.fori_loop(0, batch * count, add, flat)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _roi_align(pyramid, boxes, levels, strides, options, backward):
-    return _forward(pyramid, boxes, levels, strides, dict(options))
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
+def _roi_align(pyramid, boxes, levels, extents, strides, options, backward):
+    return _forward(pyramid, boxes, levels, extents, strides, dict(options))
 
 
-def _roi_align_fwd(pyramid, boxes, levels, strides, options, backward):
+def _roi_align_fwd(pyramid, boxes, levels, extents, strides, options, backward):
     shells = tuple(jnp.zeros((0,) + level.shape[1:3], level.dtype) for level in pyramid)
-    return _forward(pyramid, boxes, levels, strides, dict(options)), (shells, boxes, levels)
+    return _forward(pyramid, boxes, levels, extents, strides, dict(options)), (shells, boxes, levels, extents)
 
 
 def _roi_align_bwd(strides, options, backward, residuals, gradient):
-    shells, boxes, levels = residuals
+    shells, boxes, levels, extents = residuals
     shapes = [shell.shape[1:3] for shell in shells]
-    flat = backward(gradient.astype(jnp.float32), shapes, strides, boxes, levels, dict(options))
-    return _unflatten(flat.astype(shells[0].dtype), shapes, boxes.shape[0]), jnp.zeros_like(boxes), None
+    flat = backward(gradient.astype(jnp.float32), shapes, strides, boxes, levels, extents, dict(options))
+    features = _unflatten(flat.astype(shells[0].dtype), shapes, boxes.shape[0])
+    return features, jnp.zeros_like(boxes), None, jnp.zeros_like(extents)
 
 
 _roi_align.defvjp(_roi_align_fwd, _roi_align_bwd)
 
 
-def roi_align(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):
+def roi_align(pyramid, boxes, levels, *, strides, output_size, image_size=None, sampling_ratio=2, aligned=False):
     """Features of each box on a fixed grid, with torchvision's semantics.
 
     Args:
@@ -142,6 +153,8 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2,
         levels: int32 [B, N], position in `pyramid` (0-based) of the map each box reads.
         strides: pixels per cell of each map.
         output_size: S, cells a side of the result.
+        image_size: float32 [B, 2], height and width in pixels of the true images on their canvas: their maps end after
+            ceil(size / stride) cells, and what lies beyond is never read. None: the canvas is the image.
         sampling_ratio: bilinear samples a side of each cell.
         aligned: take the centre of cell 0 to lie at half a cell (Detectron2) instead of at 0; without it, boxes
             narrower than a cell are widened to one.
@@ -157,7 +170,8 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2,
         raise ValueError(f'roi_align: expected one stride for each of {len(pyramid)} maps, got {len(strides)}')
     options = (('output_size', output_size), ('sampling_ratio', sampling_ratio), ('aligned', aligned))
     backward = _loop_backward if jax.default_backend() == 'cpu' else _scatter_backward
-    return _roi_align(tuple(pyramid), boxes, levels, tuple(strides), options, backward)
+    extents = _extents([level.shape[1:3] for level in pyramid], strides, image_size, boxes.shape[0])
+    return _roi_align(tuple(pyramid), boxes, levels, extents, tuple(strides), options, backward)
 
 
 def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):

@@ -61,7 +61,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
         logging.warning("config.train.best: the evaluation gives no '%s', so no step is kept as the best; it gives %s",
                         config.train.best, ', '.join(metrics))
     items = dict(params=ocp.args.PyTreeSave(state.params),
-                 optimizer=ocp.args.PyTreeSave(dict(step=state.step, state=state.opt_state)),
+                 optimizer=ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state)),
                  config=ocp.args.JsonSave(json.loads(config_lib.to_json(config))),
                  classes=ocp.args.JsonSave({k: list(v) for k, v in class_table.items() if k in (*CLASS_TABLE, GRAPH)}))
     if state.ema is not None:
@@ -204,7 +204,7 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
     params = _restore(folder / 'params')
     _check_fit(params, template.params, folder / 'params')
     try:
-        optimizer = _restore(folder / 'optimizer', dict(step=template.step, state=template.opt_state))
+        optimizer = _restore(folder / 'optimizer', dict(step=template.step, seed=template.seed, state=template.opt_state))
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, "
                               'clip_norm, bias_lr_factor and weight_decay shape it); keep them, or start anew with '
@@ -212,4 +212,4 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
     ema = None
     if template.ema is not None:
         ema = _restore(folder / 'ema') if (folder / 'ema').is_dir() else jax.tree.map(np.copy, params)
-    return TrainState(optimizer['step'], params, optimizer['state'], ema)
+    return TrainState(optimizer['step'], optimizer['seed'], params, optimizer['state'], ema)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 import optax
 from absl import logging
 from ml_collections import ConfigDict
@@ -87,6 +88,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     state = checkpoint.restore_latest(workdir, train_state.abstract_state(model, now.tx, config, shapes))
     if state is not None:
         check_resume(workdir, config, class_table)
+        state = state._replace(seed=np.uint32(config.seed))
         logging.info('going on from step %d in %s', state.step, workdir)
     else:
         state = train_state.init_state(model, now.tx, config, shapes)
@@ -95,7 +97,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
             params = jax.device_get(state.params)
             params = (load.init_from(params, other, config) if Path(other).is_file()
                       else finetune.init_from(params, other, strict=strict))
-            state = train_state.start(params, now.tx, ema=t.ema > 0)
+            state = train_state.start(params, now.tx, seed=config.seed, ema=t.ema > 0)
     first_step = int(state.step)
     state = parallel.replicate(state, mesh)
 

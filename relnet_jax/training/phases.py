@@ -150,7 +150,7 @@ def enter(state: TrainState, before: Phase, after: Phase, tx: optax.GradientTran
     if before.begin == after.begin:
         return state._replace(opt_state=carry_over(state.opt_state, tx.init(state.params)))
     params = state.params if state.ema is None else state.ema
-    return start(params, tx, ema=state.ema is not None)._replace(step=state.step)
+    return start(params, tx, seed=state.seed, ema=state.ema is not None)._replace(step=state.step)
 
 
 def log_plan(phases: Sequence[Phase], config: ConfigDict) -> None:

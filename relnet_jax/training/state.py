@@ -3,6 +3,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -12,6 +13,7 @@ from relnet_jax.types import Array, Batch
 class TrainState(NamedTuple):
     """Everything that a checkpoint must hold to go on bit for bit."""
     step: Array         # int32 [] number of updates done
+    seed: Array         # uint32 [] what the draws of every step follow; not a constant, so that seeds share a compilation
     params: Any         # tree of float32
     opt_state: Any      # optax state
     ema: Any            # running average of params, same tree; None where config.train.ema is 0
@@ -47,19 +49,19 @@ def abstract_params(model, shapes: Batch) -> Any:
     return jax.eval_shape(lambda key: init_params(model, shapes, key), jax.random.key(0))
 
 
-def start(params: Any, tx: optax.GradientTransformation, *, ema: bool) -> TrainState:
+def start(params: Any, tx: optax.GradientTransformation, *, seed: int, ema: bool) -> TrainState:
     """The state before the first step. The average starts as a copy of `params`, so that no buffer is shared."""
-    return TrainState(jnp.zeros((), jnp.int32), params, tx.init(params),
+    return TrainState(jnp.zeros((), jnp.int32), jnp.asarray(seed, jnp.uint32), params, tx.init(params),
                       jax.tree.map(jnp.copy, params) if ema else None)
 
 
 def init_state(model, tx: optax.GradientTransformation, config: ConfigDict, shapes: Batch) -> TrainState:
     """A fresh state with parameters drawn from config.seed; one compiled call."""
-    def init(key):
-        return start(init_params(model, shapes, key), tx, ema=config.train.ema > 0)
-    return jax.jit(init)(jax.random.key(config.seed))
+    def init(seed):
+        return start(init_params(model, shapes, jax.random.key(seed)), tx, seed=seed, ema=config.train.ema > 0)
+    return jax.jit(init)(np.uint32(config.seed))
 
 
 def abstract_state(model, tx: optax.GradientTransformation, config: ConfigDict, shapes: Batch) -> TrainState:
     """Shapes and types of `init_state`: the template that a checkpoint is restored into."""
-    return jax.eval_shape(lambda p: start(p, tx, ema=config.train.ema > 0), abstract_params(model, shapes))
+    return jax.eval_shape(lambda p: start(p, tx, seed=0, ema=config.train.ema > 0), abstract_params(model, shapes))

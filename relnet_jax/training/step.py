@@ -14,7 +14,7 @@ from relnet_jax.types import Array, Batch
 TOTALS = ('rpn_cls', 'rpn_bbox')     # reported per pyramid level as `rpn_cls_p2` ... and as their sum
 
 
-def image_keys(seed: int, step: Array, local_batch: int, axis_name: str) -> Array:
+def image_keys(seed: Array, step: Array, local_batch: int, axis_name: str) -> Array:
     """PRNG keys [local_batch]: a function of (seed, step, position in the GLOBAL batch) alone, so that an image draws
     the same samples however many devices share the batch."""
     position = lax.axis_index(axis_name) * local_batch + jnp.arange(local_batch)
@@ -45,7 +45,7 @@ def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict,
     schedule = learning_rate(config)
 
     def body(state: TrainState, batch: Batch) -> tuple[TrainState, dict]:
-        keys = image_keys(config.seed, state.step, batch.image.shape[0], axis_name)
+        keys = image_keys(state.seed, state.step, batch.image.shape[0], axis_name)
         moves = trainable(state.params, config)
 
         def local_loss(params):
@@ -81,6 +81,6 @@ def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict,
         out['lr'] = schedule(done)
         out['finite'] = jnp.isfinite(out['loss']) & jnp.isfinite(out['grad_norm'])
         out = {k: jnp.asarray(v, jnp.float32) for k, v in out.items()}
-        return TrainState(state.step + 1, params, opt_state, ema), out
+        return TrainState(state.step + 1, state.seed, params, opt_state, ema), out
 
     return body

@@ -119,15 +119,6 @@ def test_unknown_norm_is_named_with_the_known_ones():
         layers.make_norm('batch', dtype=jnp.float32, name='norm')
 
 
-def test_repeat_edge_copies_the_last_valid_row_and_column_once():
-    x = jnp.arange(16.0).reshape(1, 4, 4, 1)
-    out = np.asarray(layers.repeat_edge(x, jnp.array([[2, 3]])))[0, ..., 0]
-    np.testing.assert_array_equal(out[2, :3], out[1, :3])
-    np.testing.assert_array_equal(out[:3, 3], out[:3, 2])
-    np.testing.assert_array_equal(out[:2, :3], np.asarray(x)[0, :2, :3, 0])
-    np.testing.assert_array_equal(layers.repeat_edge(x, jnp.array([[4, 4]])), x)
-
-
 def test_deconvolution_puts_each_cell_into_its_own_two_by_two():
     x, kernel = normal(2, 3, 4, 5), normal(2, 2, 5, 6)
     out = Deconv(6).apply({'params': {'kernel': kernel, 'bias': jnp.full(6, 0.5)}}, x)

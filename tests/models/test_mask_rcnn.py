@@ -220,12 +220,13 @@ def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tin
     """On CPU the branch runs on 2, 8 or 16 of 16 rows; a used row must not notice."""
     batch = tiny_batch()
     pyramid, _ = tiny.model.apply({'params': tiny.params}, batch.image, batch.image_size, method='features')
+    maps = tiny.model.roi_maps(pyramid, batch.image_size)
     boxes = jnp.tile(batch.gt_boxes, (1, 4, 1)).at[:, 0].set(jnp.array([3., 4., 60., 80.]))
     labels = jnp.tile(batch.gt_labels, (1, 4))
 
     @jax.jit
     def logits(used):
-        return tiny.model.apply({'params': tiny.params}, pyramid[:4], boxes, labels, used, method='mask_branch')
+        return tiny.model.apply({'params': tiny.params}, maps, boxes, labels, used, method='mask_branch')
 
     whole = logits(jnp.ones((2, 16), bool))
     for count in (1, 2, 3, 8, 9):
@@ -237,12 +238,13 @@ def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tin
 def test_dropout_is_off_at_inference_and_follows_the_image_keys_in_training(tiny, tiny_batch):
     batch, model = tiny_batch(), tiny.model.clone(box_dropout=0.5)
     pyramid, _ = tiny.model.apply({'params': tiny.params}, batch.image, batch.image_size, method='features')
+    maps = tiny.model.roi_maps(pyramid, batch.image_size)
 
     @jax.jit
     def features(keys):
-        return model.apply({'params': tiny.params}, pyramid[:4], batch.gt_boxes, keys, method='box_branch')[0]
+        return model.apply({'params': tiny.params}, maps, batch.gt_boxes, keys, method='box_branch')[0]
 
-    plain = tiny.model.apply({'params': tiny.params}, pyramid[:4], batch.gt_boxes, method='box_branch')[0]
+    plain = tiny.model.apply({'params': tiny.params}, maps, batch.gt_boxes, method='box_branch')[0]
     np.testing.assert_allclose(features(None), plain, atol=1e-6)
     dropped = features(tiny.keys)
     assert jnp.abs(dropped - plain).max() > 1e-6

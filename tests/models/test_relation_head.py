@@ -113,11 +113,7 @@ def test_ground_truths_stay_out_of_the_relation_pass(detector):
     assert losses['loss_cls_first'][1] == losses['loss_cls'][1]
 
 
-EDGE = pytest.mark.xfail(strict=False, reason='known defect: RoIAlign of a box under one cell wide at the right or lower '
-                         'edge of the image reads beyond it on a larger canvas; strides of 16 meet it often')
-
-
-@pytest.mark.parametrize('name', ['cascade', pytest.param('c4', marks=EDGE)])
+@pytest.mark.parametrize('name', ['cascade', 'c4'])
 def test_padding_of_canvas_and_ground_truths_does_not_matter(detector, tiny_batch, name):
     model = detector(name)
     wider = model.with_parts(tiny_batch(canvas=(128, 192), objects=6))
@@ -149,15 +145,18 @@ def test_detections_are_finite_and_see_the_second_pass(found, name):
     assert np.abs(np.asarray(other.scores) - np.asarray(out.scores)).max() > 1e-4
 
 
-@EDGE
-def test_detections_do_not_depend_on_the_canvas(found, tiny_batch):
-    model, out = found('published')
-    wider = model.detect(model.with_parts(tiny_batch(canvas=(128, 192))))
+@pytest.mark.parametrize('relations, tolerance', [(('class', 'region'), 1e-5),
+                                                  (('context', 'part', 'object_position'), 2e-3)])
+def test_detections_do_not_depend_on_the_canvas(relational, tiny_batch, relations, tolerance):
+    """The geometry embedding of the last three takes 100 log(distance / width) and so amplifies the rounding of a
+    proposal, 1e-5 pixel, by 100 / distance."""
+    model = relational({}, relations=relations)
+    out, wider = (model.detect(model.with_parts(tiny_batch(canvas=canvas))) for canvas in ((128, 128), (128, 192)))
     valid = np.asarray(out.valid)
     np.testing.assert_array_equal(wider.valid, valid)
     np.testing.assert_array_equal(wider.labels, out.labels)
-    np.testing.assert_allclose(np.asarray(wider.scores)[valid], np.asarray(out.scores)[valid], atol=1e-4)
-    np.testing.assert_allclose(np.asarray(wider.boxes)[valid], np.asarray(out.boxes)[valid], atol=1e-2)
+    np.testing.assert_allclose(np.asarray(wider.scores)[valid], np.asarray(out.scores)[valid], atol=tolerance)
+    np.testing.assert_allclose(np.asarray(wider.boxes)[valid], np.asarray(out.boxes)[valid], atol=100 * tolerance)
 
 
 def test_given_parts_matter_and_missing_ones_are_filled_by_the_head(found):

@@ -54,7 +54,8 @@ def test_gradient_equals_automatic_differentiation_of_the_plain_form(scene, back
     loss = lambda p: (weight * forms.roi_align_plain(p, boxes, levels, strides=STRIDES, **options)).sum()
     expected = jax.jit(jax.grad(loss))(pyramid)
     shapes = [level.shape[1:3] for level in pyramid]
-    flat = jax.jit(lambda g: getattr(forms, backward)(g, shapes, STRIDES, boxes, levels, options))(weight)
+    extents = jnp.broadcast_to(jnp.array(shapes, jnp.float32), (2, 3, 2))
+    flat = jax.jit(lambda g: getattr(forms, backward)(g, shapes, STRIDES, boxes, levels, extents, options))(weight)
     for ours, theirs in zip(forms._unflatten(flat, shapes, 2), expected):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
@@ -95,6 +96,32 @@ def test_padding_and_order_of_boxes_do_not_matter(scene):
     padded = roi_align(pyramid, jnp.pad(boxes, ((0, 0), (0, 4), (0, 0))), jnp.pad(levels, ((0, 0), (0, 4))), **options)
     np.testing.assert_array_equal(padded[:, :9], out)
     assert np.isfinite(padded).all()
+
+
+def test_an_image_on_a_larger_canvas_reads_as_if_its_maps_ended_with_it(scene):
+    """The reference reads the maps of each image cut off; NaN shows any touch of what lies beyond."""
+    pyramid, boxes, levels = scene
+    sizes = np.array([[37.0, 50.0], [64.0, 21.0]], np.float32)
+    boxes = boxes.at[0, 4:6].set(jnp.array([[46., 20., 50., 36.], [10., 34., 30., 37.]]))       # thin, at the edges
+    boxes = boxes.at[1, :2].set(jnp.array([[18., 5., 21., 60.], [19., 60., 21., 64.]]))
+    options = dict(strides=STRIDES, output_size=5)
+    weight = jnp.asarray(np.random.default_rng(3).standard_normal((1, 9, 5, 5, 6)), jnp.float32)
+    cells = lambda size: [[int(-(-side // s)) for side in size] for s in STRIDES]
+    outside = [np.stack([(np.arange(m.shape[1]) >= cells(size)[i][0])[:, None]
+                         | (np.arange(m.shape[2]) >= cells(size)[i][1]) for size in sizes]) for i, m in enumerate(pyramid)]
+    marked = tuple(jnp.where(out[..., None], jnp.nan, level) for out, level in zip(outside, pyramid))
+
+    def ours(pyramid):
+        return roi_align(pyramid, boxes, levels, image_size=sizes, **options)
+    out, gradient = ours(marked), jax.grad(lambda p: (weight * ours(p)).sum())(pyramid)
+    for i, size in enumerate(sizes):
+        cut = tuple(level[i:i + 1, :rows, :columns] for level, (rows, columns) in zip(pyramid, cells(size)))
+        plain = lambda p: roi_align_plain(p, boxes[i:i + 1], levels[i:i + 1], **options)
+        np.testing.assert_allclose(out[i:i + 1], plain(cut), atol=1e-5)
+        expected = jax.grad(lambda p: (weight * plain(p)).sum())(cut)
+        for a, b, beyond in zip(gradient, expected, outside):
+            np.testing.assert_allclose(a[i, :b.shape[1], :b.shape[2]], b[0], atol=1e-5)
+            assert not np.asarray(a[i])[beyond[i]].any()
 
 
 def test_compiled_equals_not_compiled_and_no_boxes_give_nothing(scene):

@@ -93,6 +93,22 @@ def test_an_image_keeps_its_key_on_any_number_of_devices():
     assert len(np.unique(keys(1), axis=0)) == 8
 
 
+def test_seeds_share_one_compilation_and_draw_differently(config):
+    def lowered(seed):
+        config.seed = seed
+        model, tx, s = start(config)
+        mesh = parallel.make_mesh(jax.devices()[:1])
+        step = parallel.parallel_step(make_train_step(model, tx, config), mesh, parallel='shard_map')
+        return step.lower(s, make_batch(4, 0)).as_text()
+    assert lowered(0) == lowered(1)
+    config.train.update(steps=1, warmup_steps=0)
+    config.seed = 0
+    _, (first,), _ = run(config, 1, 'shard_map', steps=1)
+    config.seed = 1
+    _, (other,), _ = run(config, 1, 'shard_map', steps=1)
+    assert first['loss'] != other['loss']
+
+
 def test_frozen_parameters_stay_bit_for_bit(config):
     config.train.freeze = ('backbone/layer1',)
     _, _, before = start(config)
