@@ -255,15 +255,28 @@ def record(work: Work, case: str, count: int, found: Agreement) -> dict:
         versions |= json.loads(torch.read_text())
     return dict(case=case, about=CASES[case], images=count, **found._asdict(), backend=jax.default_backend(),
                 machine=f'{platform.machine()}, {platform.system()}', python=platform.python_version(), **versions,
-                date=datetime.date.today().isoformat(), command=' '.join(['python -m benchmarks.parity', *sys.argv[1:]]))
+                date=datetime.date.today().isoformat(),
+                command=' '.join(['python -m benchmarks.parity', *map(without_root, sys.argv[1:])]))
+
+
+def without_root(argument: str) -> str:
+    """'--option=/a/b/c,/d/e' -> '--option=b/c,d/e': where things lie on a machine is nobody else's business."""
+    name, equals, value = argument.partition('=')
+    if not equals:
+        return argument
+    paths = [Path(part) for part in value.split(',')]
+    return name + equals + ','.join('/'.join(p.parts[-2:]) if p.is_absolute() else str(p) for p in paths)
 
 
 def print_table(records: list[dict]) -> None:
     table = Table('case', 'images', 'detections', 'matched', 'IoU >= 0.9', 'same order', 'box, px', 'score', 'mask')
     for r in records:
-        table.add_row(r['about'], *(str(r[key]) for key in ('images', 'expected', 'matched', 'over_90')),
-                      'yes' if r['ordered'] else 'no', *(f'{r[key]:.1e}' for key in ('box', 'score', 'mask')))
-    Console().print(table)
+        table.add_row(r['case'], *(str(r[key]) for key in ('images', 'expected', 'matched', 'over_90')),
+                      'yes' if r['ordered'] else 'no', *('-' if r[key] is None else f'{r[key]:.1e}' for key in ('box', 'score', 'mask')))
+    console = Console()
+    console.print(table)
+    for r in records:
+        console.print(f'{r["case"]}: {r["about"]}', highlight=False)
 
 
 def main(argv: list[str] | None = None) -> None:

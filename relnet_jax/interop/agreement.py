@@ -14,14 +14,14 @@ SAME = 0.5      # IoU from which two boxes of one label may be the same detectio
 
 
 class Agreement(NamedTuple):
-    """Of one image, or of many by `total`. Differences are the largest among matched pairs; 0 where there is none."""
+    """Of one image, or of many by `total`. Differences are the largest among matched pairs; 0 where there is no pair."""
     expected: int           # detections to agree with
     found: int
     matched: int            # pairs
     ordered: bool           # the same labels in the same order, each detection matched with the one of its rank
     box: float              # pixels, over the four coordinates
     score: float
-    mask: float             # probability, over all cells
+    mask: float | None      # probability, over all cells; None without masks
     over_90: int            # pairs whose IoU is at least 0.9
 
     @property
@@ -66,10 +66,10 @@ def compare(expected: dict, found: dict) -> Agreement:
     ours = np.flatnonzero(partner >= 0)
     theirs = partner[ours]
 
-    def largest(name: str) -> float:
-        if name not in expected or not len(ours):
-            return 0.0
-        return float(np.abs(np.float64(expected[name][ours]) - np.float64(found[name][theirs])).max())
+    def largest(name: str) -> float | None:
+        if name not in expected:
+            return None
+        return float(np.abs(np.float64(expected[name][ours]) - np.float64(found[name][theirs])).max(initial=0))
 
     n = len(expected['labels'])
     ordered = n == len(found['labels']) and bool((partner == np.arange(n)).all())
@@ -80,7 +80,13 @@ def compare(expected: dict, found: dict) -> Agreement:
 def total(parts: list[Agreement]) -> Agreement:
     """Of several images: counts added, the largest differences, ordered where all are."""
     if not parts:
-        return Agreement(0, 0, 0, True, 0.0, 0.0, 0.0, 0)
-    columns = dict(zip(Agreement._fields, zip(*parts)))
-    return Agreement(**{name: all(values) if name == 'ordered' else max(values) if name in ('box', 'score', 'mask')
-                        else sum(values) for name, values in columns.items()})
+        return Agreement(0, 0, 0, True, 0.0, 0.0, None, 0)
+
+    def joined(name: str, values: tuple):
+        if name == 'ordered':
+            return all(values)
+        if name in ('box', 'score', 'mask'):
+            return max((value for value in values if value is not None), default=None)
+        return sum(values)
+
+    return Agreement(**{name: joined(name, values) for name, values in zip(Agreement._fields, zip(*parts))})

@@ -184,7 +184,7 @@ def agreement(live: list[Detections], found: list[dict]) -> Agreement:
         got = Detections(**{'masks': np.zeros((*got['valid'].shape, 0, 0))} | got)
         parts += [compare(rows(expected, i), rows(got, i)) for i in range(len(expected.valid))]
     result = total(parts)
-    if not result.complete or any(getattr(result, name) > limit for name, limit in LARGEST.items()):
+    if not result.complete or any((getattr(result, name) or 0) > limit for name, limit in LARGEST.items()):
         raise Disagreement(f'the file differs from the model by more than {LARGEST}: {result}')
     return result
 
@@ -232,7 +232,7 @@ def export(ckpt: str, out: str | Path, *, batch: int = 1, size: tuple[int, int] 
              f'  takes {", ".join(about["inputs"])}; batch {batch}, canvas {" x ".join(map(str, config.data.canvas))}',
              f'  run in a new process on {here}: {result.matched} of {result.expected} detections in '
              f'{batch * len(batches)} images are the model\'s; largest difference {result.box:g} pixels, '
-             f'score {result.score:g}, mask {result.mask:g}']
+             f'score {result.score:g}' + (f', mask {result.mask:g}' if result.mask is not None else '')]
     if not result.expected:
         lines.append('  note: the model found nothing in these images, so that little was compared')
     return '\n'.join(lines)

@@ -65,6 +65,11 @@ def test_masks_on_one_side_only_are_an_error():
         compare(detections(), found)
 
 
+def test_without_masks_there_is_no_difference_of_masks():
+    plain = {name: value for name, value in detections().items() if name != 'masks'}
+    assert compare(plain, plain) == Agreement(4, 4, 4, True, 0.0, 0.0, None, 4)
+
+
 def test_rows_are_the_valid_ones():
     one = detections(2)
     padded = Detections(*(np.stack([one[name], one[name]]) for name in ('boxes', 'scores', 'labels')),
@@ -76,3 +81,5 @@ def test_rows_are_the_valid_ones():
 def test_a_total_adds_counts_and_keeps_the_largest_differences():
     parts = [Agreement(2, 3, 2, True, 0.5, 0.1, 0.0, 1), Agreement(4, 4, 4, False, 0.25, 0.2, 0.3, 4)]
     assert total(parts) == Agreement(6, 7, 6, False, 0.5, 0.2, 0.3, 5)
+    assert total([part._replace(mask=None) for part in parts]).mask is None
+    assert total([]).complete
