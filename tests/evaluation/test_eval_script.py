@@ -36,7 +36,7 @@ def workdir(tmp_path_factory):
     with c.unlocked():
         c.data.canvas, c.data.scale, c.data.max_size, c.data.threads, c.data.mask_size = (64, 64), 64, 64, 0, 28
         c.data.phantom.update(size=64, train_images=2, val_images=3)
-        c.model.update(fpn_channels=16, box_head_dim=16, mask_channels=8)
+        c.model.update(fpn_channels=16, box_head_dim=16, mask_channels=8, anatomy_head=True)
         c.test.update(batch_size=2, pre_nms=20, boxes=8, detections=4, score_threshold=0.0)
     source, _ = pipeline.open_sources(c)
     model = mask_rcnn.build(c, num_classes=len(source.classes) + 1)
@@ -73,6 +73,9 @@ def test_a_checkpoint_is_all_that_is_needed(script, workdir, capsys):
     assert 0 < len(results) <= 12 and {r['image_id'] for r in results} <= set(
         pipeline.open_sources(checkpoint.read_config(workdir))[1].image_ids)
     assert all(r['segmentation']['size'] == [64, 64] for r in results)
+    parts = json.loads((out / 'parts.json').read_text())
+    assert list(parts) == list(checkpoint.read_class_table(workdir)['parts']) and parts['Heart']['images'] == 3
+    assert 0 <= parts['Heart']['iou'] <= 1
     assert len(list((out / 'overlays').iterdir())) == 2
     assert 'PHANTOM' in capsys.readouterr().out
 
