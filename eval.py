@@ -16,7 +16,7 @@ from rich.table import Table
 
 from relnet_jax.config import parse_flags, short_errors
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation import report
+from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, load_detector
 from relnet_jax.evaluation.voc import CONVENTIONS
@@ -63,8 +63,8 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
                         convention: str = 'pixel_inclusive') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
-    Returns the metrics of `report.evaluate`. Raises CheckpointError, and what opening the data
-    raises.
+    A model with an anatomy head is also measured on the parts, in parts.json. Returns the metrics of `report.evaluate`.
+    Raises CheckpointError, and what opening the data raises.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     detect_fn, params = load_detector(step_folder, config, class_table)
@@ -75,6 +75,10 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     out = Path(out) if out else step_folder.parent.parent / 'eval'
     report.print_report(metrics, about)
     path = report.write_report(out, metrics=metrics, results=results, about=about)
+    if config.model.anatomy_head:
+        parts = anatomy.part_metrics(anatomy.make_find_parts(config, class_table), params, source, config)
+        anatomy.print_parts(parts, title=f'anatomical parts, {about["data_set"]}')
+        report.write_json(out / 'parts.json', parts)
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
     logging.info('written: %s, detections.json and overlays/ beside it', path)
     return metrics

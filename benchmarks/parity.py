@@ -14,19 +14,19 @@ import platform
 import subprocess
 import sys
 import tempfile
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from relnet_jax.config import load
+from benchmarks.parity_images import (CANVAS, LARGER, ROOT, SMALL, STEP, fits, on_canvas, pipeline_config,
+                                      write_images)
 from relnet_jax.data import pipeline
-from relnet_jax.data.images import read_image
 from relnet_jax.evaluation.results import to_original
 from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
@@ -37,12 +37,8 @@ from relnet_jax.models.mask_rcnn import MaskRCNN, build
 from relnet_jax.predict import EXTENSIONS, file_source
 from relnet_jax.training import checkpoint, startup
 
-ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results' / 'parity.jsonl'
 CLASSES = 14                    # with background
-CANVAS, LARGER, SMALL = (832, 1344), (896, 1472), (640, 704)
-FULL = (800, 1333)              # what torchvision makes of an image of this aspect
-STEP = 64                       # coarsest stride of the FPN
 CASES = {
     'alone': 'FPN, images smaller than the canvas, one by one',
     'canvas': 'FPN, two sizes in a batch on a larger canvas, against this project alone',
@@ -65,48 +61,6 @@ class Work(NamedTuple):
     ckpt: str
 
 
-# ---- images ----
-
-def size_inside(height: int, width: int, canvas: tuple[int, int]) -> tuple[int, int]:
-    """A size of about this aspect, a multiple of STEP on both sides, that leaves some of the canvas empty."""
-    factor = min((canvas[0] - STEP) / height, (canvas[1] - STEP) / width)
-    return tuple(max(STEP, round(side * factor / STEP) * STEP) for side in (height, width))
-
-
-def on_canvas(images: list[np.ndarray], canvas: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """(uint8 [B, H, W, 3], true sizes float32 [B, 2]); the padding is noise, which nothing may look at."""
-    padded = np.random.default_rng(0).integers(0, 256, (len(images), *canvas, 3), dtype=np.uint8)
-    for row, image in zip(padded, images):
-        row[:image.shape[0], :image.shape[1]] = image
-    return padded, np.float32([image.shape[:2] for image in images])
-
-
-def fits(file: Path, config: ConfigDict) -> bool:
-    """Whether torchvision's size of an image is one that the canvas has room for."""
-    height, width = read_image(file).shape[:2]
-    factor = min(FULL[0] / min(height, width), FULL[1] / max(height, width))
-    return height * factor <= config.data.canvas[0] and width * factor <= config.data.canvas[1]
-
-
-def write_images(folder: Path, files: list[Path]) -> dict[str, list[str]]:
-    """The images of each case as .npy files; several cases share some."""
-    def write(name: str, image: np.ndarray) -> str:
-        np.save(folder / f'{name}.npy', image)
-        return f'{name}.npy'
-
-    def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        return cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-
-    images = [read_image(file) for file in files]
-    inside = {canvas: [write(f'{canvas[0]}_{i}', resized(image, size_inside(*image.shape[:2], canvas)))
-                       for i, image in enumerate(images)] for canvas in (CANVAS, SMALL)}
-    full = [write(f'full_{i}', resized(image, FULL)) for i, image in enumerate(images)]
-    whole = [write(f'whole_{i}', image) for i, image in enumerate(images) if fits(files[i], pipeline_config())]
-    return {'alone': inside[CANVAS], 'canvas': inside[CANVAS], '800x1333': full[:2], 'batch': [full[2], inside[CANVAS][0]],
-            'padding': full, 'whole': whole, 'group_norm': inside[SMALL], 'c4': inside[SMALL],
-            'bfloat16': inside[CANVAS]}
-
-
 # ---- torchvision's side ----
 
 TORCHVISION = {     # case -> (model, mode, padded to a multiple of); the others need no torchvision
@@ -116,18 +70,20 @@ TORCHVISION = {     # case -> (model, mode, padded to a multiple of); the others
 
 
 def run_torchvision(python: str, work: Work, cases: list[str]) -> None:
-    """Leaves weights and results in the folder; not again where it already holds the answers to this very job."""
+    """Leaves weights and results in the folder; not again where it already holds those of the same images and code."""
     needed = [case for case in TORCHVISION if case in cases or case == 'alone']
     runs = [dict(name=case, model=model, mode=mode, divisible=divisible, images=work.names[case])
             for case, (model, mode, divisible) in TORCHVISION.items() if case in needed]
+    script = ROOT / 'benchmarks' / 'torchvision_side.py'
+    read = [script, script.with_name('weight_rule.py'), *sorted(work.folder.glob('*.npy'))]
     job = json.dumps(dict(classes=CLASSES, models=list(dict.fromkeys(run['model'] for run in runs)), runs=runs,
-                          first_image=work.names['group_norm'][0]))
+                          first_image=work.names['group_norm'][0], contents=[zlib.crc32(f.read_bytes()) for f in read]))
     path, done = work.folder / 'job.json', work.folder / 'versions.json'
     if done.exists() and path.read_text() == job:
         return
     done.unlink(missing_ok=True)
     path.write_text(job)
-    subprocess.run([python, str(ROOT / 'benchmarks' / 'torchvision_side.py'), str(work.folder)], check=True)
+    subprocess.run([python, str(script), str(work.folder)], check=True)
 
 
 def torchvisions(work: Work, case: str) -> list[dict]:
@@ -137,14 +93,6 @@ def torchvisions(work: Work, case: str) -> list[dict]:
 
 
 # ---- this side ----
-
-def pipeline_config() -> ConfigDict:
-    """configs/base.py with torchvision's sizes."""
-    config = load(str(ROOT / 'configs' / 'base.py'))
-    with config.unlocked():
-        config.data.canvas, config.data.scale, config.data.max_size = CANVAS, *FULL
-    return config
-
 
 def model_config(name: str) -> ConfigDict:
     config = pipeline_config()
@@ -272,7 +220,8 @@ def print_table(records: list[dict]) -> None:
     table = Table('case', 'images', 'detections', 'matched', 'IoU >= 0.9', 'same order', 'box, px', 'score', 'mask')
     for r in records:
         table.add_row(r['case'], *(str(r[key]) for key in ('images', 'expected', 'matched', 'over_90')),
-                      'yes' if r['ordered'] else 'no', *('-' if r[key] is None else f'{r[key]:.1e}' for key in ('box', 'score', 'mask')))
+                      'yes' if r['ordered'] else 'no',
+                      *('-' if r[key] is None else f'{r[key]:.1e}' for key in ('box', 'score', 'mask')))
     console = Console()
     console.print(table)
     for r in records:
@@ -286,7 +235,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument('--count', type=int, default=2, help='images of each folder (default: %(default)s)')
     parser.add_argument('--cases', default='', help=f'some of {",".join(CASES)}; default: all')
     parser.add_argument('--ckpt', default='', help='a checkpoint of this project, for the case of that name')
-    parser.add_argument('--folder', default='', help='where weights and intermediate results are kept; default: nowhere')
+    parser.add_argument('--folder', default='', help="where torchvision's results are kept; default: nowhere")
     options = parser.parse_args(argv)
     cases = options.cases.split(',') if options.cases else [c for c in CASES if c != 'checkpoint' or options.ckpt]
     if unknown := set(cases) - set(CASES):
@@ -306,7 +255,8 @@ def main(argv: list[str] | None = None) -> None:
         records = []
         for case in cases:
             expected, found = both_sides(work, case)
-            records.append(record(work, case, len(expected), total([compare(*pair) for pair in zip(expected, found)])))
+            agreement = total([compare(*pair) for pair in zip(expected, found, strict=True)])
+            records.append(record(work, case, len(expected), agreement))
             with RESULTS.open('a') as file:
                 file.write(json.dumps(records[-1]) + '\n')
             print(json.dumps(records[-1]), flush=True)

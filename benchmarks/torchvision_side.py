@@ -161,7 +161,8 @@ def main(folder: Path) -> None:
             images = [tensor(folder / image) for image in r['images']]
             np.savez(folder / f'{r["name"]}.npz', **run(model, images, r['mode'], r['divisible']))
             print(r['name'], flush=True)
-    (folder / 'versions.json').write_text(json.dumps(dict(torch=torch.__version__, torchvision=torchvision.__version__)))
+    versions = dict(torch=torch.__version__, torchvision=torchvision.__version__)
+    (folder / 'versions.json').write_text(json.dumps(versions))
 
 
 if __name__ == '__main__':

@@ -3,7 +3,9 @@ import os
 from pathlib import Path
 
 os.environ.setdefault('PJRT_NPROC', '8')          # two fake CPU devices deadlock without it
-os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2')
+# Two devices; and as little optimisation as there is: in tests compilation takes the time, not what is compiled.
+os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 '
+                      '--xla_llvm_disable_expensive_passes=true')
 
 import jax
 import numpy as np

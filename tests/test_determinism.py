@@ -31,7 +31,8 @@ def outputs(tmp_path_factory):
     run = write_run(folder / 'run', tiny_config())
     (folder / 'images').mkdir()
     for i, size in enumerate([(60, 50), (90, 64)]):
-        cv2.imwrite(str(folder / 'images' / f'{i}.png'), np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8))
+        image = np.random.default_rng(i).integers(0, 256, (*size, 3), np.uint8)
+        cv2.imwrite(str(folder / 'images' / f'{i}.png'), image)
     environment = os.environ | {'RELNET_JAX_CACHE': ''}
     for name in ('first', 'second'):
         subprocess.run([sys.executable, '-c', PROCESS, str(run), str(folder / 'images'), str(folder / name)], cwd=ROOT,

@@ -105,8 +105,13 @@ def write_report(out, *, metrics: dict, results: list, about: dict) -> Path:
     with open(out / 'detections.json', 'w') as f:
         json.dump(results, f)
     path = out / 'metrics.json'
-    path.write_text(json.dumps(_nulls(dict(about=about, metrics=metrics)), indent=1, allow_nan=False) + '\n')
+    write_json(path, dict(about=about, metrics=metrics))
     return path
+
+
+def write_json(path: Path, value) -> None:
+    """Indented; NaN, for which JSON has no word, becomes null."""
+    path.write_text(json.dumps(_nulls(value), indent=1, allow_nan=False) + '\n')
 
 
 def _nulls(value):

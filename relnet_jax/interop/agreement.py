@@ -14,7 +14,7 @@ SAME = 0.5      # IoU from which two boxes of one label may be the same detectio
 
 
 class Agreement(NamedTuple):
-    """Of one image, or of many by `total`. Differences are the largest among matched pairs; 0 where there is no pair."""
+    """Of one image, or of many by `total`. Differences are the largest of matched pairs; 0 where there is no pair."""
     expected: int           # detections to agree with
     found: int
     matched: int            # pairs

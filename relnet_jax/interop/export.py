@@ -41,8 +41,8 @@ PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 INPUTS = ('image', 'image_size', 'part_boxes', 'part_valid')
 REAL_BATCHES = 2        # of validation images that are looked at
 LARGEST = dict(box=1e-2, score=1e-4, mask=1e-3)     # differences: pixels, probabilities
-RESIZE = ('shorter side to `scale`, longer side at most `max_size`, no side longer than the canvas; area averaging when '
-          'smaller, bilinear when larger; detections are multiplied by original size / resized size')
+RESIZE = ('shorter side to `scale`, longer side at most `max_size`, no side longer than the canvas; area averaging '
+          'when smaller, bilinear when larger; detections are multiplied by original size / resized size')
 PASTE = ('cell (i, j) of m x m lies at share (i + 1/2) / m of the height and (j + 1/2) / m of the width of its box; '
          'interpolate linearly between cells, 0 outside; a pixel belongs to the object above `mask_threshold`')
 
@@ -58,7 +58,7 @@ with np.load(inputs) as stored:
                for i in range(len(stored) // len(detector.in_avals))]
 found = [detector.call(*batch) for batch in batches]
 np.savez(outputs, **{f'{i}_{name}': value for i, lines in enumerate(found) for name, value in lines.items()})
-there = {name.partition('.')[0] for name in sys.modules} & {'relnet_jax', 'flax', 'optax', 'orbax', 'ml_collections', 'cv2'}
+there = {name.partition('.')[0] for name in sys.modules} & {'relnet_jax', 'flax', 'optax', 'orbax', 'ml_collections'}
 assert not there, there
 '''
 
@@ -193,7 +193,7 @@ def agreement(live: list[Detections], found: list[dict]) -> Agreement:
 
 def export(ckpt: str, out: str | Path, *, batch: int = 1, size: tuple[int, int] | None = None,
            platforms: tuple[str, ...] = ('cpu', 'cuda', 'tpu')) -> str:
-    """Writes `out` and the JSON file beside it; returns the report. `size` (H, W): the canvas, default config.data.canvas.
+    """Writes `out` and the JSON file beside it; returns the report. `size` (H, W): of the canvas, if another one.
 
     Raises Disagreement, and then leaves nothing behind; CheckpointError; ValueError for a canvas or platforms that
     cannot be.
@@ -246,11 +246,12 @@ def _size(text: str) -> tuple[int, int]:
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog='python -m relnet_jax.interop.export', description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--ckpt', required=True, help='run folder, its checkpoints folder, one step folder, or RUN/best')
+    parser.add_argument('--ckpt', required=True, help='run folder, its checkpoints folder, step folder, or RUN/best')
     parser.add_argument('--out', required=True, help='file to write')
     parser.add_argument('--batch', type=int, default=1, help='images a call (default: %(default)s)')
     parser.add_argument('--size', type=_size, help="H,W of the canvas; default: the checkpoint's")
-    parser.add_argument('--platforms', default='cpu,cuda,tpu', help=f'some of {",".join(PLATFORMS)} (default: %(default)s)')
+    parser.add_argument('--platforms', default='cpu,cuda,tpu',
+                        help=f'some of {",".join(PLATFORMS)} (default: %(default)s)')
     args = parser.parse_args(argv)
     startup.quiet_libraries()
     startup.use_compilation_cache()

@@ -29,7 +29,10 @@ def script():
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
     """A run's folder with one checkpoint, whose detector takes 64 x 64 pixels and keeps every box."""
-    return write_run(tmp_path_factory.mktemp('run'), tiny_config())
+    c = tiny_config()
+    with c.unlocked():
+        c.model.anatomy_head = True
+    return write_run(tmp_path_factory.mktemp('run'), c)
 
 
 def write_coco(folder, names):
@@ -55,6 +58,9 @@ def test_a_checkpoint_is_all_that_is_needed(script, workdir, capsys):
     assert 0 < len(results) <= 12 and {r['image_id'] for r in results} <= set(
         pipeline.open_sources(checkpoint.read_config(workdir))[1].image_ids)
     assert all(r['segmentation']['size'] == [64, 64] for r in results)
+    parts = json.loads((out / 'parts.json').read_text())
+    assert list(parts) == list(checkpoint.read_class_table(workdir)['parts']) and parts['Heart']['images'] == 3
+    assert 0 <= parts['Heart']['iou'] <= 1
     assert len(list((out / 'overlays').iterdir())) == 2
     assert 'PHANTOM' in capsys.readouterr().out
 

@@ -53,7 +53,8 @@ def test_more_or_fewer_detections_are_not_complete():
 
 
 def test_one_detection_is_partner_once_and_of_the_best_scored():
-    twice = dict(boxes=np.float32([[0, 0, 10, 10], [0, 0, 10, 9]]), scores=np.float32([0.9, 0.8]), labels=np.int32([1, 1]))
+    twice = dict(boxes=np.float32([[0, 0, 10, 10], [0, 0, 10, 9]]), scores=np.float32([0.9, 0.8]),
+                 labels=np.int32([1, 1]))
     partner, iou = match(twice, {name: value[1:] for name, value in twice.items()})
     assert partner.tolist() == [0, -1] and iou.tolist() == [0.9, 0.0]
 

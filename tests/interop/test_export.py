@@ -1,4 +1,4 @@
-"""A checkpoint becomes one file that needs only JAX and numpy, as the README runs it; a file that differs is not kept."""
+"""A checkpoint becomes one file that needs only JAX and numpy, as the README runs it; what differs is not kept."""
 import json
 import os
 import re

@@ -105,16 +105,10 @@ class RelationalDetector(Detector):
         self.keys = jax.random.split(jax.random.key(1), 2)
         self.params = self._draw(jax.eval_shape(lambda key: init_params(self.model, self.batch, key),
                                                 jax.random.key(0)))
-        self._gradient = self.compiled(jax.grad(self._total, has_aux=True))
+        self._gradient = jax.jit(jax.grad(self._total, has_aux=True))
         self._losses = self._gradient       # one compilation for both
-        self.detect_from = self.compiled(lambda params, batch: self.model.apply(
+        self.detect_from = jax.jit(lambda params, batch: self.model.apply(
             {'params': params}, batch.image, batch.image_size, batch.part_boxes, batch.part_valid))
-
-    @staticmethod
-    def compiled(function):
-        """Jitted with as little optimisation as there is: here compilation takes the time."""
-        return jax.jit(function, compiler_options={'xla_backend_optimization_level': 0,
-                                                   'xla_llvm_disable_expensive_passes': True})
 
     @staticmethod
     def _draw(shapes):

@@ -78,7 +78,7 @@ def test_stage_losses_are_weighed_and_counted_in_the_total(detector):
     model = detector('cascade')
     losses, _ = model.losses(model.batch)
     plain = model.model.clone(cascade_weights=(1.0, 1.0, 1.0))
-    run = model.compiled(lambda p: plain.apply({'params': p}, model.batch, model.keys, method='losses'))
+    run = jax.jit(lambda p: plain.apply({'params': p}, model.batch, model.keys, method='losses'))
     terms, _ = run(model.params)
     for suffix, weight in (('_stage1', 1.0), ('_stage2', 0.5), ('_first', 0.25), ('', 0.25)):
         for kind in ('cls', 'bbox'):
@@ -94,7 +94,7 @@ def test_the_first_pass_is_the_plain_detector(detector):
     model = detector('second_only')
     plain = model.model.clone(relation=RelationSettings())
     own = {name: leaf for name, leaf in model.params.items() if name != 'relation_head'}
-    terms, metrics = model.compiled(lambda p: plain.apply({'params': p}, model.batch, model.keys, method='losses'))(own)
+    terms, metrics = jax.jit(lambda p: plain.apply({'params': p}, model.batch, model.keys, method='losses'))(own)
     losses, extra = model.losses(model.batch)
     first = {name: losses[name] for name in losses if name != 'loss_cls'} | {'loss_cls': extra['loss_cls_first']}
     assert first.keys() == terms.keys()
@@ -117,7 +117,7 @@ def test_ground_truths_stay_out_of_the_relation_pass(detector):
 def test_padding_of_canvas_and_ground_truths_does_not_matter(detector, tiny_batch, name):
     model = detector(name)
     wider = model.with_parts(tiny_batch(canvas=(128, 192), objects=6))
-    run = model.compiled(lambda p: model.model.apply({'params': p}, wider, model.keys, method='losses'))
+    run = jax.jit(lambda p: model.model.apply({'params': p}, wider, model.keys, method='losses'))
     assert_same_terms(run(model.params), model.losses(model.batch), 1e-4)
 
 
