@@ -221,7 +221,7 @@ def export(ckpt: str, out: str | Path, *, batch: int = 1, size: tuple[int, int] 
     try:
         unchecked.write_bytes(content)
         result = agreement(live, run_file(unchecked, batches))
-        unchecked.rename(out)
+        unchecked.replace(out)
     finally:
         unchecked.unlink(missing_ok=True)
     about = described(config, table, shapes, outputs, checkpoint=str(checkpoint.find(ckpt)), platforms=list(platforms),
