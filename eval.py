@@ -18,7 +18,7 @@ from relnet_jax.config import parse_flags, short_errors
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
-from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
 from relnet_jax.evaluation.voc import CONVENTIONS
 from relnet_jax.training import checkpoint, startup
 
@@ -91,14 +91,7 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     Returns count -> metrics of `report.evaluate`. Raises as `evaluate_checkpoint`.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
-    truth, found = source.ground_truth(), {}
-    for count in counts:
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.test.boxes = count
-        detect_fn, params = load_detector(step_folder, config, class_table)
-        results = detect_source(detect_fn, params, source, config, progress=f'{split} images, {count} boxes')
-        found[count] = report.evaluate(truth, results, convention=convention)
+    found = evaluate_at(counts, step_folder, config, class_table, source, convention=convention)
     names = [name for name in SWEEP_METRICS if any(name in metrics for metrics in found.values())]
     table = Table('test boxes', *names, title=f'{source.name}, {step_folder}, per cent', title_justify='left')
     for count, metrics in found.items():
