@@ -16,6 +16,7 @@ from rich.table import Table
 
 from relnet_jax.config import parse_flags, short_errors
 from relnet_jax.data import pipeline
+from relnet_jax.data.source import with_parts
 from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
@@ -54,7 +55,7 @@ def open_checkpoint(ckpt: str, config, split: str) -> tuple:
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
-    source = open_split(config, split)
+    source = with_parts(open_split(config, split), class_table['parts'])
     check_classes(class_table['classes'], source.classes)
     return step_folder, class_table, source
 
@@ -63,7 +64,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
                         convention: str = 'pixel_inclusive') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
-    A model with an anatomy head is also measured on the parts, in parts.json. Returns the metrics of `report.evaluate`.
+    A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Returns the metrics of `report.evaluate`.
     Raises CheckpointError, and what opening the data raises.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
