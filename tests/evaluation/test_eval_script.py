@@ -6,17 +6,14 @@ import sys
 from pathlib import Path
 
 import cv2
-import jax
 import numpy as np
 import pytest
 from absl import app
 
-from configs import phantom
 from relnet_jax import predict
 from relnet_jax.data import pipeline
-from relnet_jax.models import mask_rcnn
 from relnet_jax.training import checkpoint
-from relnet_jax.training.state import TrainState, abstract_params, batch_shapes
+from tests.tiny_run import tiny_config, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,22 +29,10 @@ def script():
 @pytest.fixture(scope='module')
 def workdir(tmp_path_factory):
     """A run's folder with one checkpoint, whose detector takes 64 x 64 pixels and keeps every box."""
-    c = phantom.get_config()
+    c = tiny_config()
     with c.unlocked():
-        c.data.canvas, c.data.scale, c.data.max_size, c.data.threads, c.data.mask_size = (64, 64), 64, 64, 0, 28
-        c.data.phantom.update(size=64, train_images=2, val_images=3)
-        c.model.update(fpn_channels=16, box_head_dim=16, mask_channels=8, anatomy_head=True)
-        c.test.update(batch_size=2, pre_nms=20, boxes=8, detections=4, score_threshold=0.0)
-    source, _ = pipeline.open_sources(c)
-    model = mask_rcnn.build(c, num_classes=len(source.classes) + 1)
-    shapes = abstract_params(model, batch_shapes(c, 1, len(source.parts)))
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda s: rng.normal(0, 0.05, s.shape).astype(s.dtype), shapes)
-    folder = tmp_path_factory.mktemp('run')
-    with checkpoint.make_manager(folder, keep=1, best='box_AP50') as manager:
-        checkpoint.save(manager, TrainState(np.int32(7), np.uint32(0), params, {}, None), config=c,
-                        class_table={k: getattr(source, k) for k in checkpoint.CLASS_TABLE})
-    return folder
+        c.model.anatomy_head = True
+    return write_run(tmp_path_factory.mktemp('run'), c)
 
 
 def write_coco(folder, names):

@@ -1,6 +1,5 @@
 """The whole detector against torchvision's maskrcnn_resnet50_fpn with the same weights: features, losses, gradients."""
 import json
-import zlib
 
 import flax.linen as nn
 import jax
@@ -8,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.weight_rule import draw_weight
 from relnet_jax.config import load
 from relnet_jax.interop.torchvision import from_state_dict
 from relnet_jax.models import layers
@@ -16,25 +16,6 @@ from relnet_jax.ops.masks import crop_mask, paste_mask
 from relnet_jax.types import Batch
 
 SIZE = np.array([[256.0, 256.0]], np.float32)
-FACTORS = {'rpn.head.bbox_pred': 0.5, 'rpn.head.cls_logits': 3, 'roi_heads.box_predictor.bbox_pred': 0.35,
-           'roi_heads.box_predictor.cls_score': 0.5}
-
-
-def draw_weight(name, shape, seed):
-    """One entry of the state dict by the rule that the golden file states under `weight_rule`."""
-    rng = np.random.default_rng(zlib.crc32(name.encode()) + seed)
-    norm = '.bn' in name or 'downsample.1' in name
-    if name.endswith('num_batches_tracked'):
-        return np.int64(0)
-    if name.endswith('running_var'):
-        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
-    if norm and name.endswith('weight'):
-        return (rng.uniform(0.5, 1.0, shape) * (0.4 if 'bn3' in name else 1)).astype(np.float32)
-    if name.endswith('weight'):
-        fan_in = shape[0] if 'conv5_mask' in name else np.prod(shape[1:])
-        return (rng.standard_normal(shape) * np.sqrt(2 / fan_in) * FACTORS.get(name[:-7], 1)).astype(np.float32)
-    return (0.1 * rng.standard_normal(shape)).astype(np.float32)
-
 
 class BatchStatisticsNorm(nn.Module):
     """Batch norm in training mode, as the golden losses were computed with (their backbone was not frozen)."""

@@ -1,0 +1,157 @@
+"""A checkpoint becomes one file that needs only JAX and numpy, as the README runs it; what differs is not kept."""
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax import export as jax_export
+
+from relnet_jax.evaluation.run import load_detector
+from relnet_jax.interop import export
+from relnet_jax.interop.agreement import rows
+from relnet_jax.models.mask_rcnn import build
+from relnet_jax.training import checkpoint
+from relnet_jax.types import Detections
+from tests.tiny_run import tiny_config, write_run
+
+README = Path(__file__).parents[2] / 'README.md'
+PARTS = 5       # of the phantom
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    return write_run(tmp_path_factory.mktemp('run'), tiny_config())
+
+
+@pytest.fixture(scope='module')
+def exported(run, tmp_path_factory):
+    """(file, report of the export)."""
+    out = tmp_path_factory.mktemp('exported') / 'model.stablehlo'
+    return out, export.export(str(run), out)
+
+
+def test_the_report_says_what_was_written_and_how_it_compares(exported):
+    out, report = exported
+    assert sorted(path.name for path in out.parent.iterdir()) == ['model.json', 'model.stablehlo']
+    assert 'for cpu, cuda, tpu' in report and 'takes image, image_size; batch 1, canvas 64 x 64' in report
+    found = re.search(r"on cpu: (\d+) of (\d+) detections in 4 images", report)     # 2 of noise, 2 of the phantom
+    assert found and found[1] == found[2] and int(found[1]) >= 8
+
+
+def test_the_json_beside_it_tells_a_user_what_is_needed(exported):
+    about = json.loads(exported[0].with_suffix('.json').read_text())
+    assert about['inputs'] == {'image': {'dtype': 'uint8', 'shape': [1, 64, 64, 3]},
+                               'image_size': {'dtype': 'float32', 'shape': [1, 2]}}
+    assert {name: array['shape'] for name, array in about['outputs'].items()} == {
+        'boxes': [1, 4, 4], 'scores': [1, 4], 'labels': [1, 4], 'valid': [1, 4], 'masks': [1, 4, 28, 28]}
+    assert (about['classes']['1'], len(about['classes']), about['scale']) == ('Atelectasis', 13, 64)
+    assert about['platforms'] == ['cpu', 'cuda', 'tpu'] and about['agreement']['matched'] >= 8
+
+
+def test_the_readme_lines_run_it_in_a_process_without_this_package(exported, run, tmp_path):
+    out, _ = exported
+    image = np.random.default_rng(3).integers(0, 256, (48, 60, 3), dtype=np.uint8)
+    np.save(tmp_path / 'image.npy', image)
+    (tmp_path / out.name).write_bytes(out.read_bytes())
+    lines = re.search(r'```python\n(.*?deserialize.*?)```', README.read_text(), re.DOTALL)[1]
+    assert len(lines.strip().splitlines()) == 5
+    more = ("import sys\nassert not {'relnet_jax', 'flax'} & set(sys.modules)\n"
+            "np.savez('found.npz', **found)\n")
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    subprocess.run([sys.executable, '-c', lines + more], cwd=tmp_path, env=environment, check=True, timeout=300)
+
+    with np.load(tmp_path / 'found.npz') as stored:
+        found = rows(Detections(**stored), 0)
+    canvas = np.zeros((1, 64, 64, 3), np.uint8)
+    canvas[0, :48, :60] = image
+    config, table = checkpoint.read_config(run), checkpoint.read_class_table(run)
+    detect, params = load_detector(run, config, table)
+    expected = rows(jax.device_get(detect(params, canvas, np.float32([[48, 60]]), np.zeros((1, PARTS, 4), np.float32),
+                                          np.zeros((1, PARTS), bool))), 0)
+    assert len(expected['boxes']) == len(found['boxes']) > 0
+    np.testing.assert_array_equal(found['labels'], expected['labels'])
+    for name, atol in (('boxes', 1e-3), ('scores', 1e-5), ('masks', 1e-4)):
+        np.testing.assert_allclose(found[name], expected[name], atol=atol, rtol=0)
+
+
+def test_a_file_that_finds_something_else_is_not_kept(run, tmp_path, monkeypatch):
+    def other(path, batches):
+        assert path.read_bytes() == b'the file'
+        boxes = np.float32([[[1, 2, 30, 40]]])
+        return [dict(boxes=boxes, scores=np.ones((1, 1)), labels=np.ones((1, 1), int), valid=np.ones((1, 1), bool),
+                     masks=np.zeros((1, 1, 28, 28))) for _ in batches]
+    monkeypatch.setattr(export, 'run_file', other)
+    monkeypatch.setattr(export, 'serialise', lambda *_: (b'the file', {}))
+    with pytest.raises(SystemExit, match='export: the file differs from the model'):
+        export.main([f'--ckpt={run}', f'--out={tmp_path}/new/model.stablehlo'])
+    assert not list((tmp_path / 'new').iterdir())
+
+
+@pytest.mark.parametrize('name, change', [('boxes', 0.1), ('scores', 0.01), ('masks', 0.01), ('labels', 1)])
+def test_each_kind_of_difference_is_a_disagreement(name, change):
+    live = Detections(boxes=np.float32([[[1, 2, 30, 40]]]), scores=np.float32([[0.5]]), labels=np.int32([[1]]),
+                      valid=np.array([[True]]), masks=np.full((1, 1, 28, 28), 0.5, np.float32))
+    assert export.agreement([live], [live._asdict()]).complete
+    found = live._asdict()
+    found[name] = found[name] + np.asarray(change, found[name].dtype)
+    with pytest.raises(export.Disagreement):
+        export.agreement([live], [found])
+    with pytest.raises(export.Disagreement):
+        export.agreement([live], [live._asdict() | {'valid': np.array([[False]])}])
+
+
+def test_a_process_that_has_more_than_jax_is_refused(exported, monkeypatch):
+    """The check of the new process is one that can fail."""
+    monkeypatch.setattr(export, 'RUNNER', 'import optax\n' + export.RUNNER)
+    with pytest.raises(export.Disagreement, match="AssertionError: {'optax'}"):
+        export.run_file(exported[0], [])
+
+
+def test_known_parts_are_inputs_where_relations_look_at_them():
+    c = tiny_config()
+    with c.unlocked():
+        c.model.relations = ('part',)
+    assert export.takes_parts(c, PARTS) and not export.takes_parts(c, 0)
+    shapes = export.input_shapes(c, batch=2, parts=PARTS)
+    assert [(s.shape, s.dtype) for s in shapes[2:]] == [((2, PARTS, 4), np.float32), ((2, PARTS), np.bool_)]
+
+    batch = export.noise(shapes, seed=0)
+    assert [(a.shape, a.dtype) for a in batch] == [(s.shape, s.dtype) for s in shapes]
+    assert batch[3].any() and not batch[3].all()
+    assert export.with_parts(batch, PARTS) == tuple(batch)      # what is known goes to the detector as it is
+    with c.unlocked():
+        c.model.update(parts='predicted', anatomy_head=True)
+    assert len(export.input_shapes(c, batch=2, parts=PARTS)) == 2
+    with c.unlocked():
+        c.model.update(parts='given_or_predicted')
+    assert len(export.input_shapes(c, batch=2, parts=PARTS)) == 4
+
+
+def test_a_model_with_parts_is_exported_with_them():
+    c = tiny_config()
+    with c.unlocked():
+        c.model.update(relations=('part',), mask_head=False)
+    model = build(c, num_classes=3)
+    shapes = export.input_shapes(c, batch=1, parts=PARTS)
+    params = jax.eval_shape(model.init, jax.random.key(0), *shapes)['params']
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), params)
+    call = export.standalone(lambda params, *arrays: model.apply({'params': params}, *arrays), params, PARTS)
+    content, outputs = export.serialise(call, shapes, ('cpu',))
+    assert sorted(outputs) == ['boxes', 'labels', 'scores', 'valid']        # no mask head, no masks
+    read = jax_export.deserialize(content)
+    assert [a.shape for a in read.in_avals] == [(1, 64, 64, 3), (1, 2), (1, PARTS, 4), (1, PARTS)]
+
+
+@pytest.mark.parametrize('options, message', [
+    (['--platforms=cpu,abacus'], 'expected some of cpu,cuda,rocm,tpu, got abacus'),
+    (['--platforms=tpu'], 'tpu cannot be checked on this machine, which is cpu'),
+    (['--size=100,64'], 'multiples of 64, got 100 x 64')])
+def test_what_cannot_be_exported_ends_in_one_line(run, tmp_path, options, message):
+    with pytest.raises(SystemExit, match=message):
+        export.main([f'--ckpt={run}', f'--out={tmp_path}/model.stablehlo', *options])
+    assert not list(tmp_path.iterdir())

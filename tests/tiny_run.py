@@ -1,0 +1,33 @@
+"""A run's folder with a real checkpoint of a tiny detector with random weights: nothing is trained or compiled."""
+import jax
+import numpy as np
+
+from configs import phantom
+from relnet_jax.data import pipeline
+from relnet_jax.models import mask_rcnn
+from relnet_jax.training import checkpoint
+from relnet_jax.training.state import TrainState, abstract_params, batch_shapes
+
+
+def tiny_config():
+    """64 x 64 pixels of the phantom with 3 validation images, every box kept."""
+    c = phantom.get_config()
+    with c.unlocked():
+        c.data.canvas, c.data.scale, c.data.max_size, c.data.threads, c.data.mask_size = (64, 64), 64, 64, 0, 28
+        c.data.phantom.update(size=64, train_images=2, val_images=3)
+        c.model.update(fpn_channels=16, box_head_dim=16, mask_channels=8)
+        c.test.update(batch_size=2, pre_nms=20, boxes=8, detections=4, score_threshold=0.0)
+    return c
+
+
+def write_run(folder, config):
+    """Writes step 7 of a run with `config`; returns the folder."""
+    source, _ = pipeline.open_sources(config)
+    model = mask_rcnn.build(config, num_classes=len(source.classes) + 1)
+    shapes = abstract_params(model, batch_shapes(config, 1, len(source.parts)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda s: rng.normal(0, 0.05, s.shape).astype(s.dtype), shapes)
+    with checkpoint.make_manager(folder, keep=1, best='box_AP50') as manager:
+        checkpoint.save(manager, TrainState(np.int32(7), np.uint32(0), params, {}, None), config=config,
+                        class_table={k: getattr(source, k) for k in checkpoint.CLASS_TABLE})
+    return folder
