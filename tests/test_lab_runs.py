@@ -39,7 +39,7 @@ def run_cut_and_gone_on(config, tmp_path, monkeypatch):
     """Trains with a kill before the last step and checks what a run must leave behind."""
     plan = phases.plan(config)
     total = plan[-1].last
-    assert plan[-1].last - plan[-1].begin == 3
+    assert plan[-1].last - plan[-1].begin in (3, 4)     # shares of 3 are rounded, and every phase has a step at least
     real = loop.pipeline.train_batches
 
     def batches(*args, **kwargs):
