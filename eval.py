@@ -16,9 +16,10 @@ from rich.table import Table
 
 from relnet_jax.config import parse_flags, short_errors
 from relnet_jax.data import pipeline
+from relnet_jax.data.source import with_parts
 from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
-from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
 from relnet_jax.evaluation.voc import CONVENTIONS
 from relnet_jax.training import checkpoint, startup
 
@@ -54,7 +55,7 @@ def open_checkpoint(ckpt: str, config, split: str) -> tuple:
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
-    source = open_split(config, split)
+    source = with_parts(open_split(config, split), class_table['parts'])
     check_classes(class_table['classes'], source.classes)
     return step_folder, class_table, source
 
@@ -63,7 +64,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
                         convention: str = 'pixel_inclusive') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
-    A model with an anatomy head is also measured on the parts, in parts.json. Returns the metrics of `report.evaluate`.
+    A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Returns the metrics of `report.evaluate`.
     Raises CheckpointError, and what opening the data raises.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
@@ -91,14 +92,7 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     Returns count -> metrics of `report.evaluate`. Raises as `evaluate_checkpoint`.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
-    truth, found = source.ground_truth(), {}
-    for count in counts:
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.test.boxes = count
-        detect_fn, params = load_detector(step_folder, config, class_table)
-        results = detect_source(detect_fn, params, source, config, progress=f'{split} images, {count} boxes')
-        found[count] = report.evaluate(truth, results, convention=convention)
+    found = evaluate_at(counts, step_folder, config, class_table, source, convention=convention)
     names = [name for name in SWEEP_METRICS if any(name in metrics for metrics in found.values())]
     table = Table('test boxes', *names, title=f'{source.name}, {step_folder}, per cent', title_justify='left')
     for count, metrics in found.items():

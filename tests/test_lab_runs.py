@@ -1,6 +1,7 @@
 """Runs of configs/lab.py for real on a tiny phantom: three steps, killed before the last, gone on with, evaluated.
 
-All are slow: two runs that hold most modules between them, then each run by its name, a minute or two each.
+Each run by its name is slow, about a minute; quick is one of C4 with phases. (All modules of the FPN at once are trained by
+the test of the notebooks.)
 """
 import json
 
@@ -38,7 +39,7 @@ def run_cut_and_gone_on(config, tmp_path, monkeypatch):
     """Trains with a kill before the last step and checks what a run must leave behind."""
     plan = phases.plan(config)
     total = plan[-1].last
-    assert plan[-1].last - plan[-1].begin == 3
+    assert plan[-1].last - plan[-1].begin in (3, 4)     # shares of 3 are rounded, and every phase has a step at least
     real = loop.pipeline.train_batches
 
     def batches(*args, **kwargs):
@@ -70,7 +71,7 @@ def run_cut_and_gone_on(config, tmp_path, monkeypatch):
     detect_fn, params = load_detector(tmp_path, checkpoint.read_config(tmp_path), table)     # from the files alone
     results = detect_source(detect_fn, params, pipeline.open_sources(config)[1], config)
     assert len(results) == 8 and all(0 <= r['score'] <= 1 for r in results)
-    return lines[-2], table
+    return table
 
 
 @pytest.mark.slow
@@ -79,24 +80,6 @@ def test_every_named_run_trains_goes_on_and_is_evaluated(run, tmp_path, monkeypa
     run_cut_and_gone_on(tiny(run), tmp_path, monkeypatch)
 
 
-@pytest.mark.slow
 def test_a_c4_run_with_phases_and_the_class_graph(tmp_path, monkeypatch):
-    _, table = run_cut_and_gone_on(tiny('seven_2'), tmp_path, monkeypatch)
+    table = run_cut_and_gone_on(tiny('seven_2'), tmp_path, monkeypatch)
     assert np.array(table['graph']).shape == (14, 14)
-
-
-@pytest.mark.slow
-def test_all_fpn_modules_at_once(tmp_path, monkeypatch):
-    config = tiny('fpn_8')
-    with config.unlocked():
-        config.model.relations = ('region', 'class', 'part', 'context', 'lung_feature', 'gaussian_mixture',
-                                  'object_position', 'object_attention')
-        config.model.cascade, config.model.deformable, config.model.box_dropout = (0.5, 0.6), 'v2', 0.1
-        config.model.anatomy_head, config.model.parts = True, 'given_or_predicted'
-        config.model.relation.context.grid = (2, 1)
-    values, _ = run_cut_and_gone_on(config, tmp_path, monkeypatch)
-    terms = {name for name in values if name.startswith('loss_')}
-    assert {'loss_cls', 'loss_bbox', 'loss_mask', 'loss_cls_first', 'loss_cls_stage1', 'loss_bbox_stage1',
-            'loss_part_box', 'loss_part_presence'} <= terms, terms
-    total = sum(values[k] for k in values if k.startswith('loss_') or k.startswith(('rpn_cls_p', 'rpn_bbox_p')))
-    assert np.isclose(values['loss'], total, rtol=1e-4)        # every term that is reported is trained

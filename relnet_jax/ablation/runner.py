@@ -4,13 +4,11 @@ import math
 import time
 from pathlib import Path
 
-from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.ablation import results
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation import report
-from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.evaluation.run import evaluate_at
 from relnet_jax.training import checkpoint
 from relnet_jax.training.loop import train
 
@@ -52,20 +50,9 @@ def sweep(config: ConfigDict, workdir: str | Path, counts: list[int]) -> dict:
     if not counts:
         return {}
     folder = checkpoint.find(workdir)
-    class_table = checkpoint.read_class_table(folder)
     _, val = pipeline.open_sources(config)
-    truth = val.ground_truth()
-    found = {}
-    for count in counts:
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.test.boxes = count
-        detect_fn, params = load_detector(folder, config, class_table)
-        metrics = report.evaluate(truth, detect_source(detect_fn, params, val, config, progress=f'{count} test boxes'))
-        found[str(count)] = {m: none_if_nan(metrics.get(m)) for m in results.METRICS}
-        logging.info('%s, %d test boxes: %s', Path(workdir).name, count,
-                     ', '.join(f'{m} {v:.4f}' for m, v in found[str(count)].items() if v is not None))
-    return found
+    found = evaluate_at(counts, folder, config, checkpoint.read_class_table(folder), val)
+    return {str(count): {m: none_if_nan(metrics.get(m)) for m in results.METRICS} for count, metrics in found.items()}
 
 
 def none_if_nan(value: float | None) -> float | None:

@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from relnet_jax.types import Example
 
 
@@ -108,3 +110,18 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
     rest = sorted(i for k, part in enumerate(parts) if k != hold_out for i in part)
     return (subset(source, rest, name=f'{source.name} (without fold {hold_out} of {folds})'),
             subset(source, held, name=f'{source.name} (fold {hold_out} of {folds})'))
+
+
+def with_parts(source: Source, parts: tuple[str, ...]) -> Source:
+    """The same images for a model that knows `parts`: one that the data name too keeps its annotation, the others are
+    unknown, and what the model does not know is left out."""
+    if source.parts == tuple(parts):
+        return source
+    rows = [source.parts.index(name) if name in source.parts else -1 for name in parts]
+
+    def load(index: int) -> Example:
+        example = source.load(index)
+        boxes = np.concatenate([example.part_boxes, np.zeros((1, 4), np.float32)])      # the last: of the unknown
+        valid = np.concatenate([example.part_valid, np.zeros(1, bool)])
+        return example._replace(part_boxes=boxes[rows], part_valid=valid[rows])
+    return dataclasses.replace(source, parts=tuple(parts), load=load, memory=None if source.memory is None else {})

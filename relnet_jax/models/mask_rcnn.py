@@ -209,7 +209,9 @@ class MaskRCNN(nn.Module):
 
     # ---- parts and relations ----
     def find_parts(self, pyramid: list[Array], image_size: Array, parts: int) -> tuple[Array, Array]:
-        """Boxes [B, P, 4] and presence logits [B, P] of the anatomy head."""
+        """Boxes [B, P, 4] and presence logits [B, P] of the anatomy head. Raises ValueError without parts to find."""
+        if not parts:
+            raise ValueError('model.anatomy_head: expected data.parts to name the parts to find, got none')
         return self.anatomy_head(pyramid[self.context_level], image_size, parts)
 
     def parts(self, image: Array, image_size: Array, parts: int) -> tuple[Array, Array]:

@@ -32,6 +32,7 @@ from relnet_jax.training.optimizer import path_name, path_names
 from relnet_jax.training.state import TrainState, start
 
 KEYS = ('name', 'steps', 'freeze', 'rois', 'lr_factor', 'plain')
+LONG_WARMUP = 0.25      # share of a run
 
 
 class Phase(NamedTuple):
@@ -154,7 +155,7 @@ def enter(state: TrainState, before: Phase, after: Phase, tx: optax.GradientTran
 
 
 def log_plan(phases: Sequence[Phase], config: ConfigDict) -> None:
-    """One line for each phase, and how the published schedule was scaled."""
+    """One line for each phase, and how the published schedule was scaled. Warns of a warm-up that takes most of a run."""
     if config.scale_schedule != 1:
         logging.info('config.scale_schedule: every phase, and the warm-up, is %g times as long as published',
                      config.scale_schedule)
@@ -164,3 +165,7 @@ def log_plan(phases: Sequence[Phase], config: ConfigDict) -> None:
                          ', without relations' if phase.plain else '', phase.config.train.rois,
                          ', frozen: ' + ', '.join(phase.config.train.freeze) if phase.config.train.freeze else '')
     logging.info('%d steps', phases[-1].last)
+    warmup, steps = phases[0].config.train.warmup_steps, phases[0].config.train.steps
+    if warmup > LONG_WARMUP * steps:
+        logging.warning('the learning rate warms up over %d of %d steps; config.train.steps leaves '
+                        'config.train.warmup_steps as it is, config.scale_schedule shortens both', warmup, steps)

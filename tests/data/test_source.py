@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from relnet_jax.data.coco import read_coco
-from relnet_jax.data.source import split, subset
+from relnet_jax.data.phantom import phantom_source
+from relnet_jax.data.source import split, subset, with_parts
 
 
 @pytest.fixture
@@ -29,6 +30,18 @@ def test_a_subset_counts_positions_anew_and_keeps_ids_and_truth(source):
     truth = part.ground_truth()
     assert {i['id'] for i in truth['images']} == {3, 5} == {a['image_id'] for a in truth['annotations']}
     assert len(source.ground_truth()['annotations']) == 10
+
+
+def test_parts_of_a_model_are_found_by_name_and_unknown_where_the_data_lack_them():
+    known = phantom_source(split='val', seed=0, ambiguity=0.5, size=64, train_images=1, val_images=2, mask_size=4)
+    assert with_parts(known, known.parts) is known
+    model = with_parts(known, ('Heart', 'Airways', 'Left Lung'))
+    ours, theirs = model.load(1), known.load(1)
+    assert model.parts == ('Heart', 'Airways', 'Left Lung') and ours.part_valid.tolist() == [True, False, True]
+    np.testing.assert_array_equal(ours.part_boxes[[0, 2]], theirs.part_boxes[[4, 2]])
+    np.testing.assert_array_equal(ours.part_boxes[1], 0)
+    none = with_parts(known, ()).load(0)
+    assert none.part_boxes.shape == (0, 4) and none.part_valid.shape == (0,)
 
 
 @pytest.mark.parametrize('by', ['id', 'patient'])

@@ -79,6 +79,8 @@ def test_the_data_can_be_others_of_the_same_classes(script, workdir, tmp_path):
     assert results and {r['image_id'] for r in results} == {77}
     assert {r['category_id'] for r in results} <= {10 * i for i in range(1, len(names) + 1)}
     assert json.loads((tmp_path / 'out' / 'metrics.json').read_text())['about']['synthetic'] is False
+    parts = json.loads((tmp_path / 'out' / 'parts.json').read_text())      # the model knows five, these data none
+    assert len(parts) == 5 and all(part['images'] == 0 and part['iou'] is None for part in parts.values())
 
 
 def test_other_classes_stop_with_the_difference_named(script, workdir, tmp_path):

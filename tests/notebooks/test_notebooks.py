@@ -1,6 +1,8 @@
-"""The notebooks, executed on a run of two steps that the ablation command has made."""
+"""The notebooks, executed on a run of two steps that the ablation command has made: FPN with every module at once."""
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from relnet_jax import ablate
@@ -19,12 +21,18 @@ TINY = ('data.canvas=(64,64)', 'data.scale=64', 'data.max_size=64', 'data.mask_s
         'train.log_every=1', 'train.ema=0', 'train.pre_nms=20', 'train.proposals=10', 'train.rpn_samples=8',
         'train.rois=8', 'test.batch_size=2', 'test.pre_nms=20', 'test.boxes=8', 'test.detections=4',
         'test.score_threshold=0')
+RELATIONS = ('region', 'class', 'part', 'context', 'lung_feature', 'gaussian_mixture', 'object_position', 'object_attention')
+EVERYTHING = (f'model.relations={RELATIONS}', 'model.cascade=(0.5,0.6)', 'model.deformable=v2', 'model.box_dropout=0.1',
+              'model.anatomy_head=True', 'model.parts=given_or_predicted', 'model.relation.context.grid=(2,1)')
+LOSSES = {'loss_cls', 'loss_bbox', 'loss_mask', 'loss_cls_first', 'loss_bbox_first', 'loss_cls_stage1', 'loss_bbox_stage1',
+          'loss_part_box', 'loss_part_presence'}
 
 
 @pytest.fixture(scope='module')
 def out(tmp_path_factory):
     folder = tmp_path_factory.mktemp('table')
-    assert ablate.main(['--runs=fpn_8', '--seeds=1', f'--out={folder}', *(f'--config.{o}' for o in TINY)]) == 0
+    assert ablate.main(['--runs=fpn_8', '--seeds=1', f'--out={folder}',
+                         *(f'--config.{o}' for o in TINY + EVERYTHING)]) == 0
     return folder
 
 
@@ -44,6 +52,16 @@ def kinds(notebook):
     """The MIME types that each code cell displays."""
     return [{kind for output in cell.outputs for kind in output.get('data', {})}
             for cell in notebook.cells if cell.cell_type == 'code']
+
+
+def test_every_module_at_once_trains_and_every_reported_term_is_in_the_loss(out):
+    lines = [json.loads(line) for line in (out / 'runs' / 'fpn_8_s0' / 'metrics.jsonl').read_text().splitlines()]
+    train = [line for line in lines if line['split'] == 'train']
+    assert [line['step'] for line in train] == [1, 2]
+    for values in train:
+        terms = [k for k in values if k.startswith(('loss_', 'rpn_cls_p', 'rpn_bbox_p'))]
+        assert {k for k in terms if k.startswith('loss_')} == LOSSES
+        assert np.isclose(values['loss'], sum(values[k] for k in terms), rtol=1e-4)
 
 
 def test_a_run_is_looked_at(out, monkeypatch):

@@ -70,6 +70,16 @@ def test_a_run_without_phases_is_one_phase(config):
     assert phase.config == config
 
 
+def test_a_warm_up_that_takes_most_of_a_run_is_pointed_out(config, caplog):
+    config.train.steps, config.train.phases, config.train.warmup_steps = 1000, (), 500
+    phases.log_plan(phases.plan(config), config)
+    assert 'warms up over 500 of 1000 steps' in caplog.text
+    caplog.clear()
+    config.train.warmup_steps = 100
+    phases.log_plan(phases.plan(config), config)
+    assert 'warms up' not in caplog.text
+
+
 def test_another_number_of_steps_and_the_scale_stretch_all_phases_alike(config):
     config.train.phases = (dict(name='original', steps=96_000, plain=True), dict(name='retrain', steps=54_999),
                            dict(name='keep', steps=41_000))
@@ -146,10 +156,8 @@ class Killed(Exception):
     pass
 
 
-SLOW = [pytest.param(cut, marks=pytest.mark.slow) for cut in (4, 6)]
-
-
-@pytest.mark.parametrize('cut', [2, 3, *SLOW])      # the last step that is done: of a phase, or in its middle
+@pytest.mark.slow       # a run of configs/lab.py that is cut is in the quick selection
+@pytest.mark.parametrize('cut', [2, 3, 4, 6])       # the last step that is done: of a phase, or in its middle
 def test_a_run_cut_anywhere_ends_bit_for_bit_like_one_that_was_not(config, tmp_path, monkeypatch, cut):
     config.train.checkpoint_every = 1
     whole = loop.train(config, tmp_path / 'whole')
