@@ -97,6 +97,7 @@ def get_config() -> ConfigDict:
     t.momentum = 0.9
     t.weight_decay = 1e-4                # not on biases and norms
     t.bias_lr_factor = 1.0
+    t.lr_factors = ()                    # (regular expression on parameter paths, factor on their learning rate) pairs
     t.warmup_steps = 500
     t.warmup_factor = 1 / 3
     t.schedule = 'step'                  # 'step' | 'cosine'

@@ -5,17 +5,16 @@
 * a label set, numbers, sides, places and sizes that follow ChestX-Det (`phantom_labels`, `phantom_places`),
 * one polygon for each finding, drawn as it is annotated (`phantom_render`).
 
-The knob `ambiguity` in [0, 1] sets how alike the members of a look-alike group appear (`phantom_looks`); labels,
-polygons and anatomy do not depend on it. At 0 texture alone tells a class. At 1 all members of a group draw their
-appearance from one distribution, and a class is told by what this table names, which is what a relation module may
-exploit:
+The knob `ambiguity` in [0, 1] is the share of findings whose look does not tell their class (`phantom_looks`): these
+have the look that all classes of a look-alike group share, the others their class's own. Labels, polygons and anatomy
+do not depend on it. A class whose look says nothing is told by what this table names, which is what a relation module
+may exploit:
 
     group     class                cue             rule
     opacity   Effusion             position        fills the costophrenic angle of a lung
     opacity   Consolidation        position        against mediastinum or heart, away from the costophrenic angle
-    opacity   Atelectasis, Mass    co-occurrence   free in the lung, equal places and sizes. With an effusion in the
-                                                   image a bright core is an atelectasis and a bright rim is a mass;
-                                                   without one it is the other way round
+    opacity   Atelectasis          co-occurrence   free in the lung, in an image that holds an effusion
+    opacity   Mass                 co-occurrence   free in the lung, equal places and sizes, in an image without effusion
     spot      Nodule               position        lateral 44 % of the lung's width
     spot      Calcification        position        medial 44 % of the lung's width
     line      Pleural Thickening   position        on the lateral lung wall
@@ -26,14 +25,14 @@ exploit:
     miliary   Diffuse Nodule       texture         fine dots over a lung
     bone      Fracture             texture         cleft and callus across a rib
 
-Atelectasis and mass cannot be told apart at ambiguity 1 without knowing whether the image holds an effusion: 48 % of
-the images with an atelectasis and 37 % of those with a mass hold one, so cores and rims are about as frequent in
-either class. Beyond these hard rules the real co-occurrence (fibrosis with emphysema, effusion with consolidation) is
-a soft cue at every ambiguity, and so are outline and size where the rule is one of position.
+The real co-occurrence (fibrosis with emphysema, effusion with consolidation) is a soft cue beside these rules, and so
+are outline and size where the rule is one of position.
 
-What differs from the table: places obey the rules above, atelectasis and mass share their pooled places and sizes,
-nothing is smaller than 3.6 % of the frame, bands along the lung wall are thicker, and emphysema and diffuse nodules
-occur once a lung at most.
+What differs from the table: places obey the rules above; atelectasis and mass share their pooled places and sizes, and
+are as frequent and as often together with the others as the two taken as one class, of which an effusion makes an
+atelectasis (in ChestX-Det 48 % of the images with an atelectasis and 37 % of those with a mass hold one), which then
+lies higher, as the effusion has the base of the lung, a soft cue of place; nothing is smaller than 3.6 % of the frame, bands along the lung wall are thicker, and emphysema and diffuse nodules occur once a
+lung at most.
 
     python -m relnet_jax.data.phantom --out=phantom --count=20      # PNG files and instances.json (COCO)
 """
@@ -65,7 +64,7 @@ class Annotations(NamedTuple):
 
 
 def class_cues() -> dict[str, phantom_looks.Rule]:
-    """By class, in the order of the class table: its look-alike group and the cue that tells it at ambiguity 1."""
+    """By class, in the order of the class table: its look-alike group and the cue that tells it where its look does not."""
     return {name: phantom_looks.RULES[name] for name in phantom_labels.classes()}
 
 
@@ -107,9 +106,8 @@ def render(seed: int, index: int, *, ambiguity: float, size: int) -> tuple[np.nd
         raise ValueError(f'phantom ambiguity: expected 0..1, got {ambiguity}')
     anatomy, findings = _scene(seed, index)
     rng = _generator(seed, index, 1)
-    decider = any(f.name == phantom_looks.DECIDER for f in findings)
-    looks = [phantom_looks.sample_look(rng, f.name, ambiguity=ambiguity, decider_present=decider)
-             if f.name in phantom_looks.OWN_LOOK else None for f in findings]
+    looks = [phantom_looks.sample_look(rng, f.name, ambiguity=ambiguity) if f.name in phantom_looks.OWN_LOOK else None
+             for f in findings]
     image = phantom_render.draw(_generator(seed, index, 2), anatomy, findings, looks, size)
     return image, _annotations(anatomy, findings, size)
 

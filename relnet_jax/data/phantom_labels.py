@@ -1,5 +1,7 @@
 """Which findings an image of the phantom holds: label sets as frequent, and together as often, as in ChestX-Det.
 
+One pair of classes departs from it: `by_company` makes an effusion tell atelectasis from mass.
+
 The figures are in `chestx_det_statistics.json` (source named there). Label sets follow the maximum-entropy
 distribution over all 2^13 sets whose single-class frequencies, pairwise co-occurrences and share of empty sets are
 those of the table: p(s) proportional to exp(sum_i h_i s_i + sum_{i<j} J_ij s_i s_j + c [s empty]), a pairwise,
@@ -16,6 +18,7 @@ import numpy as np
 STATISTICS = Path(__file__).with_name('chestx_det_statistics.json')
 IMAGE_SIDES = ('image_left', 'image_right')
 WHOLE_LUNG = ('Emphysema', 'Diffuse Nodule')  # fill a lung: one per side at most
+BY_COMPANY = ('Atelectasis', 'Mass', 'Effusion')    # beside the last it is the first, without it the second
 
 
 class Request(NamedTuple):
@@ -83,7 +86,21 @@ def label_set_cdf() -> np.ndarray:
 def sample_presence(rng: np.random.Generator, shape: tuple[int, ...] = ()) -> np.ndarray:
     """Label sets, bool [*shape, 13] in the order of the class table."""
     state = np.searchsorted(label_set_cdf(), rng.random(shape), side='right')
-    return ((np.asarray(state)[..., None] >> np.arange(len(classes()))) & 1).astype(bool)
+    return by_company(((np.asarray(state)[..., None] >> np.arange(len(classes()))) & 1).astype(bool))
+
+
+def by_company(presence: np.ndarray) -> np.ndarray:
+    """Label sets bool [..., 13] in which atelectasis or mass is the one that BY_COMPANY says; a copy.
+
+    The two taken as one class stay as they were with all others. A class that company tells must depend on it by
+    itself, as in a co-occurrence graph: the class relation is linear in what the image says of each class, and could
+    not express, for instance, that an effusion exchanges what two looks mean.
+    """
+    beside, without, decider = (classes().index(name) for name in BY_COMPANY)
+    either, told = presence[..., beside] | presence[..., without], presence.copy()
+    told[..., beside] = either & presence[..., decider]
+    told[..., without] = either & ~presence[..., decider]
+    return told
 
 
 def sample_count(rng: np.random.Generator, name: str) -> int:

@@ -3,19 +3,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-DECIDER = 'Effusion'        # its presence decides atelectasis against mass
-
 
 class Rule(NamedTuple):
-    """What tells a class at ambiguity 1."""
-    group: str              # classes of a group share their appearance at ambiguity 1
+    """What tells a class where the look does not."""
+    group: str              # classes of a group share a look
     cue: str                # 'texture' | 'position' | 'co-occurrence'
     text: str
 
 
 RULES = {
-    'Atelectasis': Rule('opacity', 'co-occurrence', 'free in the lung; with an effusion bright core, else bright rim'),
-    'Mass': Rule('opacity', 'co-occurrence', 'free in the lung; with an effusion bright rim, else bright core'),
+    'Atelectasis': Rule('opacity', 'co-occurrence', 'free in the lung, in an image with an effusion'),
+    'Mass': Rule('opacity', 'co-occurrence', 'free in the lung, in an image without an effusion'),
     'Consolidation': Rule('opacity', 'position', 'against mediastinum or heart, never at the costophrenic angle'),
     'Effusion': Rule('opacity', 'position', 'fills the costophrenic angle'),
     'Nodule': Rule('spot', 'position', 'lateral part of the lung'),
@@ -41,7 +39,7 @@ class Look(NamedTuple):
     mesh: float     # crossing lines
 
 
-OWN_LOOK = {        # ambiguity 0: these alone tell the class
+OWN_LOOK = {        # these alone tell the class
     'Atelectasis': Look(.62, .88, .004, .00, .14, .00, .00),
     'Mass': Look(.64, .90, .004, .00, .00, .26, .00),
     'Consolidation': Look(.58, .85, .006, .12, .00, .00, .00),
@@ -53,29 +51,21 @@ OWN_LOOK = {        # ambiguity 0: these alone tell the class
     'Emphysema': Look(.07, .72, .004, .00, .00, .00, .00),
     'Pneumothorax': Look(.02, .97, .001, .00, .00, -.25, .00),
 }
-SHARED_LOOK = {     # ambiguity 1: every member of the group draws one of these
-    'opacity': (Look(.62, .90, .004, .03, .00, .22, .00),       # bright core
-                Look(.62, .90, .004, .03, .00, -.22, .00)),     # bright rim
-    'spot': (Look(.86, .95, .002, .00, .00, .00, .00),),
-    'line': (Look(.68, .90, .003, .00, .00, .00, .16),),
-    'lucency': (Look(.05, .85, .003, .00, .00, -.10, .00),),
+SHARED_LOOK = {     # any member of the group may have this one; nothing in it tells the class
+    'opacity': Look(.62, .90, .004, .03, .00, .00, .00),
+    'spot': Look(.86, .95, .002, .00, .00, .00, .00),
+    'line': Look(.68, .90, .003, .00, .00, .00, .16),
+    'lucency': Look(.05, .85, .003, .00, .00, -.10, .00),
 }
 JITTER = Look(.03, .02, .0, .01, .01, .03, .01)    # standard deviation from instance to instance
 
 
-def shared_variant(rng: np.random.Generator, name: str, decider_present: bool) -> int:
-    """Which of the group's shared looks a finding takes: any, but for atelectasis and mass set by class and decider."""
-    free = int(rng.integers(len(SHARED_LOOK[RULES[name].group])))
-    if RULES[name].cue == 'co-occurrence':
-        return int((name == 'Mass') == decider_present)
-    return free
+def sample_look(rng: np.random.Generator, name: str, *, ambiguity: float) -> Look:
+    """A finding's appearance: with probability `ambiguity` its group's shared look, else its class's own.
 
-
-def sample_look(rng: np.random.Generator, name: str, *, ambiguity: float, decider_present: bool) -> Look:
-    """A finding's appearance, between its class's own look (ambiguity 0) and its group's shared one (1).
-
-    The same number of random draws for every class and ambiguity: the same finding looks the same but for the knob.
+    A share of findings, not a blend of looks: a blend at 0.7 would leave 90 to 100 % of all classes told by the look.
+    The same number of random draws for every class and ambiguity: a finding that has the shared look at one ambiguity
+    has it at every larger one.
     """
-    variant, noise = shared_variant(rng, name, decider_present), rng.standard_normal(len(Look._fields))
-    own, shared = np.array(OWN_LOOK[name]), np.array(SHARED_LOOK[RULES[name].group][variant])
-    return Look(*((1 - ambiguity) * own + ambiguity * shared + noise * JITTER))
+    mean = SHARED_LOOK[RULES[name].group] if rng.random() < ambiguity else OWN_LOOK[name]
+    return Look(*(np.array(mean) + rng.standard_normal(len(Look._fields)) * JITTER))

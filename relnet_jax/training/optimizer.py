@@ -1,7 +1,7 @@
 """Optimiser and learning-rate schedule from a config: which parameter moves, how fast, and which decays."""
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
@@ -30,6 +30,16 @@ def frozen_stage_patterns(frozen_stages: int) -> tuple[str, ...]:
     return stem + tuple(rf'backbone/layer{k}[_/]' for k in range(1, frozen_stages))
 
 
+def must_match(patterns: Iterable[str], names: list[str], key: str) -> None:
+    """Raises ValueError for a pattern of config.train.`key` that matches none of the parameter paths `names`."""
+    for pattern in patterns:
+        if not any(re.match(pattern, name) for name in names):
+            prefixes = {'/'.join(name.split('/')[:k]) for name in names for k in range(1, name.count('/') + 2)}
+            near = difflib.get_close_matches(pattern, sorted(prefixes), 3, cutoff=0.3)
+            raise ValueError(f"config.train.{key}: '{pattern}' matches no parameter; near: "
+                             f"{', '.join(near) or 'none'}")
+
+
 def trainable(params: Any, config: ConfigDict) -> Any:
     """Tree of bool, the shape of `params`: False where a parameter stays as it is.
 
@@ -37,12 +47,7 @@ def trainable(params: Any, config: ConfigDict) -> Any:
     stages, and every frozen batch norm. Raises ValueError for a pattern in config.train.freeze that matches nothing.
     """
     names = path_names(params)
-    for pattern in config.train.freeze:
-        if not any(re.match(pattern, name) for name in names):
-            prefixes = {'/'.join(name.split('/')[:k]) for name in names for k in range(1, name.count('/') + 2)}
-            near = difflib.get_close_matches(pattern, sorted(prefixes), 3, cutoff=0.3)
-            raise ValueError(f"config.train.freeze: '{pattern}' matches no parameter; near: "
-                             f"{', '.join(near) or 'none'}")
+    must_match(config.train.freeze, names, 'freeze')
     patterns = [*config.train.freeze, *frozen_stage_patterns(config.model.frozen_stages)]
     if config.model.norm == 'frozen_bn':
         patterns.append(NORM_LEAF)
@@ -83,8 +88,11 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
 
     'sgd': g <- clip(g) + decay * p; buf <- momentum * buf + g; p <- p - lr * buf, as torch.optim.SGD (the decay is
     part of the gradient and passes through the momentum). 'adamw': decoupled decay (Loshchilov and Hutter 2019).
-    Biases and norms do not decay; biases of layers (not of norms) move `bias_lr_factor` times as fast. Frozen
-    parameters get neither update nor decay nor optimiser memory, and take no part in the clipped norm.
+    Biases and norms do not decay; biases of layers (not of norms) move `bias_lr_factor` times as fast, and leaves whose
+    path begins with a match of a pattern in `lr_factors` that pattern's factor times. Frozen parameters get neither
+    update nor decay nor optimiser memory, and take no part in the clipped norm.
+
+    Raises ValueError for an unknown optimiser, and for a pattern that matches nothing.
     """
     t = config.train
     if t.optimizer not in ('sgd', 'adamw'):
@@ -107,6 +115,9 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
     parts += [*decay, optax.trace(t.momentum)] if t.optimizer == 'sgd' else [optax.scale_by_adam(), *decay]
     if t.bias_lr_factor != 1:
         parts.append(optax.masked(optax.scale(t.bias_lr_factor), where(is_layer_bias)))
+    must_match((pattern for pattern, _ in t.lr_factors), names, 'lr_factors')
+    for pattern, factor in t.lr_factors:
+        parts.append(optax.masked(optax.scale(factor), where(lambda name, p=pattern: bool(re.match(p, name)))))
     parts.append(optax.scale_by_learning_rate(learning_rate(config)))
 
     labels = jax.tree.map(lambda moves: 'train' if moves else 'keep', trainable(params, config))

@@ -51,17 +51,36 @@ def test_impossible_moments_are_refused():
         phantom_labels.fit_label_sets(np.array([[0.2, 0.3], [0.3, 0.4]]), 0.3)
 
 
-def test_sampled_label_sets_cooccur_as_in_the_table():
-    presence = phantom_labels.sample_presence(np.random.default_rng(0), (20_000,)).astype(float)
-    share = presence.mean(0)
-    np.testing.assert_allclose(share, np.diag(PAIRS), rtol=0.1, atol=0.004)
+def pairs_of(presence):
+    """Share of images that hold both, [12, 12]: atelectasis and mass as one class, the last."""
+    atelectasis, mass = (TABLE['classes'].index(name) for name in phantom_labels.BY_COMPANY[:2])
+    either = presence[:, [atelectasis]] | presence[:, [mass]]
+    merged = np.concatenate([np.delete(presence, [atelectasis, mass], 1), either], 1).astype(float)
+    return merged.T @ merged / len(merged)
+
+
+def test_sampled_label_sets_cooccur_as_in_the_table(monkeypatch):
+    presence = phantom_labels.sample_presence(np.random.default_rng(0), (20_000,))
     assert (presence.sum(1) == 0).mean() == pytest.approx(0.181, abs=0.01)
-    pairs = presence.T @ presence / len(presence)
+    with monkeypatch.context() as patch:
+        patch.setattr(phantom_labels, 'by_company', lambda presence: presence)
+        fitted = phantom_labels.sample_presence(np.random.default_rng(0), (20_000,))
+    share = fitted.mean(0)
+    np.testing.assert_allclose(share, np.diag(PAIRS), rtol=0.1, atol=0.004)
+    np.testing.assert_array_equal(pairs_of(presence), pairs_of(fitted))
+    pairs = fitted.T.astype(float) @ fitted / len(fitted)
     upper = np.triu_indices(13, 1)
     lift, real = (m[upper] / np.outer(np.diag(m), np.diag(m))[upper] for m in (pairs, PAIRS))
     assert np.corrcoef(lift, real)[0, 1] > 0.97
     shuffled = np.random.default_rng(1).permutation(lift)           # the measure itself tells tables apart
     assert np.corrcoef(shuffled, real)[0, 1] < 0.5
+
+
+def test_an_effusion_tells_atelectasis_from_mass():
+    presence = phantom_labels.sample_presence(np.random.default_rng(0), (20_000,))
+    atelectasis, mass, effusion = (presence[:, TABLE['classes'].index(name)] for name in phantom_labels.BY_COMPANY)
+    assert not (atelectasis & ~effusion).any() and not (mass & effusion).any()
+    assert 0.04 < atelectasis.mean() < 0.07 and 0.05 < mass.mean() < 0.08       # both are common enough to be learned
 
 
 def test_numbers_per_image_have_the_means_of_the_table():

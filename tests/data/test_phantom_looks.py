@@ -1,4 +1,4 @@
-"""What tells a class: texture at ambiguity 0; at ambiguity 1 nothing local, but for the stated co-occurrence rule."""
+"""What tells a class: texture at ambiguity 0; at ambiguity 1 no look; between them a look of a share of findings."""
 import itertools
 
 import numpy as np
@@ -9,8 +9,8 @@ from relnet_jax.data import phantom, phantom_looks
 GROUPS = ('opacity', 'spot', 'line', 'lucency')
 
 
-def look(name, seed, *, ambiguity, decider=False):
-    return phantom_looks.sample_look(np.random.default_rng(seed), name, ambiguity=ambiguity, decider_present=decider)
+def look(name, seed, *, ambiguity):
+    return phantom_looks.sample_look(np.random.default_rng(seed), name, ambiguity=ambiguity)
 
 
 def members(group):
@@ -31,34 +31,29 @@ def test_texture_alone_tells_the_class_at_ambiguity_0():
         own = np.array([phantom_looks.OWN_LOOK[n] for n in names])
         for i, name in enumerate(names):
             for seed in range(50):
-                drawn = np.array(look(name, seed, ambiguity=0, decider=seed % 2 == 0))
+                drawn = np.array(look(name, seed, ambiguity=0))
                 nearest = (np.abs(own - drawn)).sum(1).argmin()
                 assert nearest == i, f'{name} drawn {drawn} looks like {names[nearest]}'
 
 
 @pytest.mark.parametrize('group', GROUPS)
 def test_members_of_a_group_look_the_same_at_ambiguity_1(group):
-    names = [n for n in members(group) if phantom_looks.RULES[n].cue == 'position']
-    for first, second in itertools.combinations(names, 2):
+    for first, second in itertools.combinations(members(group), 2):
         for seed in range(20):
             assert look(first, seed, ambiguity=1) == look(second, seed, ambiguity=1)
-            assert look(first, seed, ambiguity=0.5) != look(second, seed, ambiguity=0.5)
+            assert look(first, seed, ambiguity=0) != look(second, seed, ambiguity=0)
 
 
-def test_presence_of_an_effusion_swaps_atelectasis_and_mass_at_ambiguity_1():
-    for seed in range(20):
-        for decider in (False, True):
-            atelectasis = look('Atelectasis', seed, ambiguity=1, decider=decider)
-            assert atelectasis == look('Mass', seed, ambiguity=1, decider=not decider)
-            assert (atelectasis.dome > 0) == decider        # bright core with an effusion, bright rim without
+@pytest.mark.parametrize('ambiguity', [0.3, 0.7])
+def test_the_ambiguity_is_the_share_of_findings_whose_look_does_not_tell_their_class(ambiguity):
+    for group in GROUPS:
+        first, second = members(group)[:2]
+        alike = [look(first, seed, ambiguity=ambiguity) == look(second, seed, ambiguity=ambiguity) for seed in range(2000)]
+        assert np.mean(alike) == pytest.approx(ambiguity, abs=0.04)
 
 
-def test_other_opacities_have_cores_and_rims_alike_at_ambiguity_1():
-    for name in ('Effusion', 'Consolidation'):
-        cores = np.mean([look(name, seed, ambiguity=1).dome > 0 for seed in range(400)])
-        assert cores == pytest.approx(0.5, abs=0.08)
-
-
-def test_appearance_moves_in_a_straight_line_with_the_ambiguity():
-    a, b, c = (np.array(look('Mass', 7, ambiguity=x)) for x in (0, 0.5, 1))
-    np.testing.assert_allclose(b, (a + c) / 2, atol=1e-12)
+def test_a_finding_that_looks_alike_stays_so_at_a_larger_ambiguity():
+    for seed in range(50):
+        looks = [look('Mass', seed, ambiguity=a) for a in (0, 0.3, 0.5, 0.7, 1)]
+        changes = [a != b for a, b in itertools.pairwise(looks)]
+        assert sum(changes) == 1

@@ -132,7 +132,8 @@ def test_places_and_sizes_are_about_those_of_the_table(name):
             continue
         low, high = (np.array([edge(p, 0) for p in placed]) for edge in (np.min, np.max))
         mean = np.average([table[n][key]['mean'] for n in pooled], axis=0, weights=weights)
-        np.testing.assert_allclose(((low + high) / 2).mean(0), mean[:2], atol=0.12)
+        off = 0.18 if name == 'Atelectasis' else 0.12       # it keeps clear of the effusion at the base of the lung
+        np.testing.assert_allclose(((low + high) / 2).mean(0), mean[:2], atol=off)
         size = np.maximum(np.exp(mean[2:]), phantom_places.MIN_EXTENT)
         np.testing.assert_array_less(np.abs(np.log((high - low) / size).mean(0)), 0.6)
     areas = [cv2.contourArea(f.polygon.astype(np.float32)) / np.ptp(f.polygon, 0).prod() for _, f in found(name)]

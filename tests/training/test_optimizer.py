@@ -74,6 +74,20 @@ def test_adamw_decays_kernels_alone(config):
         np.testing.assert_allclose(v, flat(params)[k] * factor, rtol=1e-5, err_msg=k)
 
 
+def test_parameters_that_a_pattern_matches_move_its_factor_as_fast(config):
+    config.train.lr_factors, config.train.weight_decay = (('backbone/layer', 0.25), ('rpn', 2.0)), 0.0
+    params, grads = make_params(), [make_params(1), make_params(2)]
+    got, _ = run(config, params, grads)
+    config.train.lr_factors = ()
+    plain, _ = run(config, params, grads)
+    for k, start in flat(params).items():
+        factor = 0.25 if k.startswith('backbone/layer') else 2.0 if k.startswith('rpn') else 1.0
+        np.testing.assert_allclose(flat(got)[k] - start, factor * (flat(plain)[k] - start), rtol=1e-4, atol=1e-6)
+    config.train.lr_factors = (('box_haed', 0.1),)
+    with pytest.raises(ValueError, match="lr_factors: 'box_haed' matches no parameter"):
+        optimizer.make_optimizer(config, params)
+
+
 def test_frozen_parameters_stay_and_take_no_memory_and_no_part_in_the_clipped_norm(config):
     config.train.freeze = ('backbone/layer1', 'rpn/.*/bias')
     config.train.clip_norm, config.train.weight_decay, config.train.warmup_steps = 1.0, 0.0, 0

@@ -112,7 +112,11 @@ class ClassRelation(nn.Module):
             reduction=self.reduction, dtype=self.dtype, name='messages')(context)
         messages, probabilities = messages.astype(self.dtype), probabilities.astype(self.dtype)
         if self.form == 'published':
-            reduced = nn.relu(nn.Dense(256, dtype=self.dtype, name='reduce')(messages))
+            # The attention shares 1 among the classes. Started K times as large, messages have the size of class weights:
+            # smaller ones vanish beside the bias and the epsilon of the norm, and all classes send the same, or nothing.
+            scale = float(messages.shape[1] ** 2 if self.attention else 1)
+            kernel_init = nn.initializers.variance_scaling(scale, 'fan_in', 'truncated_normal')
+            reduced = nn.relu(nn.Dense(256, kernel_init=kernel_init, dtype=self.dtype, name='reduce')(messages))
             enhanced = jnp.matmul(probabilities, reduced)
         else:
             # The map is linear and acts on features: reducing C classes first equals reducing N RoIs, but for the bias.

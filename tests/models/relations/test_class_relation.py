@@ -102,3 +102,18 @@ def test_wrong_input_is_named(context_factory):
         init(ClassRelation(form='late'), context_factory())
     with pytest.raises(ValueError, match='at least 3 x 3'):
         init(ClassRelation(), context_factory(image_map=np.ones((2, 2, 9, 16), np.float32)))
+
+
+@pytest.mark.parametrize('attention', [True, False])
+def test_classes_send_different_messages_from_the_start(context_factory, attention):
+    """With class weights as small as a predictor starts with; else the norm's epsilon would leave all RoIs alike."""
+    rng = np.random.default_rng(0)
+    context = context_factory(class_weights=rng.normal(0, 0.01, (5, 32)).astype(np.float32), class_bias=np.zeros(5),
+                              class_logits=20 * np.eye(5)[rng.integers(5, size=(2, 7))], adjacency=np.eye(5))
+    module = ClassRelation(norm=True, attention=attention)
+    enhanced, _ = jax.jit(module.init_with_output)(jax.random.key(0), context)
+    enhanced, labels = np.asarray(enhanced).reshape(14, -1), np.asarray(context.class_logits).reshape(14, 5).argmax(-1)
+    for a in range(14):
+        for b in range(14):
+            if labels[a] != labels[b]:
+                assert np.sqrt(np.mean((enhanced[a] - enhanced[b]) ** 2)) > 0.5
