@@ -1,0 +1,121 @@
+"""What a detector knows of the company a finding keeps, and what it makes of it: python -m benchmarks.company_probe RUN ...
+
+On the phantom an effusion anywhere in the image tells an atelectasis from a mass. For runs with a relation head this
+takes the RoI that fits each of these findings best and measures how well the two are told apart (area under the ROC
+curve, 0.5 = not at all) by the logits of both passes, and by a linear probe (ridge regression on half of the findings,
+measured on the other half) of what enters and leaves each relation. A probe far above the logits says that the
+information is there and that the predictor has not learned to read it.
+"""
+import argparse
+
+import flax.linen as nn
+import jax
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.class_ceiling import IOU, overlaps
+from relnet_jax.data import pipeline
+from relnet_jax.data.phantom import phantom_source
+from relnet_jax.data.phantom_labels import BY_COMPANY
+from relnet_jax.data.source import Source, subset
+from relnet_jax.models import mask_rcnn
+from relnet_jax.models.box_head import BoxPredictor
+from relnet_jax.models.relations import RelationContext
+from relnet_jax.training import checkpoint, startup
+
+RIDGES = (1.0, 10.0, 100.0, 1000.0)
+
+
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Chance that a positive scores above a negative; ties count half. scores [n], positive bool [n], both present."""
+    a, b = scores[positive][:, None], scores[~positive][None]
+    return float((a > b).mean() + 0.5 * (a == b).mean())
+
+
+def probe(features: np.ndarray, positive: np.ndarray) -> float:
+    """AUC of a ridge regression on `features` [n, E] from the even rows, measured on the odd ones; the best of RIDGES."""
+    x = (features - features.mean(0)) / (features.std(0) + 1e-6)
+    train, test = slice(0, None, 2), slice(1, None, 2)
+    target = 2.0 * positive[train] - 1
+    gram, moment = x[train].T @ x[train], x[train].T @ target
+    return max(auc(x[test] @ np.linalg.solve(gram + ridge * np.eye(len(gram)), moment), positive[test])
+               for ridge in RIDGES)
+
+
+def make_spy(model):
+    """Jitted (params, batch) -> name -> [B, N, E]: RoI boxes, logits of each pass, and what goes through the relations."""
+    def run(params, batch):
+        seen = {}
+
+        def note(call, args, kwargs, about):
+            out, path = call(*args, **kwargs), '/'.join(about.module.path)
+            if about.method_name == '__call__' and isinstance(about.module, BoxPredictor):
+                seen[f'{path}: input'], seen[f'{path}: logits'] = args[0], out[0]
+            elif about.method_name == '__call__' and args and isinstance(args[0], RelationContext):
+                seen['boxes'] = args[0].boxes
+                if isinstance(out, jax.Array):
+                    seen.setdefault(f'{path}: output', out)
+            return out
+        with nn.intercept_methods(note):
+            model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes, batch.part_valid,
+                        method='detect')
+        return seen
+    return jax.jit(run)
+
+
+def collect(run: str, images: int) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
+    """(name -> [n, E] at the best RoI of each finding, bool [n] which are atelectases, the labels of the pair)."""
+    config, table = checkpoint.read_config(run), checkpoint.read_class_table(run)
+    p = config.data.phantom
+    source = phantom_source(split='val', seed=p.seed, ambiguity=p.ambiguity, size=p.size, train_images=1,
+                            val_images=images, mask_size=config.data.mask_size)
+    labels = [source.classes.index(name) + 1 for name in BY_COMPANY[:2]]
+    found: dict[int, list] = {}
+    for annotation in source.ground_truth()['annotations']:
+        if annotation['category_id'] in labels:
+            found.setdefault(annotation['image_id'], []).append(annotation)
+    model = mask_rcnn.build(config, num_classes=len(source.classes) + 1, adjacency=table.get(checkpoint.GRAPH))
+    spy, params = make_spy(model), jax.device_put(checkpoint.load_params(run))
+    rows, positive = {}, []
+    for annotations, batch in batches_with(source, found, config):
+        seen = jax.device_get(spy(params, batch))
+        x1, y1, x2, y2 = seen.pop('boxes')[0].T
+        for annotation in annotations:
+            iou = overlaps(annotation['bbox'], np.stack([x1, y1, x2 - x1, y2 - y1], 1))
+            if iou.max() >= IOU:
+                for name, values in seen.items():
+                    rows.setdefault(name, []).append(values[0, iou.argmax()])
+                positive.append(annotation['category_id'] == labels[0])
+    return {name: np.array(values, float) for name, values in rows.items()}, np.array(positive), labels
+
+
+def batches_with(source: Source, found: dict[int, list], config):
+    """Pairs (annotations, Batch of their image) for the images in `found`."""
+    kept = [i for i, record in enumerate(source.records) if record['id'] in found]
+    batches = pipeline.eval_batches(subset(source, kept, name=source.name), config, 1)
+    for i, batch in zip(kept, batches, strict=True):
+        yield found[source.records[i]['id']], batch
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('runs', nargs='+', help='folders of runs with a relation head, trained on the phantom')
+    parser.add_argument('--images', type=int, default=3000)
+    options = parser.parse_args()
+    startup.use_compilation_cache()
+    for run in options.runs:
+        features, positive, (first, second) = collect(run, options.images)
+        if not features:
+            raise SystemExit(f'{run}: no relation head, or no atelectasis or mass was found by any RoI')
+        title = f'{run}: {positive.sum()} atelectases against {(~positive).sum()} masses'
+        table = Table('', 'width', 'AUC', title=title, title_justify='left')
+        for name, x in features.items():
+            logits = name.endswith('logits')
+            value = auc(x[:, first] - x[:, second], positive) if logits else probe(x, positive)
+            table.add_row(name if logits else f'{name}, linear probe', '' if logits else str(x.shape[1]), f'{value:.3f}')
+        Console(width=100).print(table)
+
+
+if __name__ == '__main__':
+    main()
