@@ -5,7 +5,8 @@
 
 `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves OUT/results/RUN_sSEED.json and is skipped from
 then on; one that was interrupted goes on from its checkpoint in OUT/runs. Renewed after every run: OUT/table.md, .csv,
-.json and .png. `--table_only` makes them from the result files alone; `--docs=FILE` also renews the tables in FILE.
+.json and .png. `--table_only` makes them from the result files alone; `--docs=FILE` also renews the tables in FILE,
+with the results of the folders in `--docs_with` beside those of OUT.
 """
 import argparse
 import datetime
@@ -173,6 +174,7 @@ def main(argv=None) -> int:
                         help='runs that others of the same neck are compared with (default: %(default)s)')
     parser.add_argument('--table_only', action='store_true', help='run nothing')
     parser.add_argument('--docs', default='', help='Markdown file in which the tables of all runs are renewed')
+    parser.add_argument('--docs_with', default='', help='other folders, separated by commas, whose runs join those tables')
     args, others = parser.parse_known_args(argv)
     overrides = [a.removeprefix(PREFIX) for a in others if a.startswith(PREFIX) and '=' in a]
     if wrong := [a for a in others if a.removeprefix(PREFIX) not in overrides]:
@@ -195,7 +197,8 @@ def main(argv=None) -> int:
                           controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
         found = write_tables(args.out, texts, controls)
         if args.docs:
-            docs.renew(Path(args.docs), found, texts, controls=controls)
+            joined = [results.read_all(folder) for folder in args.docs_with.split(',') if folder]
+            docs.renew(Path(args.docs), [found, *joined], texts, controls=controls)
     except results.ResultError as error:
         logging.error('%s', error)
         return 1

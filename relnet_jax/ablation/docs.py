@@ -14,14 +14,23 @@ SECTIONS = {
     '': 'Further runs, not in the lab\'s log'}
 
 
-def runs_text(results: list[dict], texts: dict, *, controls: tuple[str, ...]) -> str:
-    """A table for each section of the lab's log; `texts`: run -> table.LabRun of every run, measured or not."""
-    rows = {row.run: row for row in make_rows(results, texts, controls=controls)}
+def runs_text(tables: list[list[dict]], texts: dict, *, controls: tuple[str, ...]) -> str:
+    """A table for each section of the lab's log; `texts`: run -> table.LabRun of every run, measured or not.
+
+    tables: the results of each folder. Raises ResultError if a run is in two of them: they need not be comparable.
+    """
+    rows = {}
+    for results in tables:
+        new = {row.run: row for row in make_rows(results, texts, controls=controls)}
+        if twice := sorted(rows.keys() & new.keys()):
+            raise ResultError(f"documents: results of {', '.join(twice)} in more than one folder, expected in one")
+        rows |= new
     command = '`python train.py --config=configs/lab.py:RUN,data=phantom` trains and evaluates a run.'
-    ours = ['Ours: ' + line if i == 0 else line for i, line in enumerate(summary(results))] if results else []
+    ours = [[f"Ours, {', '.join(f'`{r}`' for r in dict.fromkeys(r['run'] for r in results))}:", *summary(results)]
+            for results in tables if results]
     parts = [command + ' Per cent; ours is box AP50, mean over seeds ± half of the 95 % t interval, with the '
              'difference to the plain run paired by seed (bold: the interval excludes 0). ' + LAB_NOTE,
-             '\n'.join(f'{line}  ' for line in ours)]
+             *('\n'.join(f'{line}  ' for line in lines) for lines in ours)]
     for section in sorted({text.section for text in texts.values()}, key=lambda s: (not s, s)):
         body = []
         for run, text in texts.items():
@@ -37,8 +46,8 @@ def runs_text(results: list[dict], texts: dict, *, controls: tuple[str, ...]) ->
     return '\n\n'.join(part.rstrip('\n') for part in parts if part)
 
 
-def renew(path: Path, results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> None:
-    """Replaces what stands between the marker lines of `path`; makes the file if there is none.
+def renew(path: Path, tables: list[list[dict]], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> None:
+    """Replaces what stands between the marker lines of `path`, see `runs_text`; makes the file if there is none.
 
     Raises ResultError if the file has no markers, or not exactly one of each in order.
     """
@@ -47,4 +56,4 @@ def renew(path: Path, results: list[dict], texts: dict, *, controls: tuple[str, 
         raise ResultError(f"{path}: expected one line '{BEGIN}' and after it one '{END}'")
     head, tail = old[:old.index(BEGIN)], old[old.index(END):]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head}{BEGIN}\n\n{runs_text(results, texts, controls=controls)}\n\n{tail}')
+    path.write_text(f'{head}{BEGIN}\n\n{runs_text(tables, texts, controls=controls)}\n\n{tail}')

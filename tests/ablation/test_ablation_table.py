@@ -140,7 +140,7 @@ def test_the_figure_can_be_drawn_of_one_seed_and_of_undefined_values():
 # ---- documents ----
 def test_every_run_is_in_the_documents_measured_or_not(tmp_path):
     path = tmp_path / 'docs' / 'ablations.md'
-    docs.renew(path, fake.three_seeds(), fake.TEXTS)
+    docs.renew(path, [fake.three_seeds()], fake.TEXTS)
     text = path.read_text()
     assert all(f'| `{run}` |' in text for run in fake.TEXTS)
     assert lines_of(text, 'fpn_5')[0][-2:] == ['47.0 ± 6.6', '**+5.0** [+2.5, +7.5] to `base` |']
@@ -148,12 +148,22 @@ def test_every_run_is_in_the_documents_measured_or_not(tmp_path):
     assert text.index('### A.') < text.index('### E.') < text.index('### F.') < text.index('not in the lab')
 
 
+def test_folders_of_other_settings_join_the_documents_and_a_run_stands_in_one(tmp_path):
+    other = [fake.result('fpn_6', 0, 0.25)]
+    docs.renew(tmp_path / 'a.md', [fake.three_seeds(), other], fake.TEXTS)
+    text = (tmp_path / 'a.md').read_text()
+    assert '47.0 ± 6.6' in text and lines_of(text, 'fpn_6')[0][-2] == '25.0'
+    assert 'Ours, `fpn_6`:' in text and text.count('Command: ') == 2
+    with pytest.raises(ResultError, match='fpn_6 in more than one folder'):
+        docs.renew(tmp_path / 'a.md', [other, other], fake.TEXTS)
+
+
 def test_what_people_wrote_around_the_table_stays(tmp_path):
     path = tmp_path / 'ablations.md'
     docs.renew(path, [], fake.TEXTS)
     old = path.read_text()
     path.write_text('Before.\n' + old + 'After.\n')
-    docs.renew(path, fake.three_seeds(), fake.TEXTS)
+    docs.renew(path, [fake.three_seeds()], fake.TEXTS)
     new = path.read_text()
     assert new.startswith('Before.\n') and new.endswith('After.\n') and '47.0 ± 6.6' in new
     docs.renew(path, [], fake.TEXTS)
