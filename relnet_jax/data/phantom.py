@@ -29,10 +29,10 @@ The real co-occurrence (fibrosis with emphysema, effusion with consolidation) is
 are outline and size where the rule is one of position.
 
 What differs from the table: places obey the rules above; atelectasis and mass share their pooled places and sizes, and
-are as frequent and as often together with the others as the two taken as one class, of which an effusion makes an
+the two as one class are as frequent and as often together with the others, but an effusion makes that one an
 atelectasis (in ChestX-Det 48 % of the images with an atelectasis and 37 % of those with a mass hold one), which then
-lies higher, as the effusion has the base of the lung, a soft cue of place; nothing is smaller than 3.6 % of the frame, bands along the lung wall are thicker, and emphysema and diffuse nodules occur once a
-lung at most.
+lies higher, as the effusion has the base of the lung: a soft cue of place; nothing is smaller than 3.6 % of the frame,
+bands along the lung wall are thicker, and emphysema and diffuse nodules occur once a lung at most.
 
     python -m relnet_jax.data.phantom --out=phantom --count=20      # PNG files and instances.json (COCO)
 """

@@ -93,8 +93,8 @@ def by_company(presence: np.ndarray) -> np.ndarray:
     """Label sets bool [..., 13] in which atelectasis or mass is the one that BY_COMPANY says; a copy.
 
     The two taken as one class stay as they were with all others. A class that company tells must depend on it by
-    itself, as in a co-occurrence graph: the class relation is linear in what the image says of each class, and could
-    not express, for instance, that an effusion exchanges what two looks mean.
+    itself, as in a co-occurrence graph. That an effusion exchanges what two looks mean, for instance, no predictor that
+    is linear in the RoI's features and in those of the class relation could express.
     """
     beside, without, decider = (classes().index(name) for name in BY_COMPANY)
     either, told = presence[..., beside] | presence[..., without], presence.copy()

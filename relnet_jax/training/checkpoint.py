@@ -207,8 +207,8 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
         optimizer = _restore(folder / 'optimizer', dict(step=template.step, seed=template.seed, state=template.opt_state))
     except (ValueError, KeyError) as error:
         raise CheckpointError(f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, "
-                              'clip_norm, bias_lr_factor, lr_factors and weight_decay shape it); keep them, or start anew with '
-                              f'config.train.init_from: {str(error)[:300]}') from error
+                              'clip_norm, bias_lr_factor, lr_factors and weight_decay shape it); keep them, or start anew '
+                              f'with config.train.init_from: {str(error)[:300]}') from error
     ema = None
     if template.ema is not None:
         ema = _restore(folder / 'ema') if (folder / 'ema').is_dir() else jax.tree.map(np.copy, params)
