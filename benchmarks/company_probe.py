@@ -16,10 +16,9 @@ from rich.table import Table
 
 from benchmarks.class_ceiling import IOU, overlaps
 from relnet_jax.data import pipeline
-from relnet_jax.data.phantom import phantom_source
 from relnet_jax.data.phantom_labels import BY_COMPANY
 from relnet_jax.data.source import Source, subset
-from relnet_jax.models import mask_rcnn
+from relnet_jax.evaluation.run import build_model
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relations import RelationContext
 from relnet_jax.training import checkpoint, startup
@@ -54,7 +53,7 @@ def make_spy(model):
             elif about.method_name == '__call__' and args and isinstance(args[0], RelationContext):
                 seen['boxes'] = args[0].boxes
                 if isinstance(out, jax.Array):
-                    seen.setdefault(f'{path}: output', out)
+                    seen[f'{path}: output'] = out
             return out
         with nn.intercept_methods(note):
             model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes, batch.part_valid,
@@ -65,17 +64,17 @@ def make_spy(model):
 
 def collect(run: str, images: int) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
     """(name -> [n, E] at the best RoI of each finding, bool [n] which are atelectases, the labels of the pair)."""
-    config, table = checkpoint.read_config(run), checkpoint.read_class_table(run)
-    p = config.data.phantom
-    source = phantom_source(split='val', seed=p.seed, ambiguity=p.ambiguity, size=p.size, train_images=1,
-                            val_images=images, mask_size=config.data.mask_size)
+    config = checkpoint.read_config(run)
+    with config.unlocked():
+        config.data.phantom.val_images = images
+    source = pipeline.open_sources(config)[1]
     labels = [source.classes.index(name) + 1 for name in BY_COMPANY[:2]]
     found: dict[int, list] = {}
     for annotation in source.ground_truth()['annotations']:
         if annotation['category_id'] in labels:
             found.setdefault(annotation['image_id'], []).append(annotation)
-    model = mask_rcnn.build(config, num_classes=len(source.classes) + 1, adjacency=table.get(checkpoint.GRAPH))
-    spy, params = make_spy(model), jax.device_put(checkpoint.load_params(run))
+    spy = make_spy(build_model(config, checkpoint.read_class_table(run)))
+    params = jax.device_put(checkpoint.load_params(run))
     rows, positive = {}, []
     for annotations, batch in batches_with(source, found, config):
         seen = jax.device_get(spy(params, batch))

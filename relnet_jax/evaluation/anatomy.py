@@ -7,18 +7,16 @@ from rich.console import Console
 from rich.table import Table
 
 from relnet_jax.data import pipeline
-from relnet_jax.models import mask_rcnn
+from relnet_jax.evaluation.run import build_model
 from relnet_jax.models.anatomy_head import PRESENT
 from relnet_jax.ops.boxes import pairwise_iou
-from relnet_jax.training import checkpoint
 
 
 def make_find_parts(config, class_table: dict):
     """Jitted function (params, image uint8 [B, H, W, 3], image_size float32 [B, 2], true part boxes [B, P, 4]) ->
     (IoU of each part's box with its true one, probability that the part is there), both [B, P]."""
     parts = len(class_table['parts'])
-    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1,
-                            adjacency=class_table.get(checkpoint.GRAPH))
+    model = build_model(config, class_table)
 
     def find(params, image, image_size, truth):
         boxes, presence = model.apply({'params': params}, image, image_size, parts, method='parts')

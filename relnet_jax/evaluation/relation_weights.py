@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import Source, subset
-from relnet_jax.models import mask_rcnn
+from relnet_jax.evaluation.run import build_model
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relations import RelationContext
 from relnet_jax.models.relations.attention import best_rois
@@ -90,8 +90,7 @@ def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
 def open_look(ckpt: str, source: Source, config) -> Callable[[int], Look]:
     """`make_look` with the model and the parameters of a checkpoint (as for `checkpoint.find`): index -> Look."""
     class_table = checkpoint.read_class_table(ckpt)
-    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1,
-                            adjacency=class_table.get(checkpoint.GRAPH))
+    model = build_model(config, class_table)
     params = jax.device_put(checkpoint.load_params(ckpt))
     return functools.partial(make_look(model, source, config), params)
 

@@ -26,13 +26,18 @@ def make_detect(model):
     return jax.jit(detect)
 
 
+def build_model(config, class_table: dict) -> mask_rcnn.MaskRCNN:
+    """The detector of `config` for the classes, and with the class graph, of a checkpoint's class table."""
+    return mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1,
+                           adjacency=class_table.get(checkpoint.GRAPH))
+
+
 def load_detector(ckpt, config, class_table: dict):
     """(detect_fn of `make_detect`, its parameters on the device) of a checkpoint, under the given config.
 
     Raises CheckpointError if there is no such checkpoint or if the config asks for a model that it does not fit.
     """
-    model = mask_rcnn.build(config, num_classes=len(class_table['classes']) + 1,
-                            adjacency=class_table.get(checkpoint.GRAPH))
+    model = build_model(config, class_table)
     template = abstract_params(model, batch_shapes(config, 1, len(class_table['parts'])))
     return make_detect(model), jax.device_put(checkpoint.load_params(ckpt, template))
 
