@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from relnet_jax.models.conv3x3 import conv3x3
+from relnet_jax.ops import roi_align as roi
 from relnet_jax.ops.nms import nms, nms_plain
 from relnet_jax.ops.roi_align import assign_levels, roi_align, roi_align_plain
 
@@ -58,13 +60,27 @@ def cases():
     backward = [lambda p, b, l, g, f=f: jax.vjp(lambda p: f(p, b, l), p)[1](g)[0] for f in align]
     yield f'{name}, gradient', *backward, (pyramid, boxes, levels, gradient)
 
+    def read_by_convolution(forward):
+        """Gradient of a convolution's kernel on RoI features: XLA decides how often the features are computed."""
+        def loss(kernel, pyramid, boxes, levels):
+            options = dict(output_size=SIZE, sampling_ratio=2, aligned=False)
+            shapes = [level.shape[1:3] for level in pyramid]
+            extents = jnp.asarray(shapes, jnp.float32)[None]
+            features = forward(roi._flatten(pyramid), *roi._taps(shapes, STRIDES, boxes, levels, extents, options))
+            return (conv3x3(features[0], kernel) ** 2).sum()
+        return jax.grad(loss)
+
+    kernel = jnp.asarray(rng.standard_normal((3, 3, CHANNELS, 8)), jnp.float32)
+    yield ('RoIAlign in a layer, all taps at once / in a loop', read_by_convolution(roi._gather_forward),
+           read_by_convolution(roi._loop_forward), (kernel, pyramid, boxes, levels))
+
 
 def main():
     print(f'backend {jax.default_backend()}, best of {ROUNDS}')
-    print(f'{"operator":46s} {"plain ms":>9s} {"fast ms":>9s} {"plain / fast":>13s}')
+    print(f'{"operator":50s} {"plain ms":>9s} {"fast ms":>9s} {"plain / fast":>13s}')
     for name, plain, fast, inputs in cases():
         slow, quick = best_times((plain, fast), inputs)
-        print(f'{name:46s} {slow * 1e3:9.1f} {quick * 1e3:9.1f} {slow / quick:13.1f}')
+        print(f'{name:50s} {slow * 1e3:9.1f} {quick * 1e3:9.1f} {slow / quick:13.1f}')
 
 
 if __name__ == '__main__':

@@ -1,8 +1,9 @@
 """RoIAlign on a feature pyramid (He et al., ICCV 2017) and the level each box reads (Lin et al., CVPR 2017).
 
 Each output cell is the mean of sampling_ratio^2 bilinear samples, that is a weighted sum of 4 * sampling_ratio^2
-feature rows. The fast form gathers these rows from the pyramid laid out as one [cells, C] array. Its gradient adds them
-back: on CPU one RoI after the other, so that its rows stay in cache, elsewhere by XLA's scatter.
+feature rows (taps). The fast form gathers these rows from the pyramid laid out as one [cells, C] array; its gradient
+adds them back. On CPU both go one RoI after the other, so that its rows stay in cache and XLA cannot give every reader
+of the result (a convolution, its gradient, ...) taps of its own; elsewhere all at once.
 """
 from functools import partial
 
@@ -74,7 +75,8 @@ def _taps(shapes, strides, boxes, levels, extents, options):
     row = start[..., None, None] + yi[:, :, None, None, :, :, :, None] * width[..., None, None]
     row = row + xi[None, None, :, :, :, :, None, :]
     weight = yw[:, :, None, None, :, :, :, None] * xw[None, None, :, :, :, :, None, :] / (r * r)
-    return (v.reshape(4 * r * r, *boxes.shape[:2], s, s) for v in (row, weight))
+    row, weight = (v.reshape(4 * r * r, *boxes.shape[:2], s, s) for v in (row, weight))
+    return row, weight
 
 
 def _flatten(pyramid):
@@ -89,13 +91,29 @@ def _unflatten(flat, shapes, batch):
     return tuple(m.reshape(batch, h, w, -1) for m, (h, w) in zip(maps, shapes))
 
 
+def _gather_forward(flat, rows, weights):
+    """Sums over all RoIs at once, one gather for each of the taps."""
+    # rows and weights are wanted once for each cell, not once for each channel of it
+    rows, weights = jax.lax.optimization_barrier((rows, weights))
+    return sum(flat[row].astype(jnp.float32) * weight[..., None] for row, weight in zip(rows, weights)).astype(flat.dtype)
+
+
+def _by_roi(taps):
+    """[taps, B, N, S, S] -> [B * N, taps, S * S]."""
+    count, batch, rois, size, _ = taps.shape
+    return jnp.moveaxis(taps, 0, 2).reshape(batch * rois, count, size * size)
+
+
+def _loop_forward(flat, rows, weights):
+    """The same, one RoI after the other."""
+    out = jax.lax.map(lambda roi: _gather_forward(flat, *roi), (_by_roi(rows), _by_roi(weights)))
+    return out.reshape(*rows.shape[1:], flat.shape[-1])
+
+
 def _forward(pyramid, boxes, levels, extents, strides, options):
     shapes = [level.shape[1:3] for level in pyramid]
-    flat = _flatten(pyramid)
-    # rows and weights are wanted once for each cell, not once for each channel of it
-    rows, weights = jax.lax.optimization_barrier(tuple(_taps(shapes, strides, boxes, levels, extents, options)))
-    out = sum(flat[row].astype(jnp.float32) * weight[..., None] for row, weight in zip(rows, weights))
-    return out.astype(pyramid[0].dtype)
+    taps = _taps(shapes, strides, boxes, levels, extents, options)
+    return jax.lax.platform_dependent(_flatten(pyramid), *taps, cpu=_loop_forward, default=_gather_forward)
 
 
 def _scatter_backward(gradient, shapes, strides, boxes, levels, extents, options):
@@ -110,17 +128,11 @@ def _scatter_backward(gradient, shapes, strides, boxes, levels, extents, options
 def _loop_backward(gradient, shapes, strides, boxes, levels, extents, options):
     """The same, one RoI after the other: its rows stay in cache, and the buffer is updated in place."""
     rows, weights = _taps(shapes, strides, boxes, levels, extents, options)
-    taps, (batch, count, s) = rows.shape[0], gradient.shape[:3]
-    rows = jnp.moveaxis(rows, 0, 2).reshape(batch * count, -1)
-    weights = jnp.moveaxis(weights, 0, 2).reshape(batch * count, taps, s * s)
-    gradient = gradient.reshape(batch * count, s * s, -1)
-    flat = jnp.zeros((batch * sum(h * w for h, w in shapes), gradient.shape[-1]), jnp.float32)
-
-    def add(i, flat):
-        update = weights[i][..., None] * gradient[i]
-        return flat.at[rows[i]].add(update.reshape(-1, update.shape[-1]))
-
-    return jax.lax.fori_loop(0, batch * count, add, flat)
+    rows, weights = _by_roi(rows), _by_roi(weights)
+    (batch, *_, channels), (rois, _, cells) = gradient.shape, weights.shape
+    gradient = gradient.reshape(rois, cells, channels)
+    flat = jnp.zeros((batch * sum(h * w for h, w in shapes), channels), jnp.float32)
+    return jax.lax.fori_loop(0, rois, lambda i, flat: flat.at[rows[i]].add(weights[i][..., None] * gradient[i]), flat)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))

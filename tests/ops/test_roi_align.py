@@ -45,6 +45,18 @@ def test_gather_form_equals_plain_form_over_a_pyramid(scene, sampling_ratio, ali
     np.testing.assert_array_equal(out[0, 2], 0)      # wholly outside
 
 
+def test_both_forms_of_the_forward_pass_are_equal(scene):
+    """Whatever the backend at hand would choose; the plain form is compared with the one it does choose."""
+    pyramid, boxes, levels = scene
+    shapes, options = [level.shape[1:3] for level in pyramid], dict(output_size=5, sampling_ratio=2, aligned=False)
+    extents = jnp.broadcast_to(jnp.array(shapes, jnp.float32), (2, 3, 2))
+    taps = forms._taps(shapes, STRIDES, boxes, levels, extents, options)
+    at_once, one_by_one = (jax.jit(form)(forms._flatten(pyramid), *taps)
+                           for form in (forms._gather_forward, forms._loop_forward))
+    np.testing.assert_allclose(one_by_one, at_once, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(at_once, roi_align_plain(*scene, strides=STRIDES, **options), atol=1e-5)
+
+
 @pytest.mark.parametrize('backward', ['_loop_backward', '_scatter_backward'])
 def test_gradient_equals_automatic_differentiation_of_the_plain_form(scene, backward):
     """Both forms of the gradient, whatever the backend at hand would choose."""
