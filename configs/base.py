@@ -107,7 +107,7 @@ def get_config() -> ConfigDict:
     t.ema = 0.0                          # decay of the parameter average used for evaluation; 0 = off
     t.freeze = ()                        # regular expressions on parameter paths such as 'backbone/layer1'
     t.init_from = ''                     # what to fine-tune from: a run's folder, or a weights file (docs)
-    t.plain_from = ''                    # checkpoint folder that stands for the plain phases, which are then left out
+    t.plain_from = ''                    # run that stands for the plain phases, which are then left out; {seed}: its seed
     t.init_strict = False                # stop if init_from leaves anything new or unused
     t.pre_nms = 2000                     # RPN candidates per level before NMS
     t.proposals = 2000                   # RPN boxes per image after NMS

@@ -65,17 +65,34 @@ def load_run(run: str, *, data: str, seed: int, overrides: list[str]) -> ConfigD
     return config
 
 
-def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: list[str]) -> list[Job]:
+def start_from_shared(config: ConfigDict, out: Path) -> str:
+    """Sets config.train.plain_from to the run under `out` that stands for the plain phase, and returns that run's name;
+    '' if there is no such phase. Of several plain phases, as they follow one another, the last counts."""
+    name = next((entry['name'] for entry in reversed(config.train.phases) if entry.get('plain')), '')
+    if name:
+        with config.unlocked():
+            config.train.plain_from = str(out / 'runs' / (name + '_s{seed}'))
+    return name
+
+
+def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: list[str],
+         share_plain: bool = False) -> list[Job]:
     """All runs with seed 0, then all with seed 1, so that the table is whole early. Loads every config.
 
-    Raises ResultError, naming the difference, if a result under `out` was made under other settings than those asked.
+    Raises ResultError, naming the difference, if a result under `out` was made under other settings than those asked,
+    and with `share_plain` for a run that starts from one which is neither asked for before it nor finished.
     """
     reference = load_run(results.REFERENCE, data=data, seed=0, overrides=overrides)
     stored = {(r['run'], r['seed']): r for r in results.read_all(out)}
     jobs = []
     for seed in range(seeds):
-        for run in runs:
+        for i, run in enumerate(runs):
             config = load_run(run, data=data, seed=seed, overrides=overrides)
+            shared = start_from_shared(config, out) if share_plain else ''
+            if shared and shared not in runs[:i] and not (
+                    (shared, seed) in stored and checkpoint.steps(out / 'runs' / f'{shared}_s{seed}')):
+                raise results.ResultError(f'--share_plain: {run} with seed {seed} starts from {shared}, which is not '
+                                          f'before it in --runs and not finished with its checkpoint in {out}')
             asked = dict(run=run, seed=seed, data=data, overrides=overrides,
                          **results.describe_config(config, reference))
             jobs.append(Job(config, asked, stored.get((run, seed))))
@@ -172,6 +189,8 @@ def main(argv=None) -> int:
                         help='of finished runs (default: keep)')
     parser.add_argument('--controls', default=','.join(table.CONTROLS),
                         help='runs that others of the same neck are compared with (default: %(default)s)')
+    parser.add_argument('--share_plain', action='store_true',
+                        help='train what runs begin with once: a plain phase is replaced by the run of its name')
     parser.add_argument('--table_only', action='store_true', help='run nothing')
     parser.add_argument('--docs', default='', help='Markdown file in which the tables of all runs are renewed')
     parser.add_argument('--docs_with', default='', help='other folders, separated by commas, whose runs join those tables')
@@ -183,6 +202,8 @@ def main(argv=None) -> int:
         parser.error('--runs: which? Or --table_only')
     if args.seeds < 1:
         parser.error(f'--seeds: expected 1 or more, got {args.seeds}')
+    if args.share_plain and not args.keep_checkpoints:
+        parser.error('--share_plain needs the checkpoints that --no-keep_checkpoints removes')
     try:
         boxes = [int(count) for count in args.boxes.split(',') if count]
     except ValueError:
@@ -192,7 +213,7 @@ def main(argv=None) -> int:
     texts, controls = lab_texts(), tuple(args.controls.split(','))
     try:
         jobs = [] if args.table_only else plan(args.runs.split(','), data=args.data, seeds=args.seeds, out=args.out,
-                                               overrides=overrides)
+                                               overrides=overrides, share_plain=args.share_plain)
         failed = run_jobs(jobs, out=args.out, boxes=boxes, keep_checkpoints=args.keep_checkpoints, texts=texts,
                           controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
         found = write_tables(args.out, texts, controls)

@@ -92,7 +92,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         logging.info('going on from step %d in %s', state.step, workdir)
     else:
         state = train_state.init_state(model, now.tx, config, shapes)
-        if other := t.plain_from or t.init_from:
+        if other := t.plain_from.replace('{seed}', str(config.seed)) or t.init_from:
             strict = t.init_strict and not t.plain_from     # relations are new by nature
             params = jax.device_get(state.params)
             params = (load.init_from(params, other, config) if Path(other).is_file()

@@ -10,7 +10,7 @@ config.train.freeze), `rois` (in place of config.train.rois), `lr_factor` (on co
 * Plain phases come first and train the detector without relations and cascade: what only those have stays as drawn.
   What follows is a fine-tuning, as if started with `init_from` the plain detector: it begins with the averaged
   parameters if the run keeps an average, with a new optimiser state, and with a learning-rate schedule of its own. With
-  config.train.plain_from, a run that has been there before, they are left out.
+  config.train.plain_from, a run that has been there before, they are left out ('{seed}' in it stands for config.seed).
 * Other phases share one learning-rate schedule, and the optimiser's memory passes from one to the next; that of a
   parameter which freezes is dropped, that of one which thaws starts at zero.
 

@@ -25,6 +25,8 @@ def get_config(argument):
     c.train.steps, c.train.checkpoint_every, c.train.eval_every, c.test.batch_size = 2, 1, 0, 2
     if run == 'other':
         c.model.box_dropout = 0.25
+    if run == 'tuned':
+        c.train.phases = (dict(name='base', steps=1, plain=True), dict(name='still', steps=1, lr_factor=0.0))
     return c
 '''
 
@@ -89,6 +91,21 @@ def test_other_settings_are_refused_before_anything_runs(tmp_path, trained, capl
     trained.clear()
     assert command(out, '--config.train.steps=3') == 1
     assert 'train.steps: expected 2, got 3' in caplog.text and not trained
+
+
+def test_runs_may_share_what_they_begin_with(tmp_path, trained, caplog):
+    out = tmp_path / 'out'
+    assert command(out, '--share_plain', runs='tuned,base') == 1
+    assert 'tuned with seed 0 starts from base, which is not before it in --runs' in caplog.text and not trained
+    assert command(out, '--share_plain', runs='base,tuned', seeds=2) == 0
+    assert trained == [('base', 0), ('tuned', 0), ('base', 1), ('tuned', 1)]
+    found = results.read_all(out)
+    assert [r['steps'] for r in found] == [2, 2, 2, 2] and found[2]['metrics'] == found[0]['metrics']    # of rate 0
+    assert found[2]['delta']['train.plain_from'] == found[3]['delta']['train.plain_from'] == str(
+        out / 'runs' / 'base_s{seed}')
+    assert command(out, '--share_plain', runs='tuned', seeds=2) == 0 and len(trained) == 4
+    assert command(tmp_path / 'alone', runs='tuned') == 0
+    assert results.read_all(tmp_path / 'alone')[0]['steps'] == 4        # both phases of two steps
 
 
 def test_a_stopped_run_goes_on_from_its_checkpoint(tmp_path, trained, monkeypatch):
@@ -169,7 +186,8 @@ def test_overrides_are_typed_and_wrong_ones_named(tmp_path):
 @pytest.mark.parametrize('arguments, said', [
     (['--runs=base', '--sedes=2'], 'unknown arguments: --sedes=2'), ([], '--runs: which'),
     (['--runs=base', '--config.train.steps'], 'unknown arguments: --config.train.steps'),
-    (['--runs=base', '--seeds=0'], 'expected 1 or more, got 0'), (['--runs=base', '--boxes=a'], 'expected numbers')])
+    (['--runs=base', '--seeds=0'], 'expected 1 or more, got 0'), (['--runs=base', '--boxes=a'], 'expected numbers'),
+    (['--runs=base', '--share_plain', '--no-keep_checkpoints'], 'needs the checkpoints')])
 def test_wrong_arguments_end_with_one_clear_line(tmp_path, capsys, arguments, said):
     with pytest.raises(SystemExit):
         ablate.main([f'--out={tmp_path}', *arguments])
