@@ -1,7 +1,7 @@
 """Where a relation gains on the phantom: python -m benchmarks.gain_by_cue DIR [CONTROL]
 
 For the results of an ablation (DIR/results) the difference of each run's box AP50 to the control's (default: base), paired
-by seed, as a mean over the classes that the phantom tells by company, by position and by texture.
+by seed, as a mean over all classes, and over those that the phantom tells by company, by position and by texture.
 """
 import sys
 
@@ -14,17 +14,18 @@ from relnet_jax.ablation.table import difference_text
 from relnet_jax.data.phantom import class_cues
 
 CUES = ('co-occurrence', 'position', 'texture')
+ALL = 'all classes'
 
 
 def gains(found: list[dict], control: str) -> dict[str, dict[str, statistics.Interval]]:
-    """Run -> cue -> paired difference of the mean AP50 of its classes."""
+    """Run -> cue, or ALL -> paired difference of the mean AP50 of its classes."""
     cues = class_cues()
 
     def by_seed(run: str, cue: str) -> dict[int, float]:
-        return {r['seed']: np.mean([v for name, v in r['per_class_AP50'].items() if cues[name].cue == cue])
+        return {r['seed']: np.mean([v for name, v in r['per_class_AP50'].items() if cue in (ALL, cues[name].cue)])
                 for r in found if r['run'] == run}
     runs = sorted({r['run'] for r in found} - {control})
-    return {run: {cue: statistics.paired_difference(by_seed(run, cue), by_seed(control, cue)) for cue in CUES}
+    return {run: {cue: statistics.paired_difference(by_seed(run, cue), by_seed(control, cue)) for cue in (ALL, *CUES)}
             for run in runs}
 
 
@@ -35,10 +36,10 @@ def main(argv: list[str]) -> None:
     found = results.read_all(argv[0])
     if not any(r['run'] == control for r in found):
         sys.exit(f"{argv[0]}: no result of the control '{control}'")
-    table = Table(f'box AP50 minus {control}', *(f'told by {cue}' for cue in CUES))
+    table = Table(f'box AP50 minus {control}', ALL, *(f'told by {cue}' for cue in CUES))
     for run, row in gains(found, control).items():
-        table.add_row(run, *(difference_text(row[cue]) for cue in CUES))
-    Console(width=110).print(table)
+        table.add_row(run, *(difference_text(row[cue]) for cue in (ALL, *CUES)))
+    Console(width=120).print(table)
 
 
 if __name__ == '__main__':

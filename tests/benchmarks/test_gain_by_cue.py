@@ -1,7 +1,7 @@
 """The grouping of benchmarks/gain_by_cue.py."""
 import pytest
 
-from benchmarks.gain_by_cue import gains
+from benchmarks.gain_by_cue import ALL, gains
 from relnet_jax.data.phantom import class_cues
 
 
@@ -17,3 +17,4 @@ def test_differences_are_paired_by_seed_and_kept_apart_by_cue():
     row = gains(found, 'base')['fpn3']
     assert row['co-occurrence'].mean == pytest.approx(0.11) and row['co-occurrence'].count == 2
     assert row['position'].mean == pytest.approx(0) and row['texture'].mean == pytest.approx(-0.01)
+    assert row[ALL].mean == pytest.approx((2 * 0.11 - 2 * 0.01) / len(class_cues()))
