@@ -193,6 +193,8 @@ RUNS = {
 
     # ---- not in the log: controls, and what it does not use ----
     'no_relation': Run('', '`fpn3` without its relations (control)', FPN, {'model.background_weight': 0.5}),
+    'fpn3_gt_boxes': Run('', '`fpn3`, ground-truth boxes in the training of the relation pass', FPN,
+                         FPN3 | {'model.relation_gt_boxes': True}),
     'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, ours('context')),
     'all_parts': Run('', '`context_only` with all parts as keys', FPN, ours('context', context=dict(parts=()))),
     'inner_context': Run('', '`context_only`, each lung cut into 3 x 2 cells', FPN,
