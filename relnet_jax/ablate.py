@@ -65,13 +65,17 @@ def load_run(run: str, *, data: str, seed: int, overrides: list[str]) -> ConfigD
     return config
 
 
+def workdir_of(out: Path, run: str, seed: int | str) -> Path:
+    return out / 'runs' / f'{run}_s{seed}'
+
+
 def start_from_shared(config: ConfigDict, out: Path) -> str:
     """Sets config.train.plain_from to the run under `out` that stands for the plain phase, and returns that run's name;
     '' if there is no such phase. Of several plain phases, as they follow one another, the last counts."""
     name = next((entry['name'] for entry in reversed(config.train.phases) if entry.get('plain')), '')
     if name:
         with config.unlocked():
-            config.train.plain_from = str(out / 'runs' / (name + '_s{seed}'))
+            config.train.plain_from = str(workdir_of(out, name, '{seed}'))
     return name
 
 
@@ -89,8 +93,8 @@ def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: list[s
         for i, run in enumerate(runs):
             config = load_run(run, data=data, seed=seed, overrides=overrides)
             shared = start_from_shared(config, out) if share_plain else ''
-            if shared and shared not in runs[:i] and not (
-                    (shared, seed) in stored and checkpoint.steps(out / 'runs' / f'{shared}_s{seed}')):
+            finished = (shared, seed) in stored and checkpoint.steps(workdir_of(out, shared, seed))
+            if shared and shared not in runs[:i] and not finished:
                 raise results.ResultError(f'--share_plain: {run} with seed {seed} starts from {shared}, which is not '
                                           f'before it in --runs and not finished with its checkpoint in {out}')
             asked = dict(run=run, seed=seed, data=data, overrides=overrides,
@@ -121,7 +125,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
     logging.info('%d runs with their seeds, %d done before', len(jobs), sum(bool(job.result) for job in jobs))
     failed = []
     for i, job in enumerate(jobs):
-        workdir = out / 'runs' / job.name
+        workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
         if job.result is None:
             logging.info('run %d of %d: %s; time left: %s', i + 1, len(jobs), job.name, time_left(jobs))
             try:
