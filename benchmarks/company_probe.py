@@ -8,7 +8,6 @@ the information is there and that the predictor has not learned to read it.
 """
 import argparse
 
-import flax.linen as nn
 import jax
 import numpy as np
 from rich.console import Console
@@ -18,9 +17,8 @@ from benchmarks.class_ceiling import IOU, overlaps
 from relnet_jax.data import pipeline
 from relnet_jax.data.phantom_labels import BY_COMPANY
 from relnet_jax.data.source import Source, subset
+from relnet_jax.evaluation.relation_weights import observe
 from relnet_jax.evaluation.run import build_model
-from relnet_jax.models.box_head import BoxPredictor
-from relnet_jax.models.relations import RelationContext
 from relnet_jax.training import checkpoint, startup
 
 RIDGE = 300.0       # of the probe, on features of unit variance
@@ -46,16 +44,15 @@ def make_spy(model):
     def run(params, batch):
         seen = {}
 
-        def note(call, args, kwargs, about):
-            out, path = call(*args, **kwargs), '/'.join(about.module.path)
-            if about.method_name == '__call__' and isinstance(about.module, BoxPredictor):
-                seen[f'{path}: input'], seen[f'{path}: logits'] = args[0], out[0]
-            elif about.method_name == '__call__' and args and isinstance(args[0], RelationContext):
-                seen['boxes'] = args[0].boxes
-                if isinstance(out, jax.Array):
-                    seen[f'{path}: output'] = out
-            return out
-        with nn.intercept_methods(note):
+        def relation(path, module, context, out):
+            seen['boxes'] = context.boxes
+            if isinstance(out, jax.Array):
+                seen[f'{path}: output'] = out
+
+        def predictor(path, features, out):
+            seen[f'{path}: input'], seen[f'{path}: logits'] = features, out[0]
+
+        with observe(relation, predictor):
             model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes, batch.part_valid,
                         method='detect')
         return seen

@@ -53,6 +53,21 @@ class Voice(NamedTuple):
 
 
 # ---- seeing ----
+def observe(relation: Callable, predictor: Callable):
+    """Context manager within which every call of a relation module and of a box predictor is also shown to a function:
+    relation(path of the module, module, RelationContext, result), predictor(path, features [B, N, E], result)."""
+    def note(call, args, kwargs, about):
+        out = call(*args, **kwargs)
+        if about.method_name == '__call__' and args:
+            path = '/'.join(about.module.path)
+            if isinstance(args[0], RelationContext):
+                relation(path, about.module, args[0], out)
+            elif isinstance(about.module, BoxPredictor):
+                predictor(path, args[0], out)
+        return out
+    return nn.intercept_methods(note)
+
+
 def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
     """Function (params, index of an image in `source`) -> Look; `model` as of `mask_rcnn.build`. Compiled once."""
     options = {}
@@ -60,17 +75,11 @@ def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
     def run(params, batch: Batch):
         contexts, scores = {}, []
 
-        def note(call, args, kwargs, about):
-            out = call(*args, **kwargs)
-            path = '/'.join(about.module.path)
-            if about.method_name == '__call__' and args and isinstance(args[0], RelationContext):
-                contexts.setdefault(path, args[0]._replace(dropout_keys=None))      # the first call, as of what is sown
-                options[path] = {name: getattr(about.module, name, None) for name in ('parts', 'keys')}
-            elif about.method_name == '__call__' and isinstance(about.module, BoxPredictor):
-                scores.append(nn.softmax(out[0]))
-            return out
+        def relation(path, module, context, out):
+            contexts.setdefault(path, context._replace(dropout_keys=None))      # the first call, as of what is sown
+            options[path] = {name: getattr(module, name, None) for name in ('parts', 'keys')}
 
-        with nn.intercept_methods(note):
+        with observe(relation, lambda path, features, out: scores.append(nn.softmax(out[0]))):
             detections, variables = model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes,
                                                 batch.part_valid, method='detect', mutable=['intermediates'])
         return detections, variables.get('intermediates', {}), contexts, jnp.stack([*scores, sum(scores) / len(scores)])

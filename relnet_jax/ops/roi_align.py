@@ -116,40 +116,39 @@ def _forward(pyramid, boxes, levels, extents, strides, options):
     return jax.lax.platform_dependent(_flatten(pyramid), *taps, cpu=_loop_forward, default=_gather_forward)
 
 
-def _scatter_backward(gradient, shapes, strides, boxes, levels, extents, options):
-    """Gradient of the flat pyramid, one scatter-add for each of the taps."""
-    rows, weights = _taps(shapes, strides, boxes, levels, extents, options)
-    flat = jnp.zeros((boxes.shape[0] * sum(h * w for h, w in shapes), gradient.shape[-1]), jnp.float32)
+def _scatter_backward(flat, rows, weights, gradient):
+    """`flat` float32 [cells, C] and what flows back to it from `gradient` [B, N, S, S, C]: one scatter-add per tap."""
     for row, weight in zip(rows, weights):
         flat = flat.at[row].add(gradient * weight[..., None])
     return flat
 
 
-def _loop_backward(gradient, shapes, strides, boxes, levels, extents, options):
+def _loop_backward(flat, rows, weights, gradient):
     """The same, one RoI after the other: its rows stay in cache, and the buffer is updated in place."""
-    rows, weights = _taps(shapes, strides, boxes, levels, extents, options)
     rows, weights = _by_roi(rows), _by_roi(weights)
-    (batch, *_, channels), (rois, _, cells) = gradient.shape, weights.shape
-    gradient = gradient.reshape(rois, cells, channels)
-    flat = jnp.zeros((batch * sum(h * w for h, w in shapes), channels), jnp.float32)
+    rois, _, cells = weights.shape
+    gradient = gradient.reshape(rois, cells, -1)
     return jax.lax.fori_loop(0, rois, lambda i, flat: flat.at[rows[i]].add(weights[i][..., None] * gradient[i]), flat)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(4, 5, 6))
-def _roi_align(pyramid, boxes, levels, extents, strides, options, backward):
+@partial(jax.custom_vjp, nondiff_argnums=(4, 5))
+def _roi_align(pyramid, boxes, levels, extents, strides, options):
     return _forward(pyramid, boxes, levels, extents, strides, dict(options))
 
 
-def _roi_align_fwd(pyramid, boxes, levels, extents, strides, options, backward):
+def _roi_align_fwd(pyramid, boxes, levels, extents, strides, options):
     shells = tuple(jnp.zeros((0,) + level.shape[1:3], level.dtype) for level in pyramid)
     return _forward(pyramid, boxes, levels, extents, strides, dict(options)), (shells, boxes, levels, extents)
 
 
-def _roi_align_bwd(strides, options, backward, residuals, gradient):
+def _roi_align_bwd(strides, options, residuals, gradient):
     shells, boxes, levels, extents = residuals
-    shapes = [shell.shape[1:3] for shell in shells]
-    flat = backward(gradient.astype(jnp.float32), shapes, strides, boxes, levels, extents, dict(options))
-    features = _unflatten(flat.astype(shells[0].dtype), shapes, boxes.shape[0])
+    shapes, batch = [shell.shape[1:3] for shell in shells], boxes.shape[0]
+    taps = _taps(shapes, strides, boxes, levels, extents, dict(options))
+    flat = jnp.zeros((batch * sum(h * w for h, w in shapes), gradient.shape[-1]), jnp.float32)
+    flat = jax.lax.platform_dependent(flat, *taps, gradient.astype(jnp.float32), cpu=_loop_backward,
+                                      default=_scatter_backward)
+    features = _unflatten(flat.astype(shells[0].dtype), shapes, batch)
     return features, jnp.zeros_like(boxes), None, jnp.zeros_like(extents)
 
 
@@ -181,9 +180,8 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, image_size=None, 
     if len(pyramid) != len(strides):
         raise ValueError(f'roi_align: expected one stride for each of {len(pyramid)} maps, got {len(strides)}')
     options = (('output_size', output_size), ('sampling_ratio', sampling_ratio), ('aligned', aligned))
-    backward = _loop_backward if jax.default_backend() == 'cpu' else _scatter_backward
     extents = _extents([level.shape[1:3] for level in pyramid], strides, image_size, boxes.shape[0])
-    return _roi_align(tuple(pyramid), boxes, levels, extents, tuple(strides), options, backward)
+    return _roi_align(tuple(pyramid), boxes, levels, extents, tuple(strides), options)
 
 
 def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):
