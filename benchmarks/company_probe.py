@@ -4,7 +4,7 @@ On the phantom an effusion anywhere in the image tells an atelectasis from a mas
 takes the RoI that fits each of these findings best and measures how well the two are told apart (area under the ROC
 curve, 0.5 = not at all) by the logits of both passes, and by a linear probe (ridge regression on the findings of one half
 of the images, measured on the other) of what enters and leaves each relation. A probe far above the logits says that
-the information is there and that the predictor has not learned to read it.
+the information is there and that the predictor has not learned to read it. `--pair` names two other classes.
 """
 import argparse
 
@@ -59,13 +59,13 @@ def make_spy(model):
     return jax.jit(run)
 
 
-def collect(run: str, images: int) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
-    """(name -> [n, E] at the best RoI of each finding, bool [n] which are atelectases, the labels of the pair)."""
+def collect(run: str, images: int, pair: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
+    """(name -> [n, E] at the best RoI of each finding, bool [n] which are of the first class, the labels of the pair)."""
     config = checkpoint.read_config(run)
     with config.unlocked():
         config.data.phantom.val_images = images
     source = pipeline.open_sources(config)[1]
-    labels = [source.classes.index(name) + 1 for name in BY_COMPANY[:2]]
+    labels = [source.classes.index(name) + 1 for name in pair]
     found: dict[int, list] = {}
     for annotation in source.ground_truth()['annotations']:
         if annotation['category_id'] in labels:
@@ -97,13 +97,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('runs', nargs='+', help='folders of runs with a relation head, trained on the phantom')
     parser.add_argument('--images', type=int, default=3000)
+    parser.add_argument('--pair', nargs=2, default=BY_COMPANY[:2], help='names of two classes')
     options = parser.parse_args()
     startup.use_compilation_cache()
     for run in options.runs:
-        features, positive, (first, second) = collect(run, options.images)
+        features, positive, (first, second) = collect(run, options.images, options.pair)
         if not features:
-            raise SystemExit(f'{run}: no relation head, or no atelectasis or mass was found by any RoI')
-        title = f'{run}: {positive.sum()} atelectases against {(~positive).sum()} masses'
+            raise SystemExit(f'{run}: no relation head, or no {options.pair[0]} or {options.pair[1]} was found by any RoI')
+        title = f'{run}: {options.pair[0]} ({positive.sum()}) against {options.pair[1]} ({(~positive).sum()})'
         table = Table('', 'width', 'AUC', title=title, title_justify='left')
         for name, x in features.items():
             logits = name.endswith('logits')
