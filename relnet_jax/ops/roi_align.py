@@ -127,7 +127,7 @@ def _loop_backward(flat, rows, weights, gradient):
     """The same, one RoI after the other: its rows stay in cache, and the buffer is updated in place."""
     rows, weights = _by_roi(rows), _by_roi(weights)
     rois, _, cells = weights.shape
-    gradient = gradient.reshape(rois, cells, -1)
+    gradient = gradient.reshape(rois, cells, gradient.shape[-1])
     return jax.lax.fori_loop(0, rois, lambda i, flat: flat.at[rows[i]].add(weights[i][..., None] * gradient[i]), flat)
 
 
