@@ -13,6 +13,7 @@ from rich.table import Table
 from benchmarks.class_ceiling import IOU
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation.run import build_model
+from relnet_jax.models.rpn import usable_boxes
 from relnet_jax.ops.boxes import pairwise_iou
 from relnet_jax.training import checkpoint, startup
 from relnet_jax.types import Batch
@@ -38,7 +39,7 @@ def recall(run: str) -> dict[str, tuple[int, float]]:
     overlaps = make_overlaps(build_model(config, checkpoint.read_class_table(run)))
     params, held = jax.device_put(checkpoint.load_params(run)), {name: [] for name in source.classes}
     for batch in pipeline.eval_batches(source, config, config.test.batch_size):
-        objects = batch.gt_valid & ~batch.gt_crowd & batch.image_valid[:, None]
+        objects = np.asarray(usable_boxes(batch)[0])
         for label, iou in zip(batch.gt_labels[objects], np.asarray(overlaps(params, batch))[objects], strict=True):
             held[source.classes[label - 1]].append(iou >= IOU)
     return {name: (len(values), np.mean(values) if values else np.nan) for name, values in held.items()}

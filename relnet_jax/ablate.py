@@ -38,7 +38,7 @@ class Job(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.asked['run']}_s{self.asked['seed']}"
+        return results.run_name(self.asked['run'], self.asked['seed'])
 
     def missing_boxes(self, counts: list[int]) -> list[int]:
         """Of the numbers of test boxes asked for, those that are not measured yet."""
@@ -66,7 +66,7 @@ def load_run(run: str, *, data: str, seed: int, overrides: list[str]) -> ConfigD
 
 
 def workdir_of(out: Path, run: str, seed: int | str) -> Path:
-    return out / 'runs' / f'{run}_s{seed}'
+    return out / 'runs' / results.run_name(run, seed)
 
 
 def start_from_shared(config: ConfigDict, out: Path) -> str:

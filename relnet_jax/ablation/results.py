@@ -85,8 +85,13 @@ def now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC')
 
 
+def run_name(run: str, seed: int | str) -> str:
+    """What a run with its seed is called in files, folders and messages."""
+    return f'{run}_s{seed}'
+
+
 def file_of(out: str | Path, run: str, seed: int) -> Path:
-    return Path(out) / 'results' / f'{run}_s{seed}.json'
+    return Path(out) / 'results' / f'{run_name(run, seed)}.json'
 
 
 def write(path: Path, result: dict) -> None:
@@ -113,8 +118,9 @@ def read(path: Path) -> dict:
     missing = [k for k in KEYS if not isinstance(result, dict) or k not in result]
     if missing:
         raise ResultError(f'{path}: not a result file, it lacks {", ".join(missing)}')
-    if path.stem != f"{result['run']}_s{result['seed']}":
-        raise ResultError(f"{path}: expected the result of {path.stem}, got {result['run']}_s{result['seed']}")
+    name = run_name(result['run'], result['seed'])
+    if path.stem != name:
+        raise ResultError(f'{path}: expected the result of {path.stem}, got {name}')
     return result
 
 
@@ -142,5 +148,5 @@ def check_comparable(found: list[dict]) -> None:
             first = data_set = data_set or r    # the files may have changed, though their names did not
             wrong = differences(*({key: x['about'][key] for key in DATA_SET} for x in (first, r)))
         if wrong:
-            raise ResultError(f"{r['run']}_s{r['seed']} and {first['run']}_s{first['seed']} have different settings "
+            raise ResultError(f"{run_name(r['run'], r['seed'])} and {run_name(first['run'], first['seed'])} have different settings "
                               'and cannot stand in one table:\n  ' + '\n  '.join(wrong))
