@@ -26,7 +26,7 @@ def main(_):
     if os.environ.get('JAX_COORDINATOR_ADDRESS'):
         jax.distributed.initialize(num_processes=int(os.environ['NUM_PROCESSES']),
                                    process_id=int(os.environ['PROCESS_ID']))
-    from relnet_jax.training.loop import train      # after the processes know each other
+    from relnet_jax.training.loop import train  # after the processes know each other
     config = CONFIG.value
     workdir = WORKDIR.value or str(Path('runs') / config.name)
     logging.info('config %s, folder %s', config.name, workdir)

@@ -16,7 +16,7 @@ from rich.table import Table
 from relnet_jax.data import pipeline
 from relnet_jax.data.phantom import class_cues
 from relnet_jax.evaluation.coco import coco_metrics
-from relnet_jax.training import checkpoint
+from relnet_jax.runs import checkpoint
 
 IOU = 0.5
 

@@ -15,11 +15,11 @@ from rich.table import Table
 
 from benchmarks.class_ceiling import IOU, overlaps
 from relnet_jax.data import pipeline
-from relnet_jax.data.phantom_labels import BY_COMPANY
+from relnet_jax.data.phantom.labels import BY_COMPANY
 from relnet_jax.data.source import Source, subset
 from relnet_jax.evaluation.relation_weights import observe
 from relnet_jax.evaluation.run import build_model
-from relnet_jax.training import checkpoint, startup
+from relnet_jax.runs import checkpoint, startup
 
 RIDGE = 300.0       # of the probe, on features of unit variance
 

@@ -24,8 +24,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.parity_images import (CANVAS, LARGER, ROOT, SMALL, STEP, fits, on_canvas, pipeline_config,
-                                      write_images)
+from benchmarks.parity_images import CANVAS, LARGER, ROOT, SMALL, STEP, fits, on_canvas, pipeline_config, write_images
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation.results import to_original
 from relnet_jax.evaluation.run import load_detector
@@ -35,7 +34,7 @@ from relnet_jax.interop.read import read_state
 from relnet_jax.interop.torchvision import from_state_dict, torch_name
 from relnet_jax.models.mask_rcnn import MaskRCNN, build
 from relnet_jax.predict import EXTENSIONS, file_source
-from relnet_jax.training import checkpoint, startup
+from relnet_jax.runs import checkpoint, startup
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'parity.jsonl'
 CLASSES = 14                    # with background

@@ -15,7 +15,7 @@ from relnet_jax.data import pipeline
 from relnet_jax.evaluation.run import build_model
 from relnet_jax.models.rpn import usable_boxes
 from relnet_jax.ops.boxes import pairwise_iou
-from relnet_jax.training import checkpoint, startup
+from relnet_jax.runs import checkpoint, startup
 from relnet_jax.types import Batch
 
 

@@ -19,7 +19,7 @@ from configs import base
 from relnet_jax.models.mask_rcnn import build
 from relnet_jax.models.relation_head import relation_options
 from relnet_jax.models.relations import RELATIONS, RelationContext
-from relnet_jax.training.state import batch_shapes, init_params
+from relnet_jax.runs.state import batch_shapes, init_params
 
 ROIS, WIDTH, CLASSES, PARTS = 512, 1024, 14, 5
 STEP_RELATIONS = ('class', 'part', 'context')

@@ -23,7 +23,8 @@ from ml_collections import ConfigDict, config_flags
 
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, results, runner, table
-from relnet_jax.training import checkpoint, phases, startup
+from relnet_jax.runs import checkpoint, startup
+from relnet_jax.training import phases
 from relnet_jax.training.window import NonFiniteLoss
 
 LAB = 'configs/lab.py'
@@ -176,7 +177,7 @@ def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict
 
 def lab_texts() -> dict:
     """Run -> LabRun of every run in configs/lab.py."""
-    from configs import lab     # of the folder the command is started in, as the configs themselves
+    from configs import lab  # of the folder the command is started in, as the configs themselves
     return {name: table.LabRun(run.description, run.section, run.map50, run.map1) for name, run in lab.RUNS.items()}
 
 

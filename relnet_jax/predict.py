@@ -16,7 +16,7 @@ from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.source import Source
 from relnet_jax.evaluation.overlays import draw_results
 from relnet_jax.evaluation.run import detect_batches, load_detector
-from relnet_jax.training import checkpoint, startup
+from relnet_jax.runs import checkpoint, startup
 from relnet_jax.types import Example
 from relnet_jax.visualize import write_image
 

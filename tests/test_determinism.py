@@ -12,15 +12,13 @@ from tests.tiny_run import tiny_config, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
 PROCESS = '''
-import importlib.util, sys
+import sys
 from relnet_jax import predict
-from relnet_jax.training import checkpoint
+from relnet_jax.evaluation import evaluate
+from relnet_jax.runs import checkpoint
 run, images, out = sys.argv[1:]
 assert predict.main([f'--ckpt={run}', f'--images={images}', f'--out={out}/predict', '--score=0']) == 0
-spec = importlib.util.spec_from_file_location('eval_script', 'eval.py')
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
-script.evaluate_checkpoint(run, checkpoint.read_config(run), out=f'{out}/eval', num_overlays=0)
+evaluate.evaluate_checkpoint(run, checkpoint.read_config(run), out=f'{out}/eval', num_overlays=0)
 '''
 
 

@@ -12,8 +12,9 @@ from configs import lab
 from relnet_jax import config as config_lib
 from relnet_jax.data import graph
 from relnet_jax.models import mask_rcnn
+from relnet_jax.runs import state as train_state
 from relnet_jax.training import optimizer, phases
-from relnet_jax.training import state as train_state
+from relnet_jax.trees import path_names
 
 NAMED_IN_THE_LOG = '''
     original zero one one_2 two three four five six seven seven_2 seven_3 eight eight_2 nine nine_2 ten sc
@@ -89,14 +90,14 @@ def test_every_run_traces_with_gradients_in_every_phase(run):
     assert {'loss_cls', 'loss_bbox', 'loss_mask'} <= terms.keys()
     for phase in phases.plan(config):
         own, own_terms, _ = trace(phase.config)
-        assert set(optimizer.path_names(own)) <= set(optimizer.path_names(params))
+        assert set(path_names(own)) <= set(path_names(params))
         phase = phases.without_idle(phase, params, own)     # raises for a freeze pattern that matches nothing
-        moves = dict(zip(optimizer.path_names(params), jax.tree.leaves(optimizer.trainable(params, phase.config))))
+        moves = dict(zip(path_names(params), jax.tree.leaves(optimizer.trainable(params, phase.config))))
         kept = [name for name, moves in moves.items() if not moves]
         assert all(any(re.match(p, name) for p in phase.config.train.freeze) for name in kept)
         if phase.plain:
             assert not any(name.endswith('_first') for name in own_terms)
-            assert {name for name in moves if name not in optimizer.path_names(own)} <= set(kept)
+            assert {name for name in moves if name not in path_names(own)} <= set(kept)
         elif phase.name.startswith('keep'):
             assert any(name.startswith('box_predictor/') for name in kept)
             assert not any(name.startswith('relation_head/') for name in kept)

@@ -10,7 +10,7 @@ import pytest
 from configs import base
 from relnet_jax import predict
 from relnet_jax.evaluation.results import decode_mask
-from relnet_jax.training.checkpoint import CheckpointError
+from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.types import Detections
 
 TABLE = dict(classes=('Mass', 'Nodule'), category_ids=(30, 10), parts=())

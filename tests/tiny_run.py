@@ -5,8 +5,8 @@ import numpy as np
 from configs import phantom
 from relnet_jax.data import pipeline
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint
-from relnet_jax.training.state import TrainState, abstract_params, batch_shapes
+from relnet_jax.runs import checkpoint
+from relnet_jax.runs.state import TrainState, abstract_params, batch_shapes
 
 
 def tiny_config():

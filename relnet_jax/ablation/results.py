@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 import relnet_jax
 from relnet_jax import config as config_lib
-from relnet_jax.training import checkpoint
+from relnet_jax.runs import checkpoint
 
 REFERENCE = 'base'
 METRICS = ('box_AP', 'box_AP50', 'mask_AP50', 'voc_AP_0.01', 'voc_AP_0.50')

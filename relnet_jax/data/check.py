@@ -22,8 +22,7 @@ from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.pipeline import open_sources
 from relnet_jax.data.source import Source
 from relnet_jax.data.transforms import resized_size
-from relnet_jax.models.mask_rcnn import NECKS
-from relnet_jax.ops.anchors import pyramid_anchors
+from relnet_jax.ops.anchors import NECK_STRIDES, pyramid_anchors
 
 
 def best_anchor_iou(boxes: np.ndarray, *, canvas: tuple[int, int], strides: Sequence[int], sizes: Sequence,
@@ -68,7 +67,7 @@ def class_statistics(source: Source, config: ConfigDict) -> dict[str, dict]:
         xywh = np.array([a['bbox'] * ratio[a['image_id']] for a in single]).reshape(-1, 4)
         boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
         iou = best_anchor_iou(boxes, canvas=tuple(d.canvas), sizes=m.anchor_sizes, ratios=m.anchor_ratios,
-                              strides=NECKS[m.neck])
+                              strides=NECK_STRIDES[m.neck])
         statistics[name] = dict(
             instances=len(rows), images=len({a['image_id'] for a in rows}), crowds=len(rows) - len(single),
             masks=sum('segmentation' in a for a in rows),

@@ -15,7 +15,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.data import batching, transforms
-from relnet_jax.data.coco import read_coco
+from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.phantom import phantom_source
 from relnet_jax.data.source import Source, select, split, subset

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from relnet_jax.evaluation.voc import average_precision, best_match, true_positives
-from relnet_jax.training.writer import METRICS_FILE
+from relnet_jax.runs.metrics import METRICS_FILE
 from relnet_jax.visualize import color
 
 TERMS = ('loss', 'rpn_')    # how the names of losses begin

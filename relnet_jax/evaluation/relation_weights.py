@@ -21,7 +21,7 @@ from relnet_jax.evaluation.run import build_model
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relations import RelationContext
 from relnet_jax.models.relations.attention import best_rois
-from relnet_jax.training import checkpoint
+from relnet_jax.runs import checkpoint
 from relnet_jax.types import Array, Batch, Detections
 
 TITLES = {'class_attention': 'classes the image asks for', 'class_to_class': 'classes whose features it got',

@@ -12,8 +12,8 @@ from relnet_jax.data import pipeline
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.results import to_coco_results
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint
-from relnet_jax.training.state import abstract_params, batch_shapes
+from relnet_jax.runs import checkpoint
+from relnet_jax.runs.state import abstract_params, batch_shapes
 
 REPORT_EVERY = 30.0  # seconds between progress lines where there is no terminal
 

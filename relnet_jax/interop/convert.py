@@ -22,7 +22,8 @@ from relnet_jax.interop.load import WeightsError, adjusted, load_weights
 from relnet_jax.interop.read import write_safetensors
 from relnet_jax.interop.torchvision_out import to_state_dict
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint, optimizer, state
+from relnet_jax.runs import checkpoint, state
+from relnet_jax.trees import path_name
 
 CONFIG = Path(__file__).parents[2] / 'configs' / 'coco.py'
 
@@ -51,9 +52,7 @@ def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
     params, report = load_weights(source, blank, fitted)
     if report.kept:
         params = initialised(params, report.kept, lambda key: state.init_params(model, shapes, key), seed=fitted.seed)
-    start = state.start(params, optimizer.make_optimizer(fitted, params), seed=fitted.seed, ema=False)
-    with checkpoint.make_manager(out, keep=1, best=fitted.train.best) as manager:
-        checkpoint.save(manager, start, config=fitted, class_table=table)
+    checkpoint.save_model(out, params, config=fitted, class_table=table)
     changed = [f'  set config.model.{key} = {value}' for key, value in fitted.model.items()
                if value != config.model[key]]
     classes = f'  {len(table["classes"])} classes: {", ".join(table["classes"][:3])}, ...'
@@ -64,10 +63,10 @@ def initialised(params: Any, names: tuple[str, ...], init: Callable[[Any], Any],
     """`params` with the parameters called `names` as init(key of seed) draws them. Only those are compiled, since
     a whole detector takes a minute on a small machine."""
     def draw(key):
-        return {optimizer.path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(init(key))
-                if optimizer.path_name(path) in names}
+        return {path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(init(key))
+                if path_name(path) in names}
     drawn = jax.device_get(jax.jit(draw)(jax.random.key(seed)))
-    return jax.tree_util.tree_map_with_path(lambda path, leaf: drawn.get(optimizer.path_name(path), leaf), params)
+    return jax.tree_util.tree_map_with_path(lambda path, leaf: drawn.get(path_name(path), leaf), params)
 
 
 def weights_out(ckpt: str | Path, out: str | Path) -> str:

@@ -34,7 +34,7 @@ from relnet_jax.data import pipeline
 from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
 from relnet_jax.models.relation_head import WITH_PARTS
-from relnet_jax.training import checkpoint, startup
+from relnet_jax.runs import checkpoint, startup
 from relnet_jax.types import Array, Detections
 
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')

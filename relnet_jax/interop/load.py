@@ -17,8 +17,8 @@ from relnet_jax.interop.families import Family, to_torchvision
 from relnet_jax.interop.read import read_weights
 from relnet_jax.interop.torchvision import from_state_dict
 from relnet_jax.interop.torchvision_out import entries
-from relnet_jax.models.resnet import LAYOUTS
-from relnet_jax.training.finetune import compact
+from relnet_jax.models.backbones.resnet import LAYOUTS
+from relnet_jax.trees import compact
 
 PARTS = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
          'mask head': 'roi_heads.mask_'}

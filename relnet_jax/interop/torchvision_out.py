@@ -5,7 +5,7 @@ import jax
 import numpy as np
 
 from relnet_jax.interop.torchvision import POOL, torch_name
-from relnet_jax.training.optimizer import path_name
+from relnet_jax.trees import path_name
 
 # Frozen batch norm is scale and bias here. torchvision computes weight / sqrt(var + 1e-5), with this var the weight.
 NEUTRAL_VAR = np.float32(1) - np.float32(1e-5)

@@ -13,16 +13,24 @@ from ml_collections import ConfigDict
 
 from relnet_jax.models import relation_head as relate
 from relnet_jax.models.anatomy_head import AnatomyHead, anatomy_losses, choose_parts
-from relnet_jax.models.box_head import (FOREGROUND_IOU, BoxHead, BoxPredictor, RoISample, box_losses, sample_rois,
-                                        select_detections)
+from relnet_jax.models.backbones.resnet import ResNet, stage_channels
+from relnet_jax.models.box_head import (
+    FOREGROUND_IOU,
+    BoxHead,
+    BoxPredictor,
+    RoISample,
+    box_losses,
+    sample_rois,
+    select_detections,
+)
 from relnet_jax.models.cascade import mean_scores, refine
 from relnet_jax.models.fpn import FPN
 from relnet_jax.models.layers import valid_map, zero_padding
 from relnet_jax.models.mask_head import MaskHead, MaskPredictor, mask_losses, mask_rois, on_used_rows
 from relnet_jax.models.relations import RELATIONS, PartWindow, RelationContext
-from relnet_jax.models.resnet import ResNet, stage_channels
 from relnet_jax.models.rpn import Anchors, RPNHead, make_anchors, rpn_losses, select_proposals
-from relnet_jax.models.settings import NECKS, STRIDES, RelationSettings, TestSettings, TrainSettings, check
+from relnet_jax.models.settings import RelationSettings, TestSettings, TrainSettings, check
+from relnet_jax.ops.anchors import NECK_STRIDES
 from relnet_jax.ops.geometry import append_cells
 from relnet_jax.ops.roi_align import assign_levels, roi_align
 from relnet_jax.types import Array, Batch, Detections, Proposals
@@ -115,7 +123,7 @@ class MaskRCNN(nn.Module):
 
     @property
     def strides(self) -> tuple[int, ...]:
-        return NECKS[self.neck]
+        return NECK_STRIDES[self.neck]
 
     @property
     def stages(self) -> int:
@@ -142,7 +150,7 @@ class MaskRCNN(nn.Module):
             raise ValueError(f'canvas: expected multiples of {coarsest}, got {height} x {width}')
         x = (image.astype(jnp.float32) - jnp.asarray(self.pixel_mean)) / jnp.asarray(self.pixel_std)
         x = jnp.where(valid_map(image_size, 1, (height, width)), x, 0).astype(self.dtype)
-        valid = dict.fromkeys(stride for stride in (1, 2, *STRIDES) if stride <= coarsest)
+        valid = dict.fromkeys(stride for stride in (1, 2, *NECK_STRIDES['fpn']) if stride <= coarsest)
         if self.mask_padding:
             valid = {stride: valid_map(image_size, stride, (height // stride, width // stride)) for stride in valid}
         maps = self.body(x, valid)

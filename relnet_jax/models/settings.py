@@ -2,9 +2,8 @@
 from typing import NamedTuple
 
 from relnet_jax.models.relation_head import IN_BOX_HEAD, LOSSES
+from relnet_jax.ops.anchors import NECK_STRIDES
 
-STRIDES = (4, 8, 16, 32, 64)            # P2..P6
-NECKS = {'fpn': STRIDES, 'c4': (16,)}   # strides of the maps that the RPN looks at
 PARTS = ('given', 'predicted', 'given_or_predicted')
 
 
@@ -41,7 +40,7 @@ class RelationSettings(NamedTuple):
 def check(model) -> None:
     """Raises ValueError, naming the config key, for fields of a MaskRCNN that are unknown or do not go together."""
     r, relations = model.relation, model.relation_options
-    for key, value, known in (('neck', model.neck, tuple(NECKS)), ('relation_loss', r.loss, LOSSES),
+    for key, value, known in (('neck', model.neck, tuple(NECK_STRIDES)), ('relation_loss', r.loss, LOSSES),
                               ('boxes_from', r.boxes_from, ('first', 'second')), ('parts', r.parts, PARTS)):
         if value not in known:
             raise ValueError(f'model.{key}: expected one of {known}, got {value!r}')

@@ -1,6 +1,8 @@
 """Anchor boxes of a feature pyramid (Faster R-CNN, Ren et al. 2015; one size per level as in FPN, Lin et al. 2017)."""
 import numpy as np
 
+NECK_STRIDES = {'fpn': (4, 8, 16, 32, 64), 'c4': (16,)}     # of the maps that anchors lie on: P2..P6, or C4
+
 
 def cell_anchors(sizes, ratios) -> np.ndarray:
     """float32 [len(ratios) * len(sizes), 4]: whole-pixel anchors around the origin, ratio-major (height / width)."""

@@ -1,1 +1,1 @@
-"""Training: state, optimiser, step, data parallelism, checkpoints, fine-tuning, metrics, and the loop."""
+"""Training: phases, optimiser, step, data parallelism, and the loop."""

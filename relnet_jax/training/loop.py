@@ -20,13 +20,14 @@ from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, make_detect
 from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint, finetune, optimizer, parallel, phases, startup
-from relnet_jax.training import state as train_state
+from relnet_jax.runs import checkpoint, finetune, startup
+from relnet_jax.runs import state as train_state
+from relnet_jax.runs.metrics import MetricWriter, progress_lines
+from relnet_jax.runs.state import TrainState
+from relnet_jax.training import optimizer, parallel, phases
 from relnet_jax.training.phases import Phase
-from relnet_jax.training.state import TrainState
 from relnet_jax.training.step import make_train_step
 from relnet_jax.training.window import Window
-from relnet_jax.training.writer import MetricWriter, progress_lines
 
 MASK_LOSS_FLOOR = 1e-3      # binary cross-entropy starts at 0.69; this low means a broken mask target, not a good mask
 

@@ -9,17 +9,9 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from relnet_jax.trees import path_name, path_names
+
 NORM_LEAF = r'(.*[/_])?bn\d*/(scale|bias)'     # parameters of frozen batch norm: `bn1/scale`, `downsample_bn/bias`
-
-
-def path_name(path) -> str:
-    """'backbone/conv1/kernel' of a jax key path."""
-    return '/'.join(str(getattr(k, 'key', getattr(k, 'idx', getattr(k, 'name', k)))) for k in path)
-
-
-def path_names(params: Any) -> list[str]:
-    """Path of every leaf, in tree order."""
-    return [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
 
 
 def frozen_stage_patterns(frozen_stages: int) -> tuple[str, ...]:

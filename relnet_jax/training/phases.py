@@ -28,8 +28,8 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from relnet_jax.training.optimizer import path_name, path_names
-from relnet_jax.training.state import TrainState, start
+from relnet_jax.runs.state import TrainState, start
+from relnet_jax.trees import path_name, path_names
 
 KEYS = ('name', 'steps', 'freeze', 'rois', 'lr_factor', 'plain')
 LONG_WARMUP = 0.25      # share of a run

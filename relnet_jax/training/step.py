@@ -7,8 +7,8 @@ import optax
 from jax import lax
 from ml_collections import ConfigDict
 
+from relnet_jax.runs.state import TrainState
 from relnet_jax.training.optimizer import learning_rate, trainable
-from relnet_jax.training.state import TrainState
 from relnet_jax.types import Array, Batch
 
 TOTALS = ('rpn_cls', 'rpn_bbox')     # reported per pyramid level as `rpn_cls_p2` ... and as their sum

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from configs import base
 from relnet_jax.data import check as C
-from relnet_jax.data.coco import read_coco
+from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.source import subset
 from relnet_jax.ops.anchors import pyramid_anchors
 

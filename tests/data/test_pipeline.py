@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from relnet_jax.data.coco import read_coco
+from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.pipeline import eval_batches, open_sources, train_batches
 from relnet_jax.types import Batch
 

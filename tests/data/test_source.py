@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from relnet_jax.data.coco import read_coco
+from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.phantom import phantom_source
 from relnet_jax.data.source import split, subset, with_parts
 

@@ -12,7 +12,8 @@ from absl import app
 
 from relnet_jax import predict
 from relnet_jax.data import pipeline
-from relnet_jax.training import checkpoint
+from relnet_jax.evaluation import evaluate
+from relnet_jax.runs import checkpoint
 from tests.tiny_run import tiny_config, write_run
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -48,7 +49,7 @@ def write_coco(folder, names):
 
 
 def test_a_checkpoint_is_all_that_is_needed(script, workdir, capsys):
-    metrics = script.evaluate_checkpoint(str(workdir), checkpoint.read_config(workdir), num_overlays=2)
+    metrics = evaluate.evaluate_checkpoint(str(workdir), checkpoint.read_config(workdir), num_overlays=2)
     out = workdir / 'eval'
     written = json.loads((out / 'metrics.json').read_text())
     assert written['about']['images'] == 3 and written['about']['synthetic']
@@ -72,7 +73,7 @@ def test_the_data_can_be_others_of_the_same_classes(script, workdir, tmp_path):
     with config.unlocked():
         config.data.format, config.data.train.annotations = 'coco', 'not/on/this/machine.json'
         config.data.val.update(annotations=str(data / 'instances.json'), images=str(data / 'images'))
-    metrics = script.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'), num_overlays=0)
+    metrics = evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'), num_overlays=0)
     assert metrics['per_class'][names[-1]]['objects'] == 1
     assert 'mask_AP' not in metrics  # this data set has boxes only
     results = json.loads((tmp_path / 'out' / 'detections.json').read_text())
@@ -91,14 +92,14 @@ def test_other_classes_stop_with_the_difference_named(script, workdir, tmp_path)
         config.data.format = 'coco'
         config.data.val.update(annotations=str(data / 'instances.json'), images=str(data / 'images'))
     with pytest.raises(checkpoint.CheckpointError, match=f'checkpoint only: {names[0]}; data only: Zebra'):
-        script.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'))
+        evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'))
     assert not (tmp_path / 'out').exists()
 
 
 def test_the_order_of_the_classes_counts(script):
-    script.check_classes(('a', 'b'), ['a', 'b'])
+    evaluate.check_classes(('a', 'b'), ['a', 'b'])
     with pytest.raises(checkpoint.CheckpointError, match=r"other order: expected \['a', 'b'\], got \['b', 'a'\]"):
-        script.check_classes(('a', 'b'), ('b', 'a'))
+        evaluate.check_classes(('a', 'b'), ('b', 'a'))
 
 
 def test_a_config_for_another_model_does_not_load(workdir, script):
@@ -106,12 +107,12 @@ def test_a_config_for_another_model_does_not_load(workdir, script):
     with config.unlocked():
         config.model.box_head_dim = 24
     with pytest.raises(checkpoint.CheckpointError, match='does not fit the model'):
-        script.evaluate_checkpoint(str(workdir), config)
+        evaluate.evaluate_checkpoint(str(workdir), config)
 
 
 def test_one_checkpoint_at_several_numbers_of_test_boxes(script, workdir, tmp_path, capsys):
     config = checkpoint.read_config(workdir)
-    found = script.sweep_boxes(str(workdir), config, [8, 1], out=str(tmp_path))
+    found = evaluate.sweep_boxes(str(workdir), config, [8, 1], out=str(tmp_path))
     assert list(found) == [8, 1]
     assert config.test.boxes == 8                                       # the caller's config stays
     written = json.loads((tmp_path / 'boxes.json').read_text())['boxes']
@@ -119,7 +120,7 @@ def test_one_checkpoint_at_several_numbers_of_test_boxes(script, workdir, tmp_pa
     for count in (8, 1):
         with config.unlocked():
             config.test.boxes = count
-        alone = script.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / str(count)), num_overlays=0)
+        alone = evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / str(count)), num_overlays=0)
         for name in ('box_AP50', 'voc_AP_0.01'):
             assert found[count][name] == alone[name] == written[str(count)][name]
         assert f"{100 * alone['voc_AP_0.01']:.2f}" in table

@@ -13,8 +13,8 @@ from relnet_jax.interop.coco_table import COCO
 from relnet_jax.interop.read import read_state, read_weights, write_safetensors
 from relnet_jax.interop.torchvision_out import to_state_dict
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint
-from relnet_jax.training import state as train_state
+from relnet_jax.runs import checkpoint
+from relnet_jax.runs import state as train_state
 
 K = 4
 

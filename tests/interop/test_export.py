@@ -15,7 +15,7 @@ from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop import export
 from relnet_jax.interop.agreement import rows
 from relnet_jax.models.mask_rcnn import build
-from relnet_jax.training import checkpoint
+from relnet_jax.runs import checkpoint
 from relnet_jax.types import Detections
 from tests.tiny_run import tiny_config, write_run
 

@@ -16,8 +16,8 @@ from relnet_jax.interop.load import WeightsError, adjusted, init_from, load_weig
 from relnet_jax.interop.read import write_safetensors
 from relnet_jax.interop.torchvision_out import to_state_dict
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import state as train_state
-from relnet_jax.training.optimizer import path_name, path_names
+from relnet_jax.runs import state as train_state
+from relnet_jax.trees import path_name, path_names
 from tests.interop import writers
 
 K = 5

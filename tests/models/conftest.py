@@ -6,7 +6,7 @@ import pytest
 
 from relnet_jax.config import load
 from relnet_jax.models.mask_rcnn import build
-from relnet_jax.training.state import init_params
+from relnet_jax.runs.state import init_params
 from relnet_jax.types import Batch
 
 CLASSES = 4

@@ -7,7 +7,7 @@ import pytest
 
 from relnet_jax.models import anatomy_head, cascade
 from relnet_jax.models.anatomy_head import AnatomyHead, anatomy_losses, choose_parts, paired_giou
-from relnet_jax.models.deformable import DeformConv
+from relnet_jax.models.backbones.deformable import DeformConv
 from relnet_jax.models.layers import Conv
 from relnet_jax.types import Proposals
 

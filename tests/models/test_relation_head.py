@@ -9,7 +9,7 @@ from relnet_jax.models import relation_head
 from relnet_jax.models.mask_rcnn import build
 from relnet_jax.models.relations import RELATIONS
 from relnet_jax.models.settings import RelationSettings
-from relnet_jax.training.state import init_params
+from relnet_jax.runs.state import init_params
 
 RPN = {f'rpn_{kind}_p{i}' for kind in ('cls', 'bbox') for i in range(2, 7)}
 

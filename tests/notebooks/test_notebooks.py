@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from relnet_jax import ablate
-from relnet_jax.training import startup
+from relnet_jax.runs import startup
 from tests.conftest import CACHE
 
 nbformat = pytest.importorskip('nbformat', reason='pip install -e .[notebooks]')

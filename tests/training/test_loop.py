@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint, loop
+from relnet_jax.runs import checkpoint
+from relnet_jax.training import loop
 from relnet_jax.training.window import NonFiniteLoss
 from tests.training import standin
 

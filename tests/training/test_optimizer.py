@@ -5,6 +5,7 @@ import optax
 import pytest
 
 from relnet_jax.training import optimizer
+from relnet_jax.trees import path_names
 from tests.training.standin import small_config
 
 
@@ -38,7 +39,7 @@ def run(config, params, grads):
 
 
 def flat(tree):
-    return dict(zip(optimizer.path_names(tree), jax.tree.leaves(tree)))
+    return dict(zip(path_names(tree), jax.tree.leaves(tree)))
 
 
 def test_sgd_is_torch_sgd(config):

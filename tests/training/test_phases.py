@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from relnet_jax.models import mask_rcnn
-from relnet_jax.training import checkpoint, loop, optimizer, phases
+from relnet_jax.runs import checkpoint
+from relnet_jax.training import loop, phases
+from relnet_jax.trees import path_names
 from tests.training import standin
 
 KEEP = ('head/',)
@@ -31,7 +33,7 @@ def config(monkeypatch):
 
 def params_at(workdir, step, item='params'):
     tree = checkpoint._restore(workdir / 'checkpoints' / str(step) / item)
-    return dict(zip(optimizer.path_names(tree), jax.tree.leaves(tree)))
+    return dict(zip(path_names(tree), jax.tree.leaves(tree)))
 
 
 def changed(before, after, prefix):
@@ -124,7 +126,7 @@ def test_each_phase_moves_what_it_should_and_nothing_else(config, tmp_path):
     model = standin.Standin(num_classes=14, relation=True)
     shapes = loop.train_state.batch_shapes(config, 1, 5)
     drawn = loop.train_state.init_params(model, shapes, jax.random.key(config.seed))
-    drawn = dict(zip(optimizer.path_names(drawn), jax.tree.leaves(drawn)))
+    drawn = dict(zip(path_names(drawn), jax.tree.leaves(drawn)))
     assert changed(drawn, two, 'head/') and not changed(drawn, two, 'relation_head/')
     assert changed(two, four, 'head/') and changed(two, four, 'relation_head/')
     assert not changed(four, seven, 'head/') and changed(four, seven, 'relation_head/')

@@ -11,7 +11,8 @@ import jax
 import numpy as np
 import pytest
 
-from relnet_jax.training import checkpoint, optimizer, parallel, state
+from relnet_jax.runs import checkpoint, state
+from relnet_jax.training import optimizer, parallel
 from relnet_jax.training.step import make_train_step
 from tests.training.standin import Standin, make_batch, small_config
 

@@ -3,7 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relnet_jax.training import optimizer, parallel, state
+from relnet_jax.runs import state
+from relnet_jax.training import optimizer, parallel
 from relnet_jax.training.step import ema_update, image_keys, make_train_step
 from tests.training.standin import Standin, make_batch, small_config
 

@@ -2,7 +2,7 @@
 import cv2
 import numpy as np
 
-from relnet_jax.data.phantom_anatomy import NOMINAL_LUNGS, Anatomy
+from relnet_jax.data.phantom.anatomy import NOMINAL_LUNGS, Anatomy
 
 RAYS = 48
 ANGLES = np.arange(RAYS) * 2 * np.pi / RAYS

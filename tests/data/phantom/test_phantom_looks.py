@@ -4,31 +4,32 @@ import itertools
 import numpy as np
 import pytest
 
-from relnet_jax.data import phantom, phantom_looks
+from relnet_jax.data import phantom
+from relnet_jax.data.phantom import labels, looks
 
 GROUPS = ('opacity', 'spot', 'line', 'lucency')
 
 
 def look(name, seed, *, ambiguity):
-    return phantom_looks.sample_look(np.random.default_rng(seed), name, ambiguity=ambiguity)
+    return looks.sample_look(np.random.default_rng(seed), name, ambiguity=ambiguity)
 
 
 def members(group):
-    return [name for name, rule in phantom_looks.RULES.items() if rule.group == group]
+    return [name for name, rule in looks.RULES.items() if rule.group == group]
 
 
 def test_every_class_has_its_cue_in_the_order_of_the_class_table():
     cues = phantom.class_cues()
-    assert list(cues) == list(phantom.phantom_labels.classes())
+    assert list(cues) == list(labels.classes())
     assert {rule.cue for rule in cues.values()} == {'texture', 'position', 'co-occurrence'}
     assert {name for name, rule in cues.items() if rule.cue == 'co-occurrence'} == {'Atelectasis', 'Mass'}
-    assert set(phantom_looks.OWN_LOOK) == set(itertools.chain(*map(members, GROUPS)))
+    assert set(looks.OWN_LOOK) == set(itertools.chain(*map(members, GROUPS)))
 
 
 def test_texture_alone_tells_the_class_at_ambiguity_0():
     for group in GROUPS:
         names = members(group)
-        own = np.array([phantom_looks.OWN_LOOK[n] for n in names])
+        own = np.array([looks.OWN_LOOK[n] for n in names])
         for i, name in enumerate(names):
             for seed in range(50):
                 drawn = np.array(look(name, seed, ambiguity=0))

@@ -4,9 +4,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from relnet_jax.models.backbones.resnet import ResNet, max_pool
 from relnet_jax.models.fpn import FPN, upsample
 from relnet_jax.models.layers import valid_map
-from relnet_jax.models.resnet import ResNet, max_pool
 
 STRIDES = (1, 2, 4, 8, 16, 32)
 NO_MASK = dict.fromkeys(STRIDES)

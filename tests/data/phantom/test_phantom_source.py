@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from relnet_jax.data import phantom, phantom_render
-from relnet_jax.data.phantom_anatomy import PARTS
+from relnet_jax.data import phantom
+from relnet_jax.data.phantom import drawing, looks, scene
+from relnet_jax.data.phantom.__main__ import main
+from relnet_jax.data.phantom.anatomy import PARTS, to_frame
 from relnet_jax.data.transforms import flip, flip_tables
 from relnet_jax.ops.masks import paste_mask
 
@@ -74,15 +76,15 @@ def test_polygons_lie_in_the_frame_and_boxes_are_tight_and_large_enough_to_be_le
 def test_findings_are_drawn_where_they_are_annotated():
     checked = 0
     for index in range(80):
-        anatomy, findings = phantom._scene(0, index)
+        anatomy, findings = scene.make_scene(0, index)
         for finding in findings:
             if finding.name not in ('Fracture', 'Calcification', 'Nodule', 'Mass'):
                 continue                                    # well off their surroundings at ambiguity 0
-            look = phantom.phantom_looks.OWN_LOOK.get(finding.name)
-            images = [phantom_render.draw(np.random.default_rng(0), anatomy, f, lk, 256).astype(int)
+            look = looks.OWN_LOOK.get(finding.name)
+            images = [drawing.draw(np.random.default_rng(0), anatomy, f, lk, 256).astype(int)
                       for f, lk in (([], []), ([finding], [look]))]
             drawn = np.abs(images[1] - images[0]) > 8
-            outline = phantom.to_frame(finding.polygon, anatomy.pose) * 256
+            outline = to_frame(finding.polygon, anatomy.pose) * 256
             told = filled([outline], 256)
             assert not (drawn & ~filled([outline], 256, grow=4)).any()
             assert (drawn & told).sum() / told.sum() > 0.55, finding.name
@@ -182,7 +184,7 @@ def test_wrong_options_are_named():
 
 def test_command_line_writes_images_and_coco_truth(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(sys, 'argv', ['phantom', f'--out={tmp_path / "films"}', '--count=3', '--size=96'])
-    phantom.main()
+    main()
     truth = json.loads((tmp_path / 'films' / 'instances.json').read_text())
     assert len(truth['images']) == 3 and f"{len(truth['annotations'])} findings" in capsys.readouterr().out
     for record in truth['images']:

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from relnet_jax.models.deformable import VERSIONS, DeformConv
+from relnet_jax.models.backbones.deformable import VERSIONS, DeformConv
 from relnet_jax.models.layers import Conv, make_norm, zero_padding
 
 

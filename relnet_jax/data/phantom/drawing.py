@@ -6,9 +6,9 @@ fields are made on small fixed grids and enlarged, so that the same image at two
 import cv2
 import numpy as np
 
-from relnet_jax.data.phantom_anatomy import Anatomy, to_frame
-from relnet_jax.data.phantom_looks import Look
-from relnet_jax.data.phantom_places import Finding
+from relnet_jax.data.phantom.anatomy import Anatomy, to_frame
+from relnet_jax.data.phantom.looks import Look
+from relnet_jax.data.phantom.places import Finding
 
 SHIFT = 4       # fractional bits of OpenCV's coordinates
 LABEL = 'PHANTOM'

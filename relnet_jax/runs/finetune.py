@@ -5,21 +5,8 @@ import jax
 import numpy as np
 from absl import logging
 
-from relnet_jax.training.checkpoint import CheckpointError, load_params
-from relnet_jax.training.optimizer import path_name
-
-
-def compact(names: set[str], everything: set[str], prefix: str = '') -> list[str]:
-    """`names` with every subtree of `everything` that lies wholly in `names` written as one entry 'a/b/* (count)'."""
-    lines = []
-    for child in sorted({n[len(prefix):].split('/')[0] for n in everything if n.startswith(prefix)}):
-        path = prefix + child
-        if path in everything:
-            lines += [path] if path in names else []
-            continue
-        below = {n for n in everything if n.startswith(path + '/')}
-        lines += [f'{path}/* ({len(below)})'] if below <= names else compact(names, everything, path + '/')
-    return lines
+from relnet_jax.runs.checkpoint import CheckpointError, load_params
+from relnet_jax.trees import compact, path_name
 
 
 def init_from(params: Any, ckpt: str, *, strict: bool) -> Any:

@@ -9,7 +9,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from relnet_jax.data.coco import read_coco
+from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.images import UnreadableImage
 
 

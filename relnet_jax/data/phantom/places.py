@@ -1,17 +1,28 @@
 """Where the phantom's findings lie and what outline they have. Nothing here depends on the ambiguity.
 
 Places and sizes come from the ChestX-Det table, carried from the table's frame into the patient's own lungs; the rule
-of the class (`phantom_looks.RULES`) then moves a finding to the nearest place that obeys it, or draws it again.
+of the class (`looks.RULES`) then moves a finding to the nearest place that obeys it, or draws it again.
 """
 from typing import NamedTuple
 
 import numpy as np
 
-from relnet_jax.data import phantom_labels
-from relnet_jax.data.phantom_anatomy import STEPS, TIP, WALL, Anatomy
-from relnet_jax.data.phantom_looks import RULES
-from relnet_jax.data.phantom_outlines import (
-    DIRECTIONS, RAYS, aerated, clear_of_walls, ellipse, in_lung, lung_uv, normals, own_frame, star, wavy)
+from relnet_jax.data.phantom import labels
+from relnet_jax.data.phantom.anatomy import STEPS, TIP, WALL, Anatomy
+from relnet_jax.data.phantom.looks import RULES
+from relnet_jax.data.phantom.outlines import (
+    DIRECTIONS,
+    RAYS,
+    aerated,
+    clear_of_walls,
+    ellipse,
+    in_lung,
+    lung_uv,
+    normals,
+    own_frame,
+    star,
+    wavy,
+)
 
 MIN_EXTENT = 0.036          # of the frame: 9 pixels at 256
 ZONE_EDGE = (0.44, 0.56)    # u in the lung: nodules lie lateral of the first, calcifications medial of the second
@@ -53,7 +64,7 @@ def overlap(polygon: np.ndarray, scene: Scene, names: tuple[str, ...]) -> float:
 
 def _draw(rng: np.random.Generator, name: str, side: int, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """(centre [2], size [2]) from the table, in the patient's frame."""
-    box = own_frame(phantom_labels.sample_box(rng, name, side), side, scene.anatomy)
+    box = own_frame(labels.sample_box(rng, name, side), side, scene.anatomy)
     return box[:2], np.maximum(box[2:], MIN_EXTENT)
 
 
@@ -66,7 +77,7 @@ def _towards_middle(centre: np.ndarray, side: int, anatomy: Anatomy) -> list[np.
 
 def _free_opacity(rng, name, side, scene):
     """Atelectasis and mass: surrounded by lung. Drawn from their pooled entry: size and place tell nothing."""
-    entries = [phantom_labels.statistics()['per_class'][n]['instances'] for n in ('Atelectasis', 'Mass')]
+    entries = [labels.statistics()['per_class'][n]['instances'] for n in ('Atelectasis', 'Mass')]
     pooled = ('Atelectasis', 'Mass')[int(rng.random() * sum(entries) >= entries[0])]
     centre, size = _draw(rng, pooled, side, scene)
     radii = ellipse(*np.maximum(size, 0.07)) * wavy(rng, 0.05)
@@ -205,12 +216,12 @@ KEEP_CLEAR = {      # of what a class keeps clear, as far as there is room
 }
 
 
-def place(rng: np.random.Generator, request: phantom_labels.Request, scene: Scene) -> Finding | None:
+def place(rng: np.random.Generator, request: labels.Request, scene: Scene) -> Finding | None:
     """Put one finding into the scene: the least overlapping of up to TRIES candidates that obey the rule of the class.
 
     None when no candidate obeys it (the lung is too small for it): a few in ten thousand, and the finding is left out.
     """
-    name = phantom_labels.classes()[request.label - 1]
+    name = labels.classes()[request.label - 1]
     if name == 'Cardiomegaly':
         return Finding(request.label, name, request.side, scene.anatomy.heart)
     best, least = None, np.inf
@@ -226,9 +237,9 @@ def place(rng: np.random.Generator, request: phantom_labels.Request, scene: Scen
     return None if best is None else Finding(request.label, name, request.side, best)
 
 
-def place_all(rng: np.random.Generator, requests: list[phantom_labels.Request], anatomy: Anatomy) -> list[Finding]:
+def place_all(rng: np.random.Generator, requests: list[labels.Request], anatomy: Anatomy) -> list[Finding]:
     """All findings of an image in drawing order."""
-    names = phantom_labels.classes()
+    names = labels.classes()
     scene = Scene(anatomy, [])
     for request in sorted(requests, key=lambda r: ORDER.index(names[r.label - 1])):
         finding = place(rng, request, scene)

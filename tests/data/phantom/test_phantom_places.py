@@ -5,14 +5,15 @@ import cv2
 import numpy as np
 import pytest
 
-from relnet_jax.data import phantom, phantom_anatomy, phantom_labels, phantom_outlines, phantom_places
+from relnet_jax.data.phantom import labels, outlines, places, scene
+from relnet_jax.data.phantom.anatomy import STEPS, TIP
 
 IMAGES = 500
 
 
 @functools.cache
 def scenes():
-    return [phantom._scene(0, index) for index in range(IMAGES)]
+    return [scene.make_scene(0, index) for index in range(IMAGES)]
 
 
 def found(*names):
@@ -29,12 +30,12 @@ def signed_distances(points, contour):
 
 
 def tip_distance(anatomy, finding):
-    tip = anatomy.lungs[finding.side][phantom_anatomy.TIP * phantom_anatomy.STEPS]
+    tip = anatomy.lungs[finding.side][TIP * STEPS]
     return -signed_distances([tip], finding.polygon)[0]
 
 
 def test_every_finding_asked_for_is_placed():
-    asked = sum(len(phantom_labels.sample_requests(phantom._generator(0, index, 0))) for index in range(IMAGES))
+    asked = sum(len(labels.sample_requests(scene.generator(0, index, 0))) for index in range(IMAGES))
     placed = sum(len(findings) for _, findings in scenes())
     assert asked * 0.998 <= placed <= asked
 
@@ -49,7 +50,7 @@ def test_effusions_fill_the_costophrenic_angle_and_no_other_opacity_comes_near()
 
 
 def test_outlines_do_not_cross_themselves_and_stay_in_the_lung():
-    for anatomy, finding in found(*phantom_places.OPACITIES):
+    for anatomy, finding in found(*places.OPACITIES):
         points = finding.polygon * 2000
         mask = np.zeros((2000, 2000), np.uint8)
         cv2.fillPoly(mask, [np.rint(points).astype(np.int32)], 1)
@@ -63,7 +64,7 @@ def test_consolidations_lean_on_the_mediastinum_or_the_heart_and_free_opacities_
         lung, heart = anatomy.lungs[finding.side], anatomy.heart
         at_lung = np.abs(signed_distances(finding.polygon, lung)) < margin
         at_heart = np.abs(signed_distances(finding.polygon, heart)) < margin
-        medial = np.array([phantom_outlines.lung_uv(p, finding.side, anatomy)[0] > 0.5 for p in finding.polygon])
+        medial = np.array([outlines.lung_uv(p, finding.side, anatomy)[0] > 0.5 for p in finding.polygon])
         return ((at_lung & medial) | at_heart).any(), (at_lung | at_heart).any()
 
     for anatomy, finding in found('Consolidation'):
@@ -75,9 +76,9 @@ def test_consolidations_lean_on_the_mediastinum_or_the_heart_and_free_opacities_
 
 def test_atelectasis_and_mass_have_identical_places_and_outlines():
     anatomy = scenes()[0][0]
-    scene = phantom_places.Scene(anatomy, [])
+    scene = places.Scene(anatomy, [])
     for seed in range(20):
-        pair = [phantom_places.place(np.random.default_rng(seed), phantom_labels.Request(label, seed % 2), scene)
+        pair = [places.place(np.random.default_rng(seed), labels.Request(label, seed % 2), scene)
                 for label in (1, 10)]
         assert [f.name for f in pair] == ['Atelectasis', 'Mass']
         np.testing.assert_array_equal(pair[0].polygon, pair[1].polygon)
@@ -85,9 +86,9 @@ def test_atelectasis_and_mass_have_identical_places_and_outlines():
 
 def test_nodules_lie_lateral_and_calcifications_medial():
     for anatomy, finding in found('Nodule'):
-        assert phantom_outlines.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] < 0.48
+        assert outlines.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] < 0.48
     for anatomy, finding in found('Calcification'):
-        assert phantom_outlines.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] > 0.52
+        assert outlines.lung_uv(finding.polygon.mean(0), finding.side, anatomy)[0] > 0.52
 
 
 def test_pleura_and_pneumothorax_follow_the_wall_and_fibrosis_does_not():
@@ -120,13 +121,13 @@ def test_fractures_lie_on_ribs():
         assert np.linalg.norm(ribs - finding.polygon.mean(0), axis=1).min() < 0.01
 
 
-@pytest.mark.parametrize('name', phantom_labels.classes())
+@pytest.mark.parametrize('name', labels.classes())
 def test_places_and_sizes_are_about_those_of_the_table(name):
-    table = phantom_labels.statistics()['per_class']
+    table = labels.statistics()['per_class']
     entry = table[name]
     pooled = ('Atelectasis', 'Mass') if name in ('Atelectasis', 'Mass') else (name,)
     weights = np.array([table[n]['instances'] for n in pooled], float)
-    for side, key in enumerate(phantom_labels.IMAGE_SIDES):
+    for side, key in enumerate(labels.IMAGE_SIDES):
         placed = [f.polygon for _, f in found(name) if f.side == side]
         if len(placed) < 8:
             continue
@@ -134,7 +135,7 @@ def test_places_and_sizes_are_about_those_of_the_table(name):
         mean = np.average([table[n][key]['mean'] for n in pooled], axis=0, weights=weights)
         off = 0.18 if name == 'Atelectasis' else 0.12       # it keeps clear of the effusion at the base of the lung
         np.testing.assert_allclose(((low + high) / 2).mean(0), mean[:2], atol=off)
-        size = np.maximum(np.exp(mean[2:]), phantom_places.MIN_EXTENT)
+        size = np.maximum(np.exp(mean[2:]), places.MIN_EXTENT)
         np.testing.assert_array_less(np.abs(np.log((high - low) / size).mean(0)), 0.6)
     areas = [cv2.contourArea(f.polygon.astype(np.float32)) / np.ptp(f.polygon, 0).prod() for _, f in found(name)]
     bands = name in ('Pleural Thickening', 'Pneumothorax')      # drawn thicker than they are, to be seen at 256 pixels
@@ -144,18 +145,18 @@ def test_places_and_sizes_are_about_those_of_the_table(name):
 def test_findings_do_not_cover_each_other():
     share = []
     for _, findings in scenes():
-        spots = [f for f in findings if f.name in phantom_places.SPOTS]
-        large = [f for f in findings if f.name in phantom_places.OPACITIES]
+        spots = [f for f in findings if f.name in places.SPOTS]
+        large = [f for f in findings if f.name in places.OPACITIES]
         for spot in spots:
             centre = spot.polygon.mean(0)
-            share.append(any(phantom_outlines.inside(centre, f.polygon) for f in large))
+            share.append(any(outlines.inside(centre, f.polygon) for f in large))
     assert len(share) > 50 and np.mean(share) < 0.05
 
 
 def test_ray_lengths_match_a_square():
     square = np.array([[0, 0], [1, 0], [1, 1], [0, 1.0]])
     centre = np.array([0.25, 0.5])
-    lengths = phantom_outlines.ray_lengths(centre, square)
-    ends = centre + phantom_outlines.DIRECTIONS * lengths[:, None]
+    lengths = outlines.ray_lengths(centre, square)
+    ends = centre + outlines.DIRECTIONS * lengths[:, None]
     np.testing.assert_allclose(np.abs(ends - 0.5).max(1), 0.5, atol=1e-9)
-    assert np.isinf(phantom_outlines.ray_lengths(np.array([2.0, 0.5]), square)).sum() > phantom_outlines.RAYS / 2
+    assert np.isinf(outlines.ray_lengths(np.array([2.0, 0.5]), square)).sum() > outlines.RAYS / 2

@@ -19,8 +19,8 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relnet_jax import config as config_lib
-from relnet_jax.training.optimizer import path_name
-from relnet_jax.training.state import TrainState
+from relnet_jax.trees import path_name
+from relnet_jax.runs.state import TrainState
 
 FOLDER = 'checkpoints'
 CLASS_TABLE = ('classes', 'category_ids', 'parts')
@@ -60,14 +60,24 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     if metrics is not None and config.train.best not in metrics:
         logging.warning("config.train.best: the evaluation gives no '%s', so no step is kept as the best; it gives %s",
                         config.train.best, ', '.join(metrics))
-    items = dict(params=ocp.args.PyTreeSave(state.params),
-                 optimizer=ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state)),
-                 config=ocp.args.JsonSave(json.loads(config_lib.to_json(config))),
-                 classes=ocp.args.JsonSave({k: list(v) for k, v in class_table.items() if k in (*CLASS_TABLE, GRAPH)}))
+    items = _model_items(state.params, config, class_table)
+    items['optimizer'] = ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state))
     if state.ema is not None:
         items['ema'] = ocp.args.PyTreeSave(state.ema)
     metrics = {k: float(v) if np.isfinite(v) else None for k, v in (metrics or {}).items()}
     manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+
+
+def _model_items(params: Any, config: ConfigDict, class_table: dict) -> dict:
+    """What a detector is rebuilt from."""
+    return dict(params=ocp.args.PyTreeSave(params), config=ocp.args.JsonSave(json.loads(config_lib.to_json(config))),
+                classes=ocp.args.JsonSave({k: list(v) for k, v in class_table.items() if k in (*CLASS_TABLE, GRAPH)}))
+
+
+def save_model(workdir: str | Path, params: Any, *, config: ConfigDict, class_table: dict) -> None:
+    """Writes WORKDIR/checkpoints/0 with what evaluation, prediction and `init_from` need; no run goes on from it."""
+    with ocp.CheckpointManager(Path(workdir).absolute() / FOLDER) as manager:
+        manager.save(0, args=ocp.args.Composite(**_model_items(params, config, class_table)))
 
 
 def steps(workdir: str | Path) -> list[int]:
@@ -201,6 +211,9 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
     if not steps(workdir):
         return None
     folder = find(workdir)
+    if not (folder / 'optimizer').is_dir():
+        raise CheckpointError(f"'{folder}' holds a model without an optimiser's state: give it as config.train.init_from, "
+                              'and train in another folder')
     params = _restore(folder / 'params')
     _check_fit(params, template.params, folder / 'params')
     try:

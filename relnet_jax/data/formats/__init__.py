@@ -1,0 +1,1 @@
+"""One file for each format of annotations that can be read."""

@@ -1,0 +1,1 @@
+"""Bodies: image -> feature maps."""
