@@ -73,8 +73,8 @@ def _class_name(row: Row, ids: dict[str, int]) -> str:
     number = int(given[0])
     if ids.get(name, number) != number or name not in ids and number in ids.values():
         other = next((n for n, i in ids.items() if i == number), None)
-        raise ValueError(f"class '{name}' with the id {number}, " + (
-            f"but that is the id of '{other}'" if other else f'but elsewhere it has the id {ids[name]}'))
+        raise ValueError(f"class '{name}' with the id {number}, but " + (
+            f'elsewhere it has the id {ids[name]}' if name in ids else f"that is the id of '{other}'"))
     ids[name] = number
     return name
 
