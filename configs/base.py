@@ -18,6 +18,8 @@ def get_config() -> ConfigDict:
     d.subset = ''                        # 'key=value': train on the images whose record says so
     d.graph = ''                         # .npy or .csv file of the class graph [K, K]; '' = co-occurrence in training
     d.graph_classes = ()                 # names among which that co-occurrence has edges; () = all classes
+    d.fusion = 'none'                    # of several readers' boxes (vindr): 'none' | 'majority' | 'wbf'
+    d.fusion_iou = 0.5                   # overlap above which boxes of several readers mean the same finding
     d.classes = ()                       # names to detect, in label order; () = every category that is not a part
     d.parts = ()                         # categories that are anatomical parts; named in `classes` too = both
     d.flip_pairs = ()                    # pairs of class or part names that a left-right flip exchanges

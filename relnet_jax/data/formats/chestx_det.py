@@ -5,44 +5,35 @@ github.com/Deepwise-AILab/ChestX-Det-Dataset. ChestX-Det10 has the same form wit
 """
 from pathlib import Path
 
-from relnet_jax.data.formats.records import box_xywh, flat_polygons, parallel, read_records
+from ml_collections import ConfigDict
+
+from relnet_jax.data.formats.broken import attempt
+from relnet_jax.data.formats.records import NO_MASK, a_name, box_xywh, flat_polygons, parallel, read_records
+from relnet_jax.data.issues import Issue
 
 CLASSES = ('Atelectasis', 'Calcification', 'Cardiomegaly', 'Consolidation', 'Diffuse Nodule', 'Effusion', 'Emphysema',
            'Fibrosis', 'Fracture', 'Mass', 'Nodule', 'Pleural Thickening', 'Pneumothorax')      # category ids 1..13
 SIDE = 1024     # pixels
 
 
-def read_chestx_det(path: str | Path) -> tuple[dict, list[str]]:
-    """(COCO document, issues): an image a record, ids from 1 in the file's order; an annotation has its `record` index.
+def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
+    """A reader as `formats` describes it; image ids are record indices + 1.
 
     A record whose lists do not belong together is dropped, a bad box too, a bad polygon leaves the box without a mask.
-    Raises as `records.read_records`.
     """
     images, annotations, issues, ids = [], [], [], {name: i for i, name in enumerate(CLASSES, 1)}
-    for index, record, problem in read_records(path):
-        where = f'{Path(path).name}: record[{index}]'
-        try:
-            if record is None:
-                raise ValueError(problem)
-            keys = ('syms', 'boxes', 'polygons') if record.get('polygons') else ('syms', 'boxes')
-            findings = parallel(record, *keys)
-        except ValueError as e:
-            issues.append(f'{where}: {e}: dropped')
+    for index, where, record in read_records(path, issues):
+        lists = ('boxes', 'syms', 'polygons') if record.get('polygons') else ('boxes', 'syms')
+        findings = attempt(issues, f'{path.name}: {where}', parallel, record, *lists)
+        if findings is None:
             continue
-        images.append(dict(id=index + 1, file_name=record['file_name'], width=SIDE, height=SIDE))
-        for i, (name, box, *polygon) in enumerate(findings):
-            try:
-                if not isinstance(name, str) or not name:
-                    raise ValueError(f'{str(name)[:100]} is no name')
-                found = dict(bbox=box_xywh(box))
-            except ValueError as e:
-                issues.append(f'{where} finding {i}: {e}: dropped')
-                continue
-            try:
-                found['segmentation'] = flat_polygons(polygon[0]) if polygon else []
-            except ValueError as e:
-                issues.append(f'{where} finding {i}: {e}: box kept without mask')
-            annotations.append(dict(id=len(annotations) + 1, image_id=index + 1, record=index,
-                                    category_id=ids.setdefault(name, len(ids) + 1), **found))
+        images.append(dict(id=index + 1, file_name=record['file_name'], width=SIDE, height=SIDE, where=where))
+        for i, (box, name, *polygon) in enumerate(findings):
+            place = f'{where}, finding {i}'
+            found = attempt(issues, f'{path.name}: {place}', lambda box, name: (box_xywh(box), a_name(name)), box, name)
+            if found:
+                mask = attempt(issues, f'{path.name}: {place}', flat_polygons, *polygon or [None], rule=NO_MASK)
+                annotations.append(dict(image_id=index + 1, category_id=ids.setdefault(found[1], len(ids) + 1),
+                                        bbox=found[0], segmentation=mask or [], where=place))
     categories = [dict(id=i, name=name) for name, i in ids.items()]
     return dict(images=images, annotations=annotations, categories=categories), issues

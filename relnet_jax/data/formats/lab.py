@@ -1,87 +1,72 @@
 """The lab's annotations: a JSON list of films with findings (several names a box) and anatomical parts.
 
 A record has `file_name`, `rows`, `cols`; `boxes` (xyxy) with `syms`, a list of names each, and `polygon`, one each or
-none at all; `parts` with `part_boxes`; and whatever else, such as `fold`, `eva_id`, `doc_name`, which rides along in the
-image's record (data.subset, data.split.by). ../docs/formats.md has an example.
+none at all; `parts` with `part_boxes`; and whatever else, such as `fold`, `eva_id`, `doc_name`, which rides along in
+the image's record (data.subset, data.split.by).
 """
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-from relnet_jax.data.formats.records import box_xywh, flat_polygons, parallel, read_records
+from ml_collections import ConfigDict
+
+from relnet_jax.data.formats.broken import Broken, attempt
+from relnet_jax.data.formats.records import NO_MASK, a_name, box_xywh, flat_polygons, parallel, read_records
+from relnet_jax.data.issues import Issue
 
 LISTS = ('boxes', 'syms', 'polygon', 'parts', 'part_boxes')
 
 
-def read_lab(path: str | Path) -> tuple[dict, list[str]]:
-    """(COCO document, issues): an image a record, ids from 1 in the file's order; an annotation has its `record` index.
+def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
+    """A reader as `formats` describes it; image ids are record indices + 1, category ids go by first appearance.
 
-    A box with several names gives an annotation each. A record without polygons has no masks. Parts are annotations of
-    categories with `supercategory` 'part'. A record whose findings do not belong together is dropped; parts or polygons
-    that do not are left out. Category ids go by first appearance. Raises as `records.read_records`.
+    A box with several names gives an annotation each. A record without polygons has no masks. A record whose findings
+    do not belong together is dropped; parts or polygons that do not are left out.
     """
-    images, annotations, issues, ids, parts = [], [], [], {}, set()
-
-    def add(image_id: int, name: str, **fields):
-        annotations.append(dict(id=len(annotations) + 1, image_id=image_id, record=image_id - 1,
-                                category_id=ids.setdefault(name, len(ids) + 1), **fields))
-
-    for index, record, problem in read_records(path):
-        where = f'{Path(path).name}: record[{index}]'
-        try:
-            if record is None:
-                raise ValueError(problem)
-            findings = parallel(record, 'boxes', 'syms')
-        except ValueError as e:
-            issues.append(f'{where}: {e}: dropped')
+    images, annotations, issues, ids, parts = [], [], [], {}, {}
+    for index, where, record in read_records(path, issues):
+        findings = attempt(issues, f'{path.name}: {where}', parallel, record, 'boxes', 'syms')
+        if findings is None:
             continue
         size = {key: record[own] for key, own in (('width', 'cols'), ('height', 'rows')) if own in record}
-        images.append({k: v for k, v in record.items() if k not in LISTS} | dict(id=index + 1) | size)
-        for i, ((box, names), polygons) in enumerate(zip(findings, _polygons(record, where, issues))):
-            try:
-                names = [names] if isinstance(names, str) else names
-                if not isinstance(names, list) or not names or not all(isinstance(n, str) and n for n in names):
-                    raise ValueError(f'syms {str(names)[:100]} is no list of names')
-                found = dict(bbox=box_xywh(box))
-            except ValueError as e:
-                issues.append(f'{where} finding {i}: {e}: dropped')
-                continue
-            for name in dict.fromkeys(names):
-                add(index + 1, name, segmentation=polygons, **found)
-        for name, box in _parts(record, where, issues):
-            parts.add(name)
-            add(index + 1, name, bbox=box)
-    categories = [dict(id=i, name=name) | (dict(supercategory='part') if name in parts else {})
-                  for name, i in ids.items()]
-    return dict(images=images, annotations=annotations, categories=categories), issues
+        images.append({k: v for k, v in record.items() if k not in LISTS} | size | dict(id=index + 1, where=where))
+
+        found = list(_findings(record, findings, f'{path.name}: {where}', issues))
+        part_boxes = list(_parts(record, f'{path.name}: {where}', issues))
+        parts |= dict.fromkeys(name for _, name, _ in part_boxes)
+        for place, name, annotation in found + part_boxes:
+            annotations.append(dict(image_id=index + 1, category_id=ids.setdefault(name, len(ids) + 1),
+                                    where=where + place, **annotation))
+    return dict(images=images, annotations=annotations, parts=list(parts),
+                categories=[dict(id=i, name=name) for name, i in ids.items()]), issues
 
 
-def _polygons(record: dict, where: str, issues: list[str]) -> list[list]:
-    """COCO polygons of every box of a record, [] where it has none."""
-    if not record.get('polygon'):
-        return [[] for _ in record.get('boxes') or ()]
-    found = []
-    try:
-        for i, (_, polygon) in enumerate(parallel(record, 'boxes', 'polygon')):
-            try:
-                found.append(flat_polygons(polygon))
-            except ValueError as e:
-                issues.append(f'{where} finding {i}: {e}: box kept without mask')
-                found.append([])
-    except ValueError as e:
-        issues.append(f'{where}: {e}: boxes kept without masks')
-        found = [[] for _ in record.get('boxes') or ()]
-    return found
+def _findings(record: dict, findings: list[tuple], where: str, issues: list[Issue]) -> Iterator[tuple[str, str, dict]]:
+    """(place in the record, name, annotation) of every name of every usable box."""
+    pairs = None
+    if record.get('polygon'):
+        pairs = attempt(issues, where, parallel, record, 'boxes', 'polygon', rule=NO_MASK)
+    for i, (box, names) in enumerate(findings):
+        place = f', finding {i}'
+        found = attempt(issues, where + place, lambda box, names: (box_xywh(box), _names(names)), box, names)
+        if found:
+            mask = attempt(issues, where + place, flat_polygons, pairs[i][1], rule=NO_MASK) if pairs else None
+            for name in dict.fromkeys(found[1]):
+                yield place, name, dict(bbox=found[0], segmentation=mask or [])
 
 
-def _parts(record: dict, where: str, issues: list[str]) -> list[tuple[str, list[float]]]:
-    found = []
-    try:
-        for i, (name, box) in enumerate(parallel(record, 'parts', 'part_boxes')):
-            try:
-                if not isinstance(name, str) or not name:
-                    raise ValueError(f'{str(name)[:100]} is no name')
-                found.append((name, box_xywh(box)))
-            except ValueError as e:
-                issues.append(f'{where} part {i}: {e}: dropped')
-    except ValueError as e:
-        issues.append(f'{where}: {e}: parts dropped')
-    return found
+def _parts(record: dict, where: str, issues: list[Issue]) -> Iterator[tuple[str, str, dict]]:
+    """(place in the record, name, annotation) of every usable part."""
+    pairs = attempt(issues, where, parallel, record, 'parts', 'part_boxes', rule='parts left out')
+    for i, (name, box) in enumerate(pairs or []):
+        place = f', part {i}'
+        found = attempt(issues, where + place, lambda name, box: (a_name(name), box_xywh(box)), name, box)
+        if found:
+            yield place, found[0], dict(bbox=found[1])
+
+
+def _names(value: Any) -> list[str]:
+    names = [value] if isinstance(value, str) else value
+    if not isinstance(names, list) or not names:
+        raise Broken('syms is no list of names', value)
+    return [a_name(name) for name in names]

@@ -6,13 +6,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from relnet_jax.data.formats.broken import Broken
+from relnet_jax.data.issues import Issue
 
-def read_records(path: str | Path) -> Iterator[tuple[int, dict | None, str]]:
-    """(index, record, problem) of every entry of a JSON list; the record is None where it has no `file_name`.
+NO_MASK = 'box kept without mask'
 
-    Raises FileNotFoundError without a file and ValueError for one that is no JSON list.
-    """
-    path = Path(path)
+
+def read_records(path: Path, issues: list[Issue]) -> Iterator[tuple[int, str, dict]]:
+    """(index, place for messages, record) of every entry of a JSON list that has a `file_name` of its own; the others
+    join `issues`. Raises FileNotFoundError without a file and ValueError for one that is no JSON list."""
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file '{path}'")
     try:
@@ -26,23 +28,24 @@ def read_records(path: str | Path) -> Iterator[tuple[int, dict | None, str]]:
     for i, entry in enumerate(entries):
         name = entry.get('file_name') if isinstance(entry, dict) else None
         if not isinstance(name, str) or not name:
-            yield i, None, 'no dict with a file_name: dropped'
+            issues.append(Broken('no dict with a file_name', entry).at(f'{path.name}: record {i}'))
         elif name in seen:
-            yield i, None, f"file_name '{name[:100]}' is also that of record {seen[name]}: dropped"
+            issues.append(Broken('file_name is also that of an earlier record', f'{name[:100]}, record {seen[name]}')
+                          .at(f'{path.name}: record {i}'))
         else:
             seen[name] = i
-            yield i, entry, ''
+            yield i, f'record {i}', entry
 
 
 def parallel(record: dict, *keys: str) -> list[tuple]:
-    """The lists under these keys side by side; missing or null is []. Raises ValueError for others or unequal ones."""
+    """The lists under these keys side by side; missing or null is []. Raises Broken for others or unequal ones."""
     lists = [[] if record.get(key) is None else record[key] for key in keys]
     for key, values in zip(keys, lists):
         if not isinstance(values, list):
-            raise ValueError(f'{key} is no list')
+            raise Broken(f'{key} is no list', values)
     if len({len(values) for values in lists}) > 1:
-        counts = ', '.join(f'{len(values)} {key}' for key, values in zip(keys, lists))
-        raise ValueError(f'{counts}: which belongs to which cannot be told')
+        raise Broken(f'{" and ".join(keys)} are not equally many',
+                     ' and '.join(str(len(values)) for values in lists))
     return list(zip(*lists))
 
 
@@ -53,35 +56,43 @@ def is_number(value: Any) -> bool:
         return False
 
 
+def a_name(value: Any) -> str:
+    if not isinstance(value, str) or not value:
+        raise Broken('expected a name', value)
+    return value
+
+
 def box_xywh(box: Any) -> list[float]:
-    """A box [x1, y1, x2, y2] as COCO's [x, y, width, height]. Raises ValueError for one that is none."""
+    """A box [x1, y1, x2, y2] as COCO's [x, y, width, height]. Raises Broken for one that is none."""
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
-        raise ValueError(f'box {str(box)[:100]} is not four finite numbers')
+        raise Broken('box is not four finite numbers', box)
     x1, y1, x2, y2 = map(float, box)
     if x1 >= x2 or y1 >= y2:
-        raise ValueError(f'box {box} (xyxy) has no positive width and height')
+        raise Broken('box (xyxy) without positive width and height', box)
     return [x1, y1, x2 - x1, y2 - y1]
 
 
 def flat_polygons(value: Any) -> list[list[float]]:
     """One polygon or a list of them, each [[x, y], ...] or [x, y, x, y, ...], as COCO's list of flat ones.
 
-    Null and [] give []. Raises ValueError for what is none of these.
+    Null and [] give []. Raises Broken for what is none of these.
     """
     if value is None or value == []:
         return []
-    if not isinstance(value, list):
-        raise ValueError('polygon is no list')
-    return [_flat(polygon) for polygon in ([value] if is_number(value[0]) or _is_point(value[0]) else value)]
+    if isinstance(value, list):
+        found = [_flat(polygon) for polygon in ([value] if is_number(value[0]) or _is_point(value[0]) else value)]
+        if None not in found:
+            return found
+    raise Broken('polygon is neither [x, y] points nor a flat list of them', value)
 
 
 def _is_point(value: Any) -> bool:
     return isinstance(value, list) and len(value) == 2 and all(map(is_number, value))
 
 
-def _flat(polygon: Any) -> list[float]:
+def _flat(polygon: Any) -> list[float] | None:
     if isinstance(polygon, list) and all(map(_is_point, polygon)):
         return [float(v) for point in polygon for v in point]
     if isinstance(polygon, list) and len(polygon) % 2 == 0 and all(map(is_number, polygon)):
         return [float(v) for v in polygon]
-    raise ValueError('polygon is neither [x, y] points nor a flat list of them')
+    return None

@@ -6,26 +6,55 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from relnet_jax.data.formats.broken import Broken, shown
+from relnet_jax.data.issues import Issue
+
 DELIMITERS = ',;\t'
+EMPTY = ('', 'nan', 'na', 'null', 'none')
 
 
 class Row(NamedTuple):
     line: int               # of the file, from 1; the header is line 1
     cells: dict[str, str]   # column name in lower case -> its cell, without surrounding blanks
 
+    @property
+    def where(self) -> str:
+        return f'row {self.line}'
+
     def get(self, column: str) -> str:
         """The cell of a column, '' where the file has no such column."""
         return self.cells.get(column, '')
 
+    def number(self, column: str) -> float | None:
+        """The finite number in a cell, None for an empty one or NaN. Raises Broken for anything else."""
+        cell = self.get(column)
+        if cell.lower() in EMPTY:
+            return None
+        try:
+            value = float(cell) if '_' not in cell else math.inf
+        except ValueError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise Broken(f'{column} is no number', cell)
+        return value
 
-def read_rows(path: str | Path, columns: Sequence[str]) -> tuple[list[Row], list[str]]:
+    def numbers(self, columns: Sequence[str]) -> list[float] | None:
+        """The numbers in these columns, None where all are empty. Raises Broken for anything else."""
+        values = [self.number(column) for column in columns]
+        if all(value is None for value in values):
+            return None
+        if None in values:
+            raise Broken(f'no number in {columns[values.index(None)]}')
+        return values
+
+
+def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[Row], list[Issue]]:
     """(rows, issues) of a CSV file with a header that names at least `columns` (lower case), in whatever order.
 
     A byte order mark, CRLF, quotes, semicolons or tabs for commas, capitals and blanks in the header are read; further
     columns ride along. Lines without any cell are no rows. A row with more or fewer cells than the header is an issue.
     Raises FileNotFoundError without a file, and ValueError, naming the file, for one that is no such table.
     """
-    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file '{path}'")
     try:
@@ -44,8 +73,9 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> tuple[list[Row], list
             elif len(cells) == len(names):
                 rows.append(Row(reader.line_num, dict(zip(names, cells))))
             elif cells:
-                issues.append(issue(path, reader.line_num, f'{len(cells)} cells, but the header has {len(names)}: '
-                                                           'dropped'))
+                issues.append(Issue(f'{path.name}: row {reader.line_num}',
+                                    f'the header has {len(names)} cells, the row another number', 'dropped',
+                                    str(len(cells))))
     except csv.Error as e:
         raise ValueError(f'{path}: line {reader.line_num} is no CSV: {e}') from e
     if names is None:
@@ -57,56 +87,18 @@ def _header(path: Path, cells: list[str], columns: Sequence[str]) -> list[str]:
     names = [cell.lower() for cell in cells]
     lacking = [column for column in columns if column not in names]
     if lacking:
-        raise ValueError(f'{path}: no column {", ".join(map(repr, lacking))}; its first line is {_short(cells)}')
+        raise ValueError(f'{path}: no column {", ".join(map(repr, lacking))}; its first line is {shown(cells)}')
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
         raise ValueError(f'{path}: column {twice[0]!r} is there twice')
     return names
 
 
-def issue(path: Path, line: int, text: str) -> str:
-    return f'{Path(path).name}: row {line}: {text}'
-
-
-def _short(value) -> str:
-    """What a message shows of something that came from a file."""
-    text = repr(value)
-    return text if len(text) <= 120 else f'{text[:100]}... ({len(text)} characters)'
-
-
-def number(cell: str) -> float | None:
-    """The finite number in a cell, None for an empty one or NaN. Raises ValueError for anything else."""
-    if cell.lower() in ('', 'nan', 'na', 'null', 'none'):
-        return None
-    try:
-        value = float(cell) if '_' not in cell else math.inf
-    except ValueError:
-        value = math.inf
-    if not math.isfinite(value):
-        raise ValueError(f'{_short(cell)} is no number')
-    return value
-
-
-def numbers(row: Row, columns: Sequence[str]) -> list[float] | None:
-    """The numbers in these columns, None where all are empty. Raises ValueError, naming the column, for others."""
-    values = []
-    for column in columns:
-        try:
-            values.append(number(row.get(column)))
-        except ValueError as e:
-            raise ValueError(f'{column} {e}') from None
-    if all(value is None for value in values):
-        return None
-    if None in values:
-        raise ValueError(f'no number in {", ".join(c for c, v in zip(columns, values) if v is None)}')
-    return values
-
-
-def contradictions(path: Path, images: dict[str, dict], annotations: list[dict]) -> list[str]:
+def contradictions(path: Path, images: dict[str, dict], annotations: list[dict]) -> list[Issue]:
     """Issues of rows that say 'nothing' of an image of which others say something; they leave the image's `rows`."""
     issues = []
     for image_id in dict.fromkeys(a['image_id'] for a in annotations):
         lines, images[image_id]['rows'] = images[image_id]['rows'], []
-        issues += [issue(path, line, f'says nothing is there, but other rows of {image_id} do not: dropped')
-                   for line in lines]
+        issues += [Issue(f'{path.name}: row {line}', 'says nothing is there, but other rows of the image do not',
+                         'dropped', image_id) for line in lines]
     return issues

@@ -6,37 +6,41 @@ class then stands in the image's record. Shih et al., Radiology: Artificial Inte
 """
 from pathlib import Path
 
-from relnet_jax.data.formats.rows import contradictions, issue, numbers, read_rows
+from ml_collections import ConfigDict
+
+from relnet_jax.data.formats.broken import Broken
+from relnet_jax.data.formats.rows import contradictions, read_rows
+from relnet_jax.data.issues import Issue
 
 CLASS = 'Lung Opacity'
 SIDE = 1024     # pixels
 BOX = ('x', 'y', 'width', 'height')
 
 
-def read_rsna(path: str | Path) -> tuple[dict, list[str]]:
-    """(COCO document, issues): images by `stem` (the patient's id); `rows` of an annotation is its line, of an image
-    those that say there is nothing. Raises as `rows.read_rows`."""
+def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
+    """A reader as `formats` describes it. `rows` of an annotation is its line, of an image those that say there is
+    nothing."""
     rows, issues = read_rows(path, ('patientid', *BOX, 'target'))
     images, annotations = {}, []
     for row in rows:
         patient, target = row.get('patientid'), row.get('target')
         try:
-            box = numbers(row, BOX)
+            box = row.numbers(BOX)
             if not patient:
-                raise ValueError('no patientId')
+                raise Broken('no patientId')
             if target not in ('0', '1', '0.0', '1.0'):
-                raise ValueError(f'Target {target[:40]!r} is neither 0 nor 1')
+                raise Broken('Target is neither 0 nor 1', target)
             if (target[0] == '1') != (box is not None):
-                raise ValueError(f'Target {target} {"with" if box else "without"} a box')
+                raise Broken('Target 0 with a box' if box else 'Target 1 without a box', box or '')
             if box and min(box[2:]) <= 0:
-                raise ValueError(f'box {box} (x, y, width, height) has no positive width and height')
-        except ValueError as e:
-            issues.append(issue(path, row.line, f'{e}: dropped'))
+                raise Broken('box without positive width and height', box)
+        except Broken as e:
+            issues.append(e.at(f'{path.name}: {row.where}'))
             continue
-        image = images.setdefault(patient, dict(id=patient, stem=patient, width=SIDE, height=SIDE, rows=[]))
+        image = images.setdefault(patient, dict(id=patient, file_name=patient, width=SIDE, height=SIDE, rows=[],
+                                                where=row.where))
         if box:
-            annotations.append(dict(id=len(annotations) + 1, image_id=patient, category_id=1, bbox=box,
-                                    rows=[row.line]))
+            annotations.append(dict(image_id=patient, category_id=1, bbox=box, rows=[row.line], where=row.where))
         else:
             image['rows'].append(row.line)
     issues += contradictions(path, images, annotations)

@@ -6,47 +6,52 @@ after the run before, how long the next run is. These are the counts of an uncom
 from pathlib import Path
 
 import pycocotools.mask as rle_tools
+from ml_collections import ConfigDict
 
-from relnet_jax.data.formats.rows import contradictions, issue, read_rows
+from relnet_jax.data.formats.broken import Broken
+from relnet_jax.data.formats.rows import contradictions, read_rows
+from relnet_jax.data.issues import Issue
 
 CLASS = 'Pneumothorax'
 SIDE = 1024     # pixels
 
 
-def read_siim(path: str | Path) -> tuple[dict, list[str]]:
-    """(COCO document, issues): images by `stem` (the SOP instance UID), one annotation with mask and its box a row;
-    `rows` of an annotation is its line, of an image those that say -1. Raises as `rows.read_rows`."""
+def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
+    """A reader as `formats` describes it: one annotation with mask and its box a row. `rows` of an annotation is its
+    line, of an image those that say -1."""
     rows, issues = read_rows(path, ('imageid', 'encodedpixels'))
     images, annotations = {}, []
     for row in rows:
         uid = row.get('imageid')
         try:
             if not uid:
-                raise ValueError('no ImageId')
-            rle = siim_mask(row.get('encodedpixels'))
-        except ValueError as e:
-            issues.append(issue(path, row.line, f'{e}: dropped'))
+                raise Broken('no ImageId')
+            rle = decode(row.get('encodedpixels'))
+        except Broken as e:
+            issues.append(e.at(f'{path.name}: {row.where}'))
             continue
-        image = images.setdefault(uid, dict(id=uid, stem=uid, width=SIDE, height=SIDE, rows=[]))
+        image = images.setdefault(uid, dict(id=uid, file_name=uid, width=SIDE, height=SIDE, rows=[], where=row.where))
         if rle is None:
             image['rows'].append(row.line)
         else:
             box = rle_tools.toBbox(rle_tools.frPyObjects(rle, SIDE, SIDE)).tolist()
-            annotations.append(dict(id=len(annotations) + 1, image_id=uid, category_id=1, bbox=box, segmentation=rle,
-                                    rows=[row.line]))
+            annotations.append(dict(image_id=uid, category_id=1, bbox=box, segmentation=rle, rows=[row.line],
+                                    where=row.where))
     issues += contradictions(path, images, annotations)
     return dict(images=list(images.values()), annotations=annotations, categories=[dict(id=1, name=CLASS)]), issues
 
 
-def siim_mask(pixels: str) -> dict | None:
-    """EncodedPixels -> uncompressed COCO RLE, None for -1. Raises ValueError for what encodes no pixel of the film."""
+def decode(pixels: str) -> dict | None:
+    """EncodedPixels -> uncompressed COCO RLE, None for -1. Raises Broken for what encodes no pixel of the film."""
     if pixels == '-1':
         return None
     words = pixels.split()
     if not words or len(words) % 2 or not all(word.isascii() and word.isdigit() and len(word) < 9 for word in words):
-        raise ValueError('EncodedPixels is neither -1 nor pairs of whole numbers')
+        raise Broken('EncodedPixels is neither -1 nor pairs of whole numbers', pixels)
     runs = [int(word) for word in words]
     left = SIDE * SIDE - sum(runs)
-    if left < 0 or not any(runs[1::2]):
-        raise ValueError(f'EncodedPixels leaves the {SIDE} x {SIDE} film' if left < 0 else 'EncodedPixels has no pixel')
-    return dict(size=[SIDE, SIDE], counts=runs + [left])
+    if left < 0:
+        raise Broken(f'EncodedPixels leaves the {SIDE} x {SIDE} film', f'{-left} pixels beyond its end')
+    if not any(runs[1::2]):
+        raise Broken('EncodedPixels without a pixel', pixels)
+    return dict(size=[SIDE, SIDE], counts=[*runs, left])

@@ -6,10 +6,10 @@ import numpy as np
 import pycocotools.mask as rle_tools
 import pytest
 
+from configs import base
+from relnet_jax.data.formats import rsna, siim, vindr
+from relnet_jax.data.formats.broken import Broken
 from relnet_jax.data.formats.rows import read_rows
-from relnet_jax.data.formats.rsna import read_rsna
-from relnet_jax.data.formats.siim import read_siim, siim_mask
-from relnet_jax.data.formats.vindr import CLASSES, read_vindr
 from relnet_jax.data.rle import decode_mask
 
 VINDR = 'image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max'
@@ -24,13 +24,31 @@ def write(tmp_path):
     return write
 
 
+def options(**changes):
+    data = base.get_config().data.unlock()
+    data.update(changes)
+    return data
+
+
+def read_vindr(file, **changes):
+    return vindr.read(file, file.parent, options(**changes))
+
+
+def read_rsna(file):
+    return rsna.read(file, file.parent, options())
+
+
+def read_siim(file):
+    return siim.read(file, file.parent, options())
+
+
 def used(document):
     """Line numbers of the rows that went into a document."""
     return [line for record in (*document['images'], *document['annotations']) for line in record['rows']]
 
 
 def reported(issues):
-    return [int(found[1]) for found in (re.match(r'[^:]*: row (\d+): ', issue) for issue in issues) if found]
+    return [int(found[1]) for found in (re.fullmatch(r'[^:]*: row (\d+)', issue.where) for issue in issues) if found]
 
 
 def assert_all_rows_accounted_for(document, issues, lines):
@@ -87,13 +105,13 @@ def test_the_siim_excerpt_is_read_completely(real_data):
 
 # ---- the encodings ----
 def test_siim_runs_are_relative_and_go_down_the_columns():
-    mask = decode_mask(rle_tools.frPyObjects(siim_mask('1027 2 1022 3 0 1'), 1024, 1024))
+    mask = decode_mask(rle_tools.frPyObjects(siim.decode('1027 2 1022 3 0 1'), 1024, 1024))
     assert sorted(zip(*np.nonzero(mask))) == [(3, 1), (3, 2), (4, 1), (4, 2), (5, 2), (6, 2)]       # (y, x)
-    assert siim_mask('-1') is None
-    for wrong, words in (('', 'neither'), ('5', 'neither'), ('1 2 3', 'neither'), ('5 x', 'neither'), ('-5 3', 'neither'),
-                         ('1048570 7', 'leaves'), ('5 0', 'no pixel')):
-        with pytest.raises(ValueError, match=words):
-            siim_mask(wrong)
+    assert siim.decode('-1') is None
+    for wrong, words in (('', 'neither'), ('5', 'neither'), ('1 2 3', 'neither'), ('5 x', 'neither'),
+                         ('-5 3', 'neither'), ('1048570 7', 'leaves'), ('5 0', 'without a pixel')):
+        with pytest.raises(Broken, match=words):
+            siim.decode(wrong)
 
 
 def test_several_rows_of_a_film_are_several_findings(write):
@@ -103,7 +121,7 @@ def test_several_rows_of_a_film_are_several_findings(write):
         ('a.1', [0, 10, 1, 5], [2]), ('a.1', [2, 0, 2, 9], [3]), ('c.3', [0, 7, 1, 7], [6])]
     assert [(i['id'], i['rows']) for i in document['images']] == [('a.1', []), ('b.2', [4]), ('c.3', [])]
     assert reported(issues) == [7, 8, 5]
-    assert 'other rows of c.3' in issues[-1]
+    assert str(issues[-1]).endswith('other rows of the image do not (c.3): dropped')
 
 
 def test_an_rsna_row_whose_target_and_box_disagree_is_reported(write):
@@ -113,30 +131,32 @@ def test_an_rsna_row_whose_target_and_box_disagree_is_reported(write):
     assert_all_rows_accounted_for(document, issues, range(2, 14))
     assert [a['image_id'] for a in document['annotations']] == ['a', 'h']
     assert [i['id'] for i in document['images']] == ['a', 'b', 'h', 'j']
-    words = {4: 'with a box', 5: 'without a box', 6: 'no number in width', 7: 'no positive width', 8: 'neither 0 nor 1',
-             10: 'other rows of h', 11: 'no patientId', 12: "x 'x' is no number"}
+    words = {4: 'Target 0 with a box', 5: 'Target 1 without a box', 6: 'no number in width',
+             7: 'without positive width', 8: 'neither 0 nor 1', 10: 'other rows of the image do not (h)',
+             11: 'no patientId', 12: 'x is no number (x)'}
     assert {line: True for line in words} == {
-        line: words[line] in issue for line, issue in zip(reported(issues), issues)}
+        line: words[line] in str(issue) for line, issue in zip(reported(issues), issues)}
 
 
 def test_vindr_rows_that_contradict_are_reported(write):
     document, issues = read_vindr(write(
-        VINDR, 'a,No finding,14,R1,,,,', 'a,no finding,14,R2,0,0,1,1', 'b,ILD,5,R1,10,20,30,40', 'b,ILD,5,R1,10,20,30,40',
-        'b,ILD,5,R2,10,20,30,40', 'b,ILD,6,R1,1,2,3,4', 'b,COPD,5,R1,1,2,3,4', 'b,COPD,20,R1,1,2,3,4', 'b,ILD,5.5,R1,1,2,3,4',
-        'b,,5,R1,1,2,3,4', 'b,ILD,5,R1,,,,', 'b,ILD,5,R1,30,2,3,4', 'b,ILD,5,R1,nan,2,3,4', 'b,ILD,5,R1,inf,2,3,4',
-        ',ILD,5,R1,1,2,3,4', 'b,ILD,5,R1,1,2,3', 'b,ILD,,R1,1,2,3,5'))
+        VINDR, 'a,No finding,14,R1,,,,', 'a,no finding,14,R2,0,0,1,1', 'b,ILD,5,R1,10,20,30,40',
+        'b,ILD,5,R1,10,20,30,40', 'b,ILD,5,R2,10,20,30,40', 'b,ILD,6,R1,1,2,3,4', 'b,COPD,5,R1,1,2,3,4',
+        'b,COPD,20,R1,1,2,3,4', 'b,ILD,5.5,R1,1,2,3,4', 'b,,5,R1,1,2,3,4', 'b,ILD,5,R1,,,,', 'b,ILD,5,R1,30,2,3,4',
+        'b,ILD,5,R1,nan,2,3,4', 'b,ILD,5,R1,inf,2,3,4', ',ILD,5,R1,1,2,3,4', 'b,ILD,5,R1,1,2,3',
+        'b,ILD,,R1,1,2,3,5'))
     assert_all_rows_accounted_for(document, issues, range(2, 19))
     assert [(a['category_id'], a['rows'], a['readers']) for a in document['annotations']] == [
         (5, [4], ['R1']), (5, [6], ['R2']), (20, [9], ['R1']), (5, [18], ['R1'])]
     assert {i['id']: (i['readers'], i['rows']) for i in document['images']} == {
         'a': (['R1', 'R2'], [2, 3]), 'b': (['R1', 'R2'], [])}
     assert {c['name']: c['id'] for c in document['categories']} == {
-        **{name: i for i, name in enumerate(CLASSES)}, 'COPD': 20}
-    words = {5: 'earlier row', 7: 'elsewhere it has the id 5', 8: "the id of 'ILD'", 10: 'whole number', 11: 'no class_name',
-             12: 'without a box', 13: 'no positive width', 14: 'no number in x_min', 15: "x_min 'inf'", 16: 'no image_id',
-             17: '7 cells'}
+        **{name: i for i, name in enumerate(vindr.CLASSES)}, 'COPD': 20}
+    words = {5: 'earlier row', 7: 'as elsewhere (ILD, 6)', 8: 'as elsewhere (COPD, 5)', 10: 'no whole number (5.5)',
+             11: 'no class_name', 12: 'without a box', 13: 'without positive width', 14: 'no number in x_min',
+             15: 'x_min is no number (inf)', 16: 'no image_id', 17: 'another number (7)'}
     assert {line: True for line in words} == {
-        line: words[line] in issue for line, issue in zip(reported(issues), issues)}
+        line: words[line] in str(issue) for line, issue in zip(reported(issues), issues)}
 
 
 def test_the_form_of_physionet_needs_neither_class_ids_nor_readers(write):
@@ -181,4 +201,5 @@ def test_what_is_no_such_table_is_refused_by_name(write, tmp_path):
 def test_empty_lines_are_no_rows_and_numbers_stay_those_of_the_file(write):
     rows, issues = read_rows(write('x,y', '', '1,2', '', '"3\n",4', '5,6,7'), ('x',))
     assert [(row.line, row.cells) for row in rows] == [(3, {'x': '1', 'y': '2'}), (6, {'x': '3', 'y': '4'})]
-    assert issues == ['train.csv: row 7: 3 cells, but the header has 2: dropped']
+    assert [str(issue) for issue in issues] == [
+        'train.csv: row 7: the header has 2 cells, the row another number (3): dropped']
