@@ -7,6 +7,7 @@ import numpy as np
 import pycocotools.mask as rle_tools
 from absl import logging
 
+from relnet_jax.data.annotations import grow_box
 from relnet_jax.data.document import category_ids, check_names, clean_images, clean_objects
 from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.issues import Issue, log_summary
@@ -18,7 +19,7 @@ from relnet_jax.types import Example
 
 def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes: Sequence[str] = (),
                 parts: Sequence[str] = (), strict: bool = True, max_images: int = 0, mask_size: int = 112,
-                window: tuple[float, float] = (0.5, 99.5), issues: Sequence[Issue] = ()) -> Source:
+                min_box: float = 0, window: tuple[float, float] = (0.5, 99.5), issues: Sequence[Issue] = ()) -> Source:
     """Open a `document` (see `data.formats`) whose image files lie in `folder`, and check every record of it.
 
     * file: what it was read from, for messages. issues: what the reader found.
@@ -27,6 +28,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     * parts: category names of anatomical parts, () = those of the document; the largest instance in an image gives the
       part's box.
     * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. window: for 16-bit images.
+    * min_box: sides of boxes below it, in pixels, are grown to it, but not those of parts.
 
     Broken records go by the rules of `data.document` and `data.annotations`; each is one of `Source.issues`. Images
     without objects are kept. Raises FileNotFoundError without the folder and ValueError for a name that is no category
@@ -47,6 +49,8 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                          f'{issues[0] if issues else "there is none"}')
     objects, unused = clean_objects(file, document['annotations'], records=records, images=document['images'], ids=ids,
                                     wanted=(*classes, *parts), issues=issues)
+    if min_box:
+        _grow_boxes(records, objects, min_box, but={ids[n] for n in parts})
     _log_counts(name, records, objects, unused)
     log_summary(str(file), issues)
 
@@ -68,6 +72,13 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     return Source(name=name, classes=classes, category_ids=tuple(ids[n] for n in classes), parts=tuple(parts),
                   records=records, load=load, ground_truth=ground_truth,
                   image_path=lambda i: folder / records[i]['file_name'], issues=tuple(issues))
+
+
+def _grow_boxes(records: list[dict], objects: dict[int, list[dict]], side: float, *, but: set[int]) -> None:
+    for record in records:
+        for o in objects[record['id']]:
+            if o['category_id'] not in but:
+                o['box'] = grow_box(o['box'], side, record['width'], record['height'])
 
 
 def _log_counts(name: str, records: list[dict], objects: dict, unused: Counter) -> None:

@@ -26,7 +26,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from relnet_jax.data.coco_source import coco_source
-from relnet_jax.data.formats import coco
+from relnet_jax.data.formats import chestx_det, coco, lab, rsna, siim, vindr
+from relnet_jax.data.formats.meta import add_meta
+from relnet_jax.data.formats.parts_file import add_parts
+from relnet_jax.data.formats.rename import rename
+from relnet_jax.data.issues import Issue
 from relnet_jax.data.phantom import phantom_source
 from relnet_jax.data.source import Source
 
@@ -43,16 +47,39 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
             raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of '
                                     f'images as data.{split}.images')
         path, folder = Path(files.annotations), Path(files.images)
-        document, issues = read(path, folder, data)
+        document, issues = amend(*read(path, folder, data), path, data)
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,
                            classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
                            parts=tuple(data.parts), max_images=files.max_images, mask_size=data.mask_size,
-                           window=tuple(data.window))
+                           min_box=data.min_box, window=tuple(data.window))
     return open_split
+
+
+def amend(document: dict, issues: list[Issue], file: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
+    """(document, issues) with what data.meta and data.parts_file add and data.rename changes."""
+    more = []
+    if data.meta:
+        document, found = add_meta(document, Path(data.meta))
+        more += found
+    if data.rename:
+        document, found = rename(document, data.rename, file)
+        more += found
+    if data.parts_file:
+        document, found = add_parts(document, data.parts_file, data.parts)
+        more += found
+    return document, issues + more
 
 
 def open_phantom(data: ConfigDict, split: str, wanted: Wanted) -> Source:
     return phantom_source(split=split, mask_size=data.mask_size, **data.phantom)
 
 
-FORMATS = {'phantom': open_phantom, 'coco': from_documents(coco.read)}
+FORMATS = {
+    'phantom': open_phantom,
+    'coco': from_documents(coco.read),
+    'chestx_det': from_documents(chestx_det.read),
+    'lab': from_documents(lab.read),
+    'vindr': from_documents(vindr.read),
+    'rsna': from_documents(rsna.read),
+    'siim': from_documents(siim.read),
+}

@@ -1,4 +1,4 @@
-"""data.meta: a CSV file with a row per image, for any format. What it says joins the images' records, sizes included."""
+"""data.meta: a CSV file with a row per image, for any format; what it says joins the image's record, size included."""
 from pathlib import Path
 
 from relnet_jax.data.formats.broken import Broken, attempt

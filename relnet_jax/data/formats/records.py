@@ -12,15 +12,20 @@ from relnet_jax.data.issues import Issue
 NO_MASK = 'box kept without mask'
 
 
-def read_records(path: Path, issues: list[Issue]) -> Iterator[tuple[int, str, dict]]:
-    """(index, place for messages, record) of every entry of a JSON list that has a `file_name` of its own; the others
-    join `issues`. Raises FileNotFoundError without a file and ValueError for one that is no JSON list."""
+def read_json(path: Path) -> Any:
+    """What the file holds. Raises FileNotFoundError without it and ValueError, naming it, if it is no JSON."""
     if not path.is_file():
         raise FileNotFoundError(f"no annotation file '{path}'")
     try:
-        entries = json.loads(path.read_bytes())
+        return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as e:
         raise ValueError(f'{path}: not valid JSON: {e}') from e
+
+
+def read_records(path: Path, issues: list[Issue]) -> Iterator[tuple[int, str, dict]]:
+    """(index, place for messages, record) of every entry of a JSON list that has a `file_name` of its own; the others
+    join `issues`. Raises as `read_json`, and ValueError for a file that is no list."""
+    entries = read_json(path)
     if not isinstance(entries, list):
         raise ValueError(f'{path}: expected a list of records with file_name, syms and boxes, '
                          f'got {type(entries).__name__}')

@@ -96,7 +96,7 @@ def test_the_siim_excerpt_is_read_completely(real_data):
     assert issues == [] and len(document['images']) == 149 and len(document['annotations']) == 44
     for annotation in document['annotations']:
         rle = rle_tools.frPyObjects(annotation['segmentation'], 1024, 1024)
-        mask, (x, y, w, h) = decode_mask(rle), map(int, annotation['bbox'])
+        mask, (x, y, w, h) = decode_mask(rle).astype(np.uint8), map(int, annotation['bbox'])
         assert mask.sum() == sum(annotation['segmentation']['counts'][1::2])
         assert mask[y:y + h, x:x + w].sum() == mask.sum()
         # nearly all of a pneumothorax hangs together; read in a wrong order it falls apart into lines
