@@ -8,7 +8,6 @@ from rich.table import Table
 
 from relnet_jax import files
 from relnet_jax.data import pipeline
-from relnet_jax.data.source import with_parts
 from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
@@ -17,36 +16,13 @@ from relnet_jax.runs import checkpoint, startup
 SWEEP_METRICS = ('box_AP', 'box_AP50', 'mask_AP50', 'voc_AP_0.50', 'voc_AP_0.01')
 
 
-def check_classes(checkpoint_classes, data_classes) -> None:
-    """Raises CheckpointError, naming the difference, unless both name the same classes in the same order."""
-    expected, got = list(checkpoint_classes), list(data_classes)
-    if expected == got:
-        return
-    only = dict(checkpoint=[c for c in expected if c not in got], data=[c for c in got if c not in expected])
-    differences = [f'{where} only: {", ".join(names)}' for where, names in only.items() if names]
-    raise checkpoint.CheckpointError(
-        'the classes of the checkpoint and of the data differ (--config.data.classes chooses among those of the data): '
-        + ('; '.join(differences) or f'same names, other order: expected {expected}, got {got}'))
-
-
-def open_split(config, split: str):
-    """The data source of 'val' or 'train'. Validation files of their own are opened without the training files, which
-    need not be on this machine."""
-    if split == 'val' and config.data.val.annotations:
-        config = config.copy_and_resolve_references()
-        config.data.train = config.data.val
-    train, val = pipeline.open_sources(config)
-    return train if split == 'train' else val
-
-
 def open_checkpoint(ckpt: str, config, split: str) -> tuple:
     """(step folder, class table, data source of the split) for `ckpt`, whose classes are those of the source."""
     startup.quiet_libraries()
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
-    source = with_parts(open_split(config, split), class_table['parts'])
-    check_classes(class_table['classes'], source.classes)
+    source = pipeline.open_for_model(config, split, classes=class_table['classes'], parts=class_table['parts'])
     return step_folder, class_table, source
 
 
