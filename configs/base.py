@@ -27,6 +27,7 @@ def get_config() -> ConfigDict:
     d.classes = ()                       # names to detect, in label order; () = every category that is not a part
     d.parts = ()                         # categories that are anatomical parts; named in `classes` too = both
     d.flip_pairs = ()                    # pairs of class or part names that a left-right flip exchanges
+    d.repeat_threshold = 0.0             # classes in a smaller share of images come more often, data/sampling.py; 0: off
     d.canvas = (1024, 1024)              # H, W; multiples of the coarsest stride
     d.scale = 800                        # shorter side after resizing
     d.max_size = 1024                    # longer side at most

@@ -1,4 +1,4 @@
-"""What a config adds to and changes in a data set of any format: data.meta, data.rename, data.parts_file, data.min_box."""
+"""What a config adds to and changes in a data set of any format: its table, names, parts and smallest boxes."""
 import json
 
 import cv2
@@ -52,7 +52,7 @@ def test_rows_of_the_table_that_are_wrong_or_missing_are_named(document, write):
         'meta.csv: row 6: no image_id: dropped', 'meta.csv: row 7: height is no number (x): dropped',
         'meta.csv: row 8: no number in width: dropped',
         'meta.csv: image without a row in data.meta (2): kept as it is']
-    with pytest.raises(ValueError, match="has a row for none of the images; its first is of 'q', the first image is 'a'"):
+    with pytest.raises(ValueError, match="a row for none of the images; its first is of 'q', the first image is 'a'"):
         add_meta(document, write('meta.csv', 'image_id,height,width\nq,20,30\n'))
 
 
@@ -117,5 +117,6 @@ def test_all_of_it_in_one_data_set_that_is_opened(write, tmp_path):
     assert example.boxes.tolist() == [[42, 45, 62, 65]] and example.has_mask.tolist() == [True]
     assert 0 < (example.masks[0] > 127).mean() < 0.1        # the triangle keeps its size in the grown box
     assert example.part_boxes.tolist() == [[1, 1, 9, 9]]    # a part is not grown
-    assert [str(issue) for issue in source.issues] == ["films.json: annotations of 'Tube' (1): left out, as data.rename says"]
+    assert [str(issue) for issue in source.issues] == [
+        "films.json: annotations of 'Tube' (1): left out, as data.rename says"]
     assert amend(dict(images=[]), [], films, base.get_config().data) == (dict(images=[]), [])
