@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from relnet_jax.data import batching, transforms
 from relnet_jax.data.formats import FORMATS
 from relnet_jax.data.images import UnreadableImage
+from relnet_jax.data.issues import too_many
 from relnet_jax.data.source import Source, for_model, select, split, subset
 from relnet_jax.types import Batch, Example
 
@@ -112,7 +113,7 @@ class _Reader:
             self.unreadable.add(index)
             bad, count = len(self.unreadable), len(self.source)
         logging.warning('unreadable image %d (of %d), the next one takes its place: %s', bad, count, error)
-        if bad > self.data.max_unreadable * count:
+        if too_many(bad, count, self.data.max_unreadable):
             raise ValueError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
                              f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
@@ -160,7 +161,7 @@ def eval_batches(source: Source, config: ConfigDict, batch_size: int) -> Iterato
         try:
             example, size = prepared(source, index, d, jitter=1.0)
         except UnreadableImage as e:
-            logging.warning('image %s is left out of the evaluation: %s', source.records[index]['id'], e)
+            logging.warning('image %s cannot be read: %s', source.records[index]['id'], e)
             return batching.empty_row(index, **blank)
         return batching.pad_example(example, canvas=canvas, max_objects=d.max_objects, original_size=size)
 

@@ -5,7 +5,7 @@ Every format (COCO files, the phantom) gives this one record, and nothing after 
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,10 @@ class Source:
       data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
     * issues: what was found broken when it was opened, with the rule applied.
+    * counts: what became of the records when it was opened: `image_records` are the sum of `images`, `images_dropped` and
+      `images_not_wanted`; `annotations` that of `used`, `dropped`, `duplicates`, `image_left_out` and `not_wanted`.
+      `objects` of the used ones are of the classes. Empty for data that are made, not read.
+    * annotated: False if the data are images alone, which nothing can be measured on.
     * memory: where the pipeline keeps decoded and resized examples (`config.data.cache`); None = it keeps nothing.
     """
     name: str
@@ -42,6 +46,8 @@ class Source:
     ground_truth: Callable[[], dict]
     image_path: Callable[[int], Path | None] = no_path
     issues: tuple[Issue, ...] = ()
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    annotated: bool = True
     memory: dict | None = None
 
     def __len__(self) -> int:
@@ -105,7 +111,9 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
                 f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
-        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds")
+        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds for a held-out "
+                         'validation: give a validation file (data.val.annotations, data.val.images), or '
+                         + (f'data.split.folds={len(groups)} or less' if len(groups) > 1 else 'more images'))
     parts = [[] for _ in range(folds)]
     for value in sorted(groups, key=lambda v: (-len(groups[v]), zlib.crc32(v.encode()), v)):
         min(parts, key=len).extend(groups[value])       # the first of the emptiest

@@ -109,9 +109,9 @@ def test_the_last_image_is_replaced_by_the_first(source):
 
 
 def test_too_many_unreadable_images_stop_the_run(source):
-    words = 'seven: 2 of 7 images are unreadable, more than data.max_unreadable = 0.2'
+    words = 'seven: 3 of 7 images are unreadable, more than data.max_unreadable = 0.2'
     with pytest.raises(ValueError, match=words) as error:
-        take(unreadable(source, [1, 5]), make_config(max_unreadable=0.2), 7)
+        take(unreadable(source, [1, 3, 5]), make_config(max_unreadable=0.2), 7)
     assert '.png: corrupt' in str(error.value)
 
 
@@ -142,7 +142,7 @@ def test_an_unreadable_image_at_evaluation_keeps_its_place_and_is_named(source, 
         batches = list(eval_batches(unreadable(source, [4]), make_config(), 4))
     index, valid = (np.concatenate([getattr(b, f) for b in batches]) for f in ('image_index', 'image_valid'))
     assert index[:7].tolist() == list(range(7)) and valid.tolist() == [True] * 4 + [False] + [True] * 2 + [False]
-    assert any('image 5 is left out' in r.getMessage() and '5.png' in r.getMessage() for r in caplog.records)
+    assert any('image 5 cannot be read' in r.getMessage() and '5.png' in r.getMessage() for r in caplog.records)
 
 
 def coco_config(train, val=('', ''), **data):

@@ -40,14 +40,18 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
         if not files.annotations and split == 'val':
             return None
         if not files.annotations:
-            raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of '
-                                    f'images as data.{split}.images')
+            raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder '
+                                    f'of images as data.{split}.images')
+        if not files.images:
+            raise FileNotFoundError(f'data.{split}.images is not set: give the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = read(path, folder, data)
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,
                            classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
                            parts=tuple(data.parts), max_images=files.max_images, mask_size=data.mask_size,
-                           window=tuple(data.window))
+                           window=tuple(data.window), crowds=data.crowds, check_geometry=data.check_geometry,
+                           allow_outside=data.allow_outside, max_unreadable=data.max_unreadable,
+                           max_dropped=data.max_dropped)
     return open_split
 
 

@@ -1,6 +1,7 @@
 """COCO files as sources: what is read, what is reported, and the real data sets that are at hand."""
 import io
 import json
+import re
 from contextlib import redirect_stdout
 
 import numpy as np
@@ -72,6 +73,12 @@ def test_parts_come_from_the_largest_instance_and_may_be_classes_too(write_coco)
     assert both.category_ids == (7, 20)
 
 
+def place(issue):
+    """Images first, then by the index in the list."""
+    kind, index = re.search(r'(\w+)\[(\d+)\]', issue.where).groups()
+    return kind == 'annotations', int(index)
+
+
 def test_every_kind_of_broken_record_is_named_and_dropped_or_clipped(write_coco):
     images = [{'id': 1, 'file_name': '1.png', 'width': 60, 'height': 40},
               {'id': 1, 'file_name': '2.png', 'width': 60, 'height': 40},
@@ -87,24 +94,24 @@ def test_every_kind_of_broken_record_is_named_and_dropped_or_clipped(write_coco)
         annotation(11, image_id=77), annotation(12, bbox=[0, 0, 30, 30], segmentation=[[0, 0, 9, 0, 9, 9]]),
         annotation(13, bbox=[0, 0, 9, 9], segmentation={'size': [40, 60], 'counts': 'zz'}), annotation(14, image_id=5),
         annotation(15, bbox=[0, 0, 1, 1]), 16]
-    source = read(write_coco(annotations, sizes=[(40, 60), (40, 60)], images=images))
+    source = read(write_coco(annotations, sizes=[(40, 60), (40, 60)], images=images), max_dropped=1)
     expected = [
-        ('images[1] id 1', 'twice'), ('images[2] id 5', "not found in the image folder (lost.png)"), ('images[3] id six', 'expected an id'),
-        ('images[4] id 7', '1.png, id 1'), ('images[5] id 8', 'file_name'), ('images[6]', "'nine'"),
+        ('images[1] id 1', 'twice'), ('images[2] id 5', "file not found ('lost.png')"),
+        ('images[4] id 7', "'1.png', id 1"), ('images[5] id 8', 'file_name'), ('images[6]', "'nine'"),
         ('annotations[1] id 2', 'not in the category table (99)'),
         ('annotations[2] id 3', 'not in the category table (None)'), ('annotations[3] id 4', 'four finite numbers'),
         ('annotations[4] id 5', 'zero'), ('annotations[5] id 6', 'negative'), ('annotations[6] id 7', 'outside'),
         ('annotations[7] id 8', 'four finite numbers'),
-        ('annotations[8] id 9', 'clipped'), ('annotations[9] id 10', 'same image, category and box'),
+        ('annotations[8] id 9', 'clipped'), ('annotations[9] id 10', 'same image, category, box'),
         ('annotations[10] id 11', 'not in the file (77)'), ('annotations[11] id 12', 'both kept'),
         ('annotations[12] id 13', 'box kept without mask'), ('annotations[15]', 'expected a dict')]
-    assert len(source.issues) == len(expected), '\n'.join(source.issues)
-    for issue, (where, words) in zip(source.issues, expected):
+    assert len(source.issues) == len(expected), '\n'.join(map(str, source.issues))
+    for issue, (where, words) in zip(sorted(source.issues, key=place), expected):
         assert issue.where == f'instances.json: {where}' and words in str(issue)
-    assert source.image_ids == [1, 7]
+    assert source.image_ids == [1, 'six', 7]
     boxes = [[5, 6, 25, 16], [50, 30, 60, 40], [0, 0, 30, 30], [0, 0, 9, 9], [0, 0, 1, 1]]
     assert source.load(0).boxes.tolist() == boxes
-    assert len(source.load(1).boxes) == 0
+    assert len(source.load(1).boxes) == 0 and source.load(1).image_id == 'six'
 
 
 def test_boxes_in_the_ground_truth_are_the_checked_ones_in_the_files_own_ids(write_coco):
@@ -152,8 +159,8 @@ def test_missing_sizes_are_taken_from_the_file(write_coco):
 
 
 def test_a_file_of_another_size_than_its_record_is_unreadable(write_coco):
-    source = read(write_coco([annotation(1)], images=[{'id': 1, 'file_name': '1.png', 'width': 40, 'height': 60}]))
-    with pytest.raises(UnreadableImage, match='1.png: 60 x 40 pixels, but instances.json says 40 x 60'):
+    source = read(write_coco([annotation(1)], images=[{'id': 1, 'file_name': '1.png', 'width': 50, 'height': 60}]))
+    with pytest.raises(UnreadableImage, match='1.png: 60 x 40 pixels, but instances.json says 50 x 60'):
         source.load(0)
 
 
@@ -176,14 +183,15 @@ def test_wrong_names_and_files_stop_with_a_hint(write_coco, tmp_path):
 
 
 @pytest.mark.parametrize('categories', [[{'id': 3, 'name': 'a'}, {'id': 3, 'name': 'b'}], [{'id': 'x', 'name': 'a'}],
-                                        [{'id': 3, 'name': 'a'}, {'id': 4, 'name': 'a'}], [{'id': 3}]])
+                                        [{'id': 3, 'name': 5}], ['a'], [{'id': True, 'name': 'a'}],
+                                        [{'id': 3, 'name': 'a' * 201}], [{'id': 3, 'name': '\ud800'}]])
 def test_a_category_table_that_is_not_one_to_one_is_an_error(write_coco, categories):
     with pytest.raises(ValueError, match=r'instances.json: categories\['):
         read(write_coco([], categories=categories))
 
 
 def test_a_file_without_any_usable_image_is_an_error(write_coco):
-    with pytest.raises(ValueError, match='none of its 1 images can be used.*lost.png'):
+    with pytest.raises(ValueError, match='1 of 1 image files cannot be found.*lost.png'):
         read(write_coco([], images=[{'id': 1, 'file_name': 'lost.png', 'width': 60, 'height': 40}]))
 
 
