@@ -76,11 +76,10 @@ def fit_box(box: list[float] | None, bbox: Any, width: int, height: int,
         side = 'a negative' if min(w, h) < 0 else 'zero' if min(w, h) == 0 else f'less than {MIN_SIDE} px of'
         return None, Issue(where, f'bbox has {side} width or height', 'dropped', shown(bbox))
     fitted = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
-    in_frame = f'{shown(bbox)} in {width} x {height}'
-    if min(fitted[2] - fitted[0], fitted[3] - fitted[1]) < MIN_SIDE:
-        return None, Issue(where, 'bbox lies outside the image', 'dropped', in_frame)
-    if max(-x, -y, x + w - width, y + h - height) > FRAME_TOLERANCE:
-        return fitted, Issue(where, 'bbox leaves the image', 'clipped', in_frame)
+    outside = min(fitted[2] - fitted[0], fitted[3] - fitted[1]) < MIN_SIDE
+    if outside or max(-x, -y, x + w - width, y + h - height) > FRAME_TOLERANCE:
+        problem, rule = ('lies outside the image', 'dropped') if outside else ('leaves the image', 'clipped')
+        return None if outside else fitted, Issue(where, f'bbox {problem}', rule, f'{shown(bbox)} in {width} x {height}')
     return fitted, None
 
 

@@ -1,6 +1,6 @@
 """A document in COCO form as a `Source`: its records are checked, and what is left is loaded image by image."""
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -157,15 +157,21 @@ def _check_crowds(file: Path, objects: dict, names: dict[int, str]) -> None:
                         listed(names[number] for number in crowded), remedy)
 
 
+def counted(counts: Mapping[str, int]) -> str:
+    """`Source.counts` as two sums."""
+    c = counts
+    images = f'{c["images"]} used + {c["images_dropped"]} dropped + {c["images_not_wanted"]} not asked for'
+    annotations = (f'{c["used"]} used + {c["dropped"]} dropped + {c["duplicates"]} duplicates + {c["image_left_out"]} of '
+                   f'images left out + {c["not_wanted"]} of categories not asked for')
+    return f'{c["image_records"]} image records = {images}; {c["annotations"]} annotations = {annotations}'
+
+
 def _log_counts(name: str, counts: dict[str, int], objects: dict, unwanted: Counter, others: Sequence[str]) -> None:
     everything = [o for found in objects.values() for o in found]
     logging.info('%s: %d images (%d without objects), %d objects (%d without a mask, %d crowds)', name, len(objects),
                  sum(not found for found in objects.values()), len(everything),
                  sum(o['segmentation'] is None for o in everything), sum(o['crowd'] for o in everything))
-    logging.info('%(name)s: %(image_records)d image records = %(images)d used + %(images_dropped)d dropped + '
-                 '%(images_not_wanted)d not asked for; %(annotations)d annotations = %(used)d used + %(dropped)d dropped '
-                 '+ %(duplicates)d duplicates + %(image_left_out)d of images left out + %(not_wanted)d of categories not '
-                 'asked for', counts | dict(name=name))
+    logging.info('%s: %s', name, counted(counts))
     if others:
         logging.info('%s: categories not asked for: %s', name, listed(f'{n} ({unwanted[n]})' for n in others))
 

@@ -44,13 +44,16 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_m
         where = where_of(file, image, f'images[{i}]')
         name = _file_name(image)
         number = key(image.get('id')) if isinstance(image, dict) else None
-        if number is None or name is None:
-            issues.append(Issue(where, 'expected an id and a file_name', 'image dropped', shown(image)))
+        if number is None:
+            issues.append(Issue(where, 'expected an id', 'image dropped', shown(image)))
             continue
         if number in by_key:
             issues.append(Issue(where, 'id is there twice', 'second image dropped'))
             continue
         by_key[number] = None
+        if name is None:
+            issues.append(Issue(where, 'expected a file_name', 'image dropped', shown(image)))
+            continue
         path, remark = find(name)
         if path is None:
             missing.append(name)

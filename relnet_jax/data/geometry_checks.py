@@ -61,8 +61,8 @@ def doubtful_reach(boxes: np.ndarray, sizes: np.ndarray) -> str:
     if ((boxes[:, :2] + boxes[:, 2:]) / sizes).max() > 0.55:
         return ''
     kind = 'per cent' if 50 < max(x, y) <= 101 else 'of smaller copies'
-    return (f'all {len(boxes)} boxes lie in the upper left {x:.0f} x {y:.0f} pixels of their images: if they are {kind}, '
-            'they must be scaled; `width` and `height` of an image record are those that its boxes refer to')
+    return (f'all {len(boxes)} boxes lie in the upper left {x:.0f} x {y:.0f} pixels of their images: if they are '
+            f'{kind}, they must be scaled; `width` and `height` of an image record are those that its boxes refer to')
 
 
 def doubtful_polygons(mask_boxes: np.ndarray) -> str:

@@ -54,7 +54,7 @@ def summary(issues: Sequence[Issue]) -> list[str]:
 
 def log_summary(name: str, issues: Sequence[Issue]) -> None:
     if issues:
-        logging.warning('%s: %d issues\n%s', name, len(issues), '\n'.join(f'  {line}' for line in summary(issues)))
+        logging.warning('%s: issues: %d\n%s', name, len(issues), '\n'.join(f'  {line}' for line in summary(issues)))
 
 
 def too_many(bad: int, count: int, share: float) -> bool:

@@ -5,7 +5,7 @@ and the reader threads; everything else is plain functions on numpy arrays.
 """
 import dataclasses
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import grain
@@ -14,10 +14,10 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.data import batching, transforms
-from relnet_jax.data.formats import FORMATS
+from relnet_jax.data.formats import FORMATS, has_validation
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.issues import too_many
-from relnet_jax.data.source import Source, for_model, select, split, subset
+from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
 from relnet_jax.types import Batch, Example
 
 
@@ -29,8 +29,16 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     alone: all runs are measured on the same images.
     """
     train = _open(config, 'train', None)
-    val = _open(config, 'val', train.classes)
-    train, val = _hold_out(train, config) if val is None else (train, for_model(val, train.classes, train.parts))
+    if train.counts and not train.counts['objects']:
+        raise ValueError(f'{train.name}: nothing to train on, none of its {train.counts["annotations"]} annotations is '
+                         'an object of a class to detect')
+    if has_validation(config.data):
+        val = open_for_model(config, 'val', {key: getattr(train, key) for key in CLASS_TABLE})
+        if not val.annotated:
+            raise ValueError(f'{val.name}: no annotations, so that nothing can be measured on it; without '
+                             'data.val.annotations a part of the training images is held out')
+    else:
+        train, val = _hold_out(train, config)
     if config.data.subset:
         train = select(train, config.data.subset)
     if config.data.cache:
@@ -38,25 +46,23 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, val
 
 
-def open_for_model(config: ConfigDict, split_name: str, *, classes: tuple[str, ...], parts: tuple[str, ...]) -> Source:
-    """The 'train' or 'val' images of a config for a model that knows these classes and parts, by their names.
+def open_for_model(config: ConfigDict, split_name: str, class_table: Mapping[str, Sequence]) -> Source:
+    """The 'train' or 'val' images of a config for the model whose `class_table` (with the keys CLASS_TABLE) this is, by
+    the names of classes and parts.
 
     Validation data of their own are opened without the training data, which need not be on this machine. Raises as
     `open_sources`, and ValueError if no class of the model is in the data.
     """
-    classes, parts = tuple(classes), tuple(parts)
-    val = _open(config, 'val', classes)
-    if split_name == 'val' and val is not None:
-        return for_model(val, classes, parts)
-    train = _open(config, 'train', classes)
-    if val is None:
-        train, val = _hold_out(train, config)
+    own = has_validation(config.data)
+    source = _open(config, split_name if own else 'train', tuple(class_table['classes']))
+    if not own:
+        source = _hold_out(source, config)[split_name == 'val']
     if split_name == 'train' and config.data.subset:
-        train = select(train, config.data.subset)
-    return for_model(train if split_name == 'train' else val, classes, parts)
+        source = select(source, config.data.subset)
+    return for_model(source, **{key: class_table[key] for key in CLASS_TABLE})
 
 
-def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source | None:
+def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source:
     d = config.data
     if d.format not in FORMATS:
         raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")

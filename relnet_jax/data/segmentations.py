@@ -22,6 +22,8 @@ def read_segmentation(value: Any, where: str) -> tuple[Segmentation, list[Issue]
     Besides these forms are read: one polygon without the list around it, points as [x, y] pairs, lists nested too deep,
     numbers in text, and a list with one RLE in it. Empty lists are no mask.
     """
+    if isinstance(value, list) and value and all(map(_is_flat, value)):
+        return value, []
     if value is None or value == '' or value == {} or _is_empty(value):
         return None, []
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], dict):
@@ -31,8 +33,6 @@ def read_segmentation(value: Any, where: str) -> tuple[Segmentation, list[Issue]
         return _read_rle(value, where)
     if not isinstance(value, list):
         return None, [Issue(where, 'segmentation is neither polygons nor RLE', NO_MASK, type(value).__name__)]
-    if all(map(_is_flat, value)):
-        return value, []
     found = list(_polygons(value, 0))
     good = [polygon for polygon, _ in found if polygon]
     if not good:
@@ -105,10 +105,10 @@ def fit_segmentation(segmentation: Segmentation, width: int, height: int,
 
 def _is_near(polygon: list[float], width: int, height: int) -> bool:
     limit, x, y = LONGEST_OUTLINE * (width + height), polygon[::2], polygon[1::2]
-    low, high = min(min(x), min(y)), max(max(x), max(y))
-    if low < -limit or high > limit:
+    left, right, top, bottom = min(x), max(x), min(y), max(y)
+    if min(left, top) < -limit or max(right, bottom) > limit:
         return False
-    if len(x) * (max(x) - min(x) + max(y) - min(y)) <= limit:
+    if len(x) * (right - left + bottom - top) <= limit:
         return True
     x, y = np.float64(x), np.float64(y)
     return bool(np.hypot(x - np.roll(x, 1), y - np.roll(y, 1)).sum() <= limit)
@@ -134,5 +134,5 @@ def mask_box(segmentation: list | dict) -> list[float]:
     if isinstance(segmentation, dict):
         x, y, w, h = rle_tools.toBbox(segmentation).tolist()
         return [x, y, x + w, y + h]
-    x, y = ([v for polygon in segmentation for v in polygon[i::2]] for i in (0, 1))
-    return [float(v) for v in (min(x), min(y), max(x), max(y))]
+    x, y = ([polygon[i::2] for polygon in segmentation] for i in (0, 1))
+    return [float(edge(map(edge, values))) for edge, values in ((min, x), (min, y), (max, x), (max, y))]

@@ -5,7 +5,7 @@ Every format (COCO files, the phantom) gives this one record, and nothing after 
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from absl import logging
 
 from relnet_jax.data.issues import Issue
 from relnet_jax.types import Example
+
+CLASS_TABLE = ('classes', 'category_ids', 'parts')      # fields of a `Source` that a model is made for
 
 
 def no_path(index: int) -> Path | None:
@@ -24,7 +26,7 @@ def no_path(index: int) -> Path | None:
 class Source:
     """An opened data set. `classes[i]` has label i + 1 and the data set's own id `category_ids[i]`.
 
-    * records: one dict per image with at least `id` (int), `width` and `height` (pixels), `file_name` if it is a file,
+    * records: one dict per image with at least `id` (number or text), `width` and `height` (pixels), `file_name` if it is a file,
       and whatever else the data set says about the image (`patientid`, ...).
     * load(i): the `Example` at position i in original pixels; raises `images.UnreadableImage`. Thread-safe.
     * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the
@@ -54,7 +56,7 @@ class Source:
         return len(self.records)
 
     @property
-    def image_ids(self) -> list[int]:
+    def image_ids(self) -> list[int | str]:
         """The data set's own image ids in order of position."""
         return [record['id'] for record in self.records]
 
@@ -123,25 +125,27 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
             subset(source, held, name=f'{source.name} (fold {hold_out} of {folds})'))
 
 
-def for_model(source: Source, classes: tuple[str, ...], parts: tuple[str, ...]) -> Source:
+def for_model(source: Source, *, classes: Sequence[str], category_ids: Sequence[int], parts: Sequence[str]) -> Source:
     """The same images for a model that knows `classes` and `parts`, by their names: labels and rows are the model's.
 
-    Objects of other classes are left out. A class that the data lack gets a category id that they do not use, a part
-    is unknown. Both are said in one line. Raises ValueError if the data have none of the classes.
+    Objects of other classes are left out. A class that the data lack keeps the model's category id, or gets one that
+    the data do not use; a part that they lack is unknown. Raises ValueError if the data have annotations, but none of
+    the classes.
     """
     if source.classes == tuple(classes) and source.parts == tuple(parts):
         return source
-    missing = [name for name in classes if name not in source.classes]
-    extra = [name for name in source.classes if name not in classes]
-    if len(missing) == len(classes):
-        raise ValueError(f'{source.name}: has none of the classes {list(classes)}, but {list(source.classes)}')
-    if missing:
+    classes, parts = tuple(classes), tuple(parts)
+    ids, missing = dict(zip(source.classes, source.category_ids)), [n for n in classes if n not in source.classes]
+    if source.annotated and len(missing) == len(classes):
+        raise ValueError(f'{source.name}: has none of the classes {", ".join(classes)}')
+    if source.annotated and missing:
         logging.warning('%s: without the classes %s: nothing is measured for them', source.name, ', '.join(missing))
-    if extra:
+    if extra := [name for name in source.classes if name not in classes]:
         logging.warning('%s: objects of %s are left out, the model does not know them', source.name, ', '.join(extra))
-    ids = dict(zip(source.classes, source.category_ids))
-    free = (i for i in itertools.count(1) if i not in source.category_ids)
-    ids |= {name: next(free) for name in missing}
+    free = (i for i in itertools.count(1) if i not in ids.values() and i not in category_ids)
+    for name, own in zip(classes, category_ids):
+        if name not in ids:
+            ids[name] = next(free) if own in ids.values() else own
     labels = np.array([0] + [classes.index(n) + 1 if n in classes else 0 for n in source.classes], np.int32)
     rows = [source.parts.index(name) if name in source.parts else -1 for name in parts]
 
@@ -161,6 +165,5 @@ def for_model(source: Source, classes: tuple[str, ...], parts: tuple[str, ...]) 
         return truth | dict(annotations=[a for a in truth['annotations'] if a['category_id'] in kept],
                             categories=categories)
 
-    return dataclasses.replace(source, classes=tuple(classes), category_ids=tuple(ids[name] for name in classes),
-                               parts=tuple(parts), load=load, ground_truth=ground_truth,
-                               memory=None if source.memory is None else {})
+    return dataclasses.replace(source, classes=classes, category_ids=tuple(ids[name] for name in classes), parts=parts,
+                               load=load, ground_truth=ground_truth, memory=None if source.memory is None else {})

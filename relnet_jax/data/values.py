@@ -4,12 +4,15 @@ import re
 from collections.abc import Callable, Hashable, Iterable
 from typing import Any
 
+import numpy as np
+
+NUMBERS = (int, float, np.integer, np.floating)     # a reader may take them out of an array
 WHOLE = re.compile(r'[+-]?\d{1,40}', re.ASCII)
 
 
 def number(value: Any) -> float | None:
     """The finite number that `value` is or spells; None for anything else, as booleans, NaN and 400 digits are."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)) or (isinstance(value, str) and '_' in value):
+    if isinstance(value, bool) or not isinstance(value, (*NUMBERS, str)) or (isinstance(value, str) and '_' in value):
         return None
     try:
         found = float(value)
@@ -20,8 +23,8 @@ def number(value: Any) -> float | None:
 
 def whole(value: Any) -> int | None:
     """The whole number that `value` is or spells (7, 7.0, '7', '7.0'); None for anything else."""
-    if isinstance(value, int):
-        return None if isinstance(value, bool) else value
+    if isinstance(value, (int, np.integer)):
+        return None if isinstance(value, bool) else int(value)
     if isinstance(value, str) and WHOLE.fullmatch(value.strip()):
         return int(value)
     found = number(value)
@@ -29,8 +32,11 @@ def whole(value: Any) -> int | None:
 
 
 def are_numbers(values: Any) -> bool:
-    """Whether `values` is a list of finite ints and floats, and nothing else."""
-    if not isinstance(values, list) or not set(map(type, values)) <= {int, float}:
+    """Whether `values` is a list of finite numbers, and nothing else."""
+    if not isinstance(values, list):
+        return False
+    if not set(map(type, values)) <= {int, float} and not all(
+            isinstance(v, NUMBERS) and not isinstance(v, bool) for v in values):
         return False
     try:
         return math.isfinite(sum(values)) or all(map(math.isfinite, values))    # the sum alone may overflow

@@ -164,7 +164,7 @@ def test_validation_is_held_out_of_training_without_a_file_of_its_own(write_boxe
 
 
 def test_a_validation_file_is_read_with_the_class_table_of_training(write_coco, tmp_path):
-    files = write_coco([])
+    files = write_coco([{'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [5, 5, 9, 9]}])
     other = tmp_path / 'other.json'
     document = files[0].read_text()
     other.write_text(document.replace('"id": 3, "name": "nodule"', '"id": 33, "name": "nodule"'))

@@ -170,13 +170,16 @@ def test_wrong_names_and_files_stop_with_a_hint(write_coco, tmp_path):
         read(files, classes=('nodul',))
     with pytest.raises(ValueError, match="no category 'xyz', it has"):
         read(files, parts=('xyz',))
-    with pytest.raises(FileNotFoundError, match='no annotation file .*none.json'):
+    with pytest.raises(FileNotFoundError, match='none.json. is not there'):
         read((tmp_path / 'none.json', files[1]))
     with pytest.raises(FileNotFoundError, match='no image folder .*nowhere'):
         read((files[0], tmp_path / 'nowhere'))
     bad = tmp_path / 'bad.json'
     for content, words in (('{"images": [', 'not valid JSON'), ('[]', "list under 'images'"),
-                           ('{"images": [], "annotations": []}', "list under 'categories'")):
+                           ('{"images": [], "annotations": [{}]}', "list under 'categories'"),
+                           ('[{"image_id": 1, "category_id": 1, "score": 0.5}]', 'a list of results'),
+                           ('[{"file_name": "a.png", "syms": []}]', 'chestx_det'), ('[' * 100_000, 'nested too deep'),
+                           ('"a.json"', "list under 'images'"), ('1' * 5000, 'not valid JSON'), (b'\xff\xfe'.decode('latin1'), 'not valid')):
         bad.write_text(content)
         with pytest.raises(ValueError, match=words):
             read((bad, files[1]))
