@@ -98,7 +98,8 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
 
     return Source(name=name, classes=tuple(class_ids), category_ids=tuple(class_ids.values()), parts=tuple(part_ids),
                   records=records, load=load, ground_truth=ground_truth, image_path=lambda i: paths[i],
-                  issues=tuple(issues), counts=counts, annotated=bool(annotations))
+                  issues=tuple(issues), counts=counts, annotated=bool(annotations),
+                  other_ids=tuple(number for number in names if number not in labels))
 
 
 def fit_record(record: dict, file_size: tuple[int, int], path: Path, file: Path) -> None:

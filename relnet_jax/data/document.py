@@ -201,4 +201,4 @@ def where_of(file: Path, record: Any, place: str) -> str:
     number = record.get('id')
     if number is None:
         return f'{file.name}: {place}'
-    return f'{file.name}: {place} id {number if isinstance(number, int) else shown(number)}'
+    return f'{file.name}: {place} id {number if type(number) is int and number < 10 ** 18 else shown(number)}'

@@ -37,6 +37,7 @@ class Source:
       `images_not_wanted`; `annotations` that of `used`, `dropped`, `duplicates`, `image_left_out` and `not_wanted`.
       `objects` of the used ones are of the classes. Empty for data that are made, not read.
     * annotated: False if the data are images alone, which nothing can be measured on.
+    * other_ids: category ids of the data set for what is none of `classes`.
     * memory: where the pipeline keeps decoded and resized examples (`config.data.cache`); None = it keeps nothing.
     """
     name: str
@@ -50,6 +51,7 @@ class Source:
     issues: tuple[Issue, ...] = ()
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     annotated: bool = True
+    other_ids: tuple[int, ...] = ()
     memory: dict | None = None
 
     def __len__(self) -> int:
@@ -142,10 +144,11 @@ def for_model(source: Source, *, classes: Sequence[str], category_ids: Sequence[
         logging.warning('%s: without the classes %s: nothing is measured for them', source.name, ', '.join(missing))
     if extra := [name for name in source.classes if name not in classes]:
         logging.warning('%s: objects of %s are left out, the model does not know them', source.name, ', '.join(extra))
-    free = (i for i in itertools.count(1) if i not in ids.values() and i not in category_ids)
+    taken = {*source.category_ids, *source.other_ids}
+    free = (i for i in itertools.count(1) if i not in taken and i not in category_ids)
     for name, own in zip(classes, category_ids):
         if name not in ids:
-            ids[name] = next(free) if own in ids.values() else own
+            ids[name] = next(free) if own in taken else own
     labels = np.array([0] + [classes.index(n) + 1 if n in classes else 0 for n in source.classes], np.int32)
     rows = [source.parts.index(name) if name in source.parts else -1 for name in parts]
 

@@ -13,9 +13,9 @@ def has_mask(annotation: dict) -> bool:
 
 
 def _image_numbers(ground_truth: dict) -> dict:
-    """Image id -> a number for pycocotools, which wants no text, in the order that it gives to ids that are numbers."""
+    """Image id -> a number for pycocotools, which wants no text, in the order of the ids, as it takes them itself."""
     ids = [image['id'] for image in ground_truth['images']]
-    return {i: n for n, i in enumerate(ids if any(isinstance(i, str) for i in ids) else sorted(ids), start=1)}
+    return {i: n for n, i in enumerate(sorted(ids, key=str if any(isinstance(i, str) for i in ids) else None), start=1)}
 
 
 def _as_coco(ground_truth: dict, iou_type: str, numbers: dict) -> COCO:
