@@ -33,8 +33,8 @@ def get_config() -> ConfigDict:
     d.gamma = 0.0                        # exponent in exp(+- this)
     d.window = (0.5, 99.5)               # percentiles that window a 16-bit image
     d.crowds = True                      # False: `iscrowd` is not looked at, every object is one instance
-    d.allow_outside = False              # read image files outside of the folder of images ('..', absolute names, links)
-    d.check_geometry = True              # stop if boxes look like something else ([x1, y1, x2, y2], shares of the image)
+    d.allow_outside = False              # read image files outside of their folder ('..', absolute names, links)
+    d.check_geometry = True              # stop if boxes look like corners, shares of the image or the like
     d.max_unreadable = 0.05              # share of missing or unreadable images above which a run stops
     d.max_dropped = 0.2                  # share of unusable annotations above which a file is refused
     d.cache = False                      # keep decoded, resized images in memory (small data sets)

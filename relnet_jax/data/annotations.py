@@ -79,7 +79,8 @@ def fit_box(box: list[float] | None, bbox: Any, width: int, height: int,
     outside = min(fitted[2] - fitted[0], fitted[3] - fitted[1]) < MIN_SIDE
     if outside or max(-x, -y, x + w - width, y + h - height) > FRAME_TOLERANCE:
         problem, rule = ('lies outside the image', 'dropped') if outside else ('leaves the image', 'clipped')
-        return None if outside else fitted, Issue(where, f'bbox {problem}', rule, f'{shown(bbox)} in {width} x {height}')
+        issue = Issue(where, f'bbox {problem}', rule, f'{shown(bbox)} in {width} x {height}')
+        return None if outside else fitted, issue
     return fitted, None
 
 

@@ -162,8 +162,8 @@ def counted(counts: Mapping[str, int]) -> str:
     """`Source.counts` as two sums."""
     c = counts
     images = f'{c["images"]} used + {c["images_dropped"]} dropped + {c["images_not_wanted"]} not asked for'
-    annotations = (f'{c["used"]} used + {c["dropped"]} dropped + {c["duplicates"]} duplicates + {c["image_left_out"]} of '
-                   f'images left out + {c["not_wanted"]} of categories not asked for')
+    annotations = (f'{c["used"]} used + {c["dropped"]} dropped + {c["duplicates"]} duplicates + '
+                   f'{c["image_left_out"]} of images left out + {c["not_wanted"]} of categories not asked for')
     return f'{c["image_records"]} image records = {images}; {c["annotations"]} annotations = {annotations}'
 
 

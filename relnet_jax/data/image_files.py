@@ -74,8 +74,10 @@ def image_finder(folder: Path, names: Iterable[str], *, allow_outside: bool = Fa
             if other != name and not _leaves(other) and (found := at(other)).path:
                 return Found(found.path, remark)
         parts = [part for part in _slashed(unquote(name)).split('/') if part not in ('', '.', '..')]
-        if not parts or not name.isprintable() or (len(parts) > 1 and not _leaves(slashed) and os.path.isdir(os.path.join(folder, *parts[:-1]))):
+        if not parts or not name.isprintable():
             return exact
+        if len(parts) > 1 and not _leaves(slashed) and os.path.isdir(os.path.join(folder, *parts[:-1])):
+            return exact        # its own folder is there: a file elsewhere is another one
         for i in range(1, len(parts)):
             shorter = '/'.join(parts[i:])
             if shorter not in claimed and shorter not in given and (found := at(shorter)).path:

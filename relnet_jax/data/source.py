@@ -26,15 +26,15 @@ def no_path(index: int) -> Path | None:
 class Source:
     """An opened data set. `classes[i]` has label i + 1 and the data set's own id `category_ids[i]`.
 
-    * records: one dict per image with at least `id` (number or text), `width` and `height` (pixels), `file_name` if it is a file,
-      and whatever else the data set says about the image (`patientid`, ...).
+    * records: one dict per image with at least `id` (number or text), `width` and `height` (pixels), `file_name` if it
+      is a file, and whatever else the data set says about the image (`patientid`, ...).
     * load(i): the `Example` at position i in original pixels; raises `images.UnreadableImage`. Thread-safe.
     * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the
       data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
     * issues: what was found broken when it was opened, with the rule applied.
-    * counts: what became of the records when it was opened: `image_records` are the sum of `images`, `images_dropped` and
-      `images_not_wanted`; `annotations` that of `used`, `dropped`, `duplicates`, `image_left_out` and `not_wanted`.
+    * counts: what became of the records when it was opened: `image_records` are the sum of `images`, `images_dropped`
+      and `images_not_wanted`; `annotations` that of `used`, `dropped`, `duplicates`, `image_left_out` and `not_wanted`;
       `objects` of the used ones are of the classes. Empty for data that are made, not read.
     * annotated: False if the data are images alone, which nothing can be measured on.
     * other_ids: category ids of the data set for what is none of `classes`.
@@ -115,9 +115,9 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
                 f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
-        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds for a held-out "
-                         'validation: give a validation file (data.val.annotations, data.val.images), or '
-                         + (f'data.split.folds={len(groups)} or less' if len(groups) > 1 else 'more images'))
+        other = f'data.split.folds={len(groups)} or less' if len(groups) > 1 else 'more images'
+        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds, to hold one "
+                         f'out: give a validation file (data.val.annotations, data.val.images), or {other}')
     parts = [[] for _ in range(folds)]
     for value in sorted(groups, key=lambda v: (-len(groups[v]), zlib.crc32(v.encode()), v)):
         min(parts, key=len).extend(groups[value])       # the first of the emptiest

@@ -22,8 +22,8 @@ def _as_coco(ground_truth: dict, iou_type: str, numbers: dict) -> COCO:
     """Ground truth as pycocotools wants it, without touching the caller's dict.
 
     Ids are renumbered from 1, since pycocotools takes a match with annotation 0 for no match; images get their
-    `numbers`. For 'segm', an object without a mask becomes an ignored region (its box, as a crowd): a detection there is
-    neither right nor wrong.
+    `numbers`. For 'segm', an object without a mask becomes an ignored region (its box, as a crowd): a detection there
+    is neither right nor wrong.
     """
     annotations = []
     for number, a in enumerate(ground_truth['annotations'], start=1):
@@ -42,7 +42,8 @@ def _as_coco(ground_truth: dict, iou_type: str, numbers: dict) -> COCO:
 def _load_results(coco: COCO, results: list, iou_type: str, numbers: dict) -> COCO:
     for i, r in enumerate(results):
         if r['image_id'] not in numbers:
-            raise ValueError(f'result {i}: image_id {r["image_id"]!r} is not in the ground truth ({len(numbers)} images)')
+            raise ValueError(f'result {i}: image_id {r["image_id"]!r} is not in the ground truth '
+                             f'({len(numbers)} images)')
         if iou_type == 'segm' and 'segmentation' not in r:
             raise ValueError(f'result {i}: has no segmentation, which mask AP needs')
     if not results:

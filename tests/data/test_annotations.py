@@ -64,8 +64,9 @@ def test_boxes_of_text_and_in_a_list_are_read_and_said(bbox):
     assert found['box'] == [5, 6, 25, 16] and [i.rule for i in issues] == ['read']
 
 
-@pytest.mark.parametrize('value, crowd', [(0, False), (1, True), (False, False), (True, True), ('0', False), ('1', True),
-                                          ('false', False), ('True', True), (0.0, False), (1.0, True)])
+@pytest.mark.parametrize('value, crowd', [
+    (0, False), (1, True), (False, False), (True, True), ('0', False), ('1', True), ('false', False), ('True', True),
+    (0.0, False), (1.0, True)])
 def test_iscrowd_is_read_in_every_form_of_zero_and_one(value, crowd):
     found, issues = clean(iscrowd=value)
     assert found['crowd'] is crowd and issues == []

@@ -26,8 +26,9 @@ ODD = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 70), st.sampled_from([
         math.nan, math.inf, -math.inf, 1e308, -1e308, 1e8, 1e-9, 1.5, int('9' * 400), 2 ** 31, 2 ** 64, '', '1', '1.0',
         'x', 'nan', '1e999', '\ud800', '../1.png', '/etc/passwd', 'a' * 5000, '1.PNG', 'images\\1.png', [], {}, [[]],
-        [[[]]], [0], [[0]], [1, 2, 3, 4], ['1', '2', '3', '4'], [1e308] * 4, [1, 1, 9, 1, 1e8, 9], [[1, 1], [9, 1], [9, 9]],
-        [[1, 1, 9, 1, -1e308, 9]], {'size': [40, 60], 'counts': [2400]}, {'size': [60, 40], 'counts': [0, 2400]},
+        [[[]]], [0], [[0]], [1, 2, 3, 4], ['1', '2', '3', '4'], [1e308] * 4, [1, 1, 9, 1, 1e8, 9],
+        [[1, 1], [9, 1], [9, 9]], [[1, 1, 9, 1, -1e308, 9]], {'size': [40, 60], 'counts': [2400]},
+        {'size': [60, 40], 'counts': [0, 2400]},
         {'size': [40, 60], 'counts': 'zz'}, {'size': [40, 60], 'counts': '\ud800'}, {'counts': [1e3]}, 'background']),
     st.lists(st.one_of(st.integers(-100, 100), st.floats(), st.text(max_size=3)), max_size=9))
 

@@ -37,8 +37,8 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
     def open_split(data: ConfigDict, split: str, wanted: Wanted) -> Source:
         files = data[split]
         if not files.annotations:
-            raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of '
-                                    f'images as data.{split}.images')
+            raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder '
+                                    f'of images as data.{split}.images')
         if not files.images:
             raise FileNotFoundError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
