@@ -144,6 +144,8 @@ def print_report(config: ConfigDict, console: Console):
     for source in (train, val):
         console.print(_table(source, config))
     console.print(f'canvas {tuple(config.data.canvas)}, anchor sizes {tuple(config.model.anchor_sizes)}')
+    for source in (train, val):
+        _print_lines(console, f'notes, {source.name}', source.notes)
     _print_lines(console, 'issues', [str(issue) for issue in dict.fromkeys(train.issues + val.issues)])
     for source in (train, val):
         _print_lines(console, f'unreadable images, {source.name}', unreadable_images(source, config.data.threads))

@@ -7,9 +7,11 @@ import numpy as np
 import pycocotools.mask as rle_tools
 from absl import logging
 
+from relnet_jax.data import fit
 from relnet_jax.data.document import category_ids, check_names, clean_images, clean_objects
 from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.issues import Issue, log_summary
+from relnet_jax.data.read_options import DEFAULTS, ReadOptions
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.source import Source
 from relnet_jax.ops.masks import crop_mask, crop_polygons
@@ -18,7 +20,7 @@ from relnet_jax.types import Example
 
 def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes: Sequence[str] = (),
                 parts: Sequence[str] = (), strict: bool = True, max_images: int = 0, mask_size: int = 112,
-                window: tuple[float, float] = (0.5, 99.5), issues: Sequence[Issue] = ()) -> Source:
+                options: ReadOptions = DEFAULTS, issues: Sequence[Issue] = ()) -> Source:
     """Open a `document` (see `data.formats`) whose image files lie in `folder`, and check every record of it.
 
     * file: what it was read from, for messages. issues: what the reader found.
@@ -26,10 +28,11 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
       name that is no category is an error; else such names are left out.
     * parts: category names of anatomical parts, () = those of the document; the largest instance in an image gives the
       part's box.
-    * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. window: for 16-bit images.
+    * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. options: how image files are read.
 
-    Broken records go by the rules of `data.document` and `data.annotations`; each is one of `Source.issues`. Images
-    without objects are kept. Raises FileNotFoundError without the folder and ValueError for a name that is no category
+    Files that are turned or of another size than the annotations say go by the rules of `data.fit`, broken records by
+    those of `data.document` and `data.annotations`; each of these is one of `Source.issues`. Images without objects are
+    kept. Raises FileNotFoundError without the folder and ValueError for a name that is no category
     or when no image is left.
     """
     if not folder.is_dir():
@@ -41,13 +44,17 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     check_names(file, (*classes, *parts), ids)
     classes = tuple(classes) or tuple(n for n in ids if n not in parts)
     issues = list(issues)
-    records = clean_images(file, folder, document['images'], max_images=max_images, window=window, issues=issues)
+    records, headers = clean_images(file, folder, document['images'], max_images=max_images, options=options,
+                                    issues=issues)
     if not records:
         raise ValueError(f'{file}: none of its {len(document["images"])} images can be used; first: '
                          f'{issues[0] if issues else "there is none"}')
     objects, unused = clean_objects(file, document['annotations'], records=records, images=document['images'], ids=ids,
                                     wanted=(*classes, *parts), issues=issues)
+    turns, notes = fit.fit_all(records, headers, options.exif)
     _log_counts(name, records, objects, unused)
+    for note in notes:
+        logging.info('%s: %s', name, note)
     log_summary(str(file), issues)
 
     labels = {ids[n]: i + 1 for i, n in enumerate(classes)}
@@ -56,18 +63,19 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     def load(index: int) -> Example:
         record = records[index]
         path = folder / record['file_name']
-        image = read_image(path, window=window)
-        if image.shape[:2] != (record['height'], record['width']):
-            raise UnreadableImage(path, f'{image.shape[1]} x {image.shape[0]} pixels, but {file.name} says '
-                                        f'{record["width"]} x {record["height"]}: its boxes would not fit')
-        return _example(image, record['id'], index, objects[record['id']], labels, slots, mask_size)
+        image = fit.turn(read_image(path, options), turns[index])
+        example = _example(image, record['id'], index, objects[record['id']], labels, slots, mask_size)
+        try:
+            return fit.scaled(example, (record['height'], record['width']))
+        except ValueError as e:
+            raise UnreadableImage(path, str(e)) from e
 
     def ground_truth() -> dict:
         return _ground_truth(records, objects, {n: ids[n] for n in classes})
 
     return Source(name=name, classes=classes, category_ids=tuple(ids[n] for n in classes), parts=tuple(parts),
                   records=records, load=load, ground_truth=ground_truth,
-                  image_path=lambda i: folder / records[i]['file_name'], issues=tuple(issues))
+                  image_path=lambda i: folder / records[i]['file_name'], issues=tuple(issues), notes=notes)
 
 
 def _log_counts(name: str, records: list[dict], objects: dict, unused: Counter) -> None:

@@ -7,9 +7,11 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from relnet_jax.data import fit
 from relnet_jax.data.annotations import clean_annotation
-from relnet_jax.data.images import UnreadableImage, read_image
+from relnet_jax.data.images import UnreadableImage, read_header
 from relnet_jax.data.issues import Issue
+from relnet_jax.data.read_options import ReadOptions
 
 
 def category_ids(file: Path, categories: list) -> dict[str, int]:
@@ -34,10 +36,11 @@ def check_names(file: Path, wanted: Sequence[str], ids: dict[str, int]) -> None:
             raise ValueError(f"{file}: no category '{n}', {hint}")
 
 
-def clean_images(file: Path, folder: Path, images: list, *, max_images: int, window: tuple[float, float],
-                 issues: list[Issue]) -> list[dict]:
-    """The first usable image records (copies, with `width` and `height`); what is wrong with others joins `issues`."""
-    records, seen, names = [], set(), {}
+def clean_images(file: Path, folder: Path, images: list, *, max_images: int, options: ReadOptions,
+                 issues: list[Issue]) -> tuple[list[dict], list[fit.Header | None]]:
+    """The first usable image records (copies, with `width` and `height`) and the headers of their files, None where it
+    cannot be read; what is wrong with others joins `issues`."""
+    records, headers, seen, names = [], [], set(), {}
     for i, image in enumerate(images):
         if max_images and len(records) == max_images:
             break
@@ -52,13 +55,21 @@ def clean_images(file: Path, folder: Path, images: list, *, max_images: int, win
         if not path.is_file():
             issues.append(Issue(where, 'file not found in the image folder', 'image dropped', image['file_name']))
             continue
-        size = image.get('height'), image.get('width')
-        if not all(_is_id(side) and side > 0 for side in size):
-            try:
-                size = read_image(path, window=window).shape[:2]
-            except UnreadableImage as e:
+        size, header = (image.get('height'), image.get('width')), None
+        known = all(_is_id(side) and side > 0 for side in size)
+        try:
+            header = read_header(path, options)
+        except UnreadableImage as e:    # with a known size it is kept, and what is wrong is said when it is loaded
+            if not known:
                 issues.append(Issue(where, 'no width and height, and unreadable', 'image dropped', e.reason))
                 continue
+        if not known:
+            size = fit.turned_size(header[:2], 1 if options.exif == 'ignore' else header.orientation)
+        elif header and not fit.fits(size, header, options.exif):
+            issues.append(Issue(where, "the file's aspect is another than the annotations'", 'image dropped',
+                                f'{image["file_name"]}, {header.width} x {header.height} pixels, annotated at '
+                                f'{size[1]} x {size[0]}'))
+            continue
         if image['file_name'] in names:
             other = names[image['file_name']]
             issues.append(Issue(where, 'file is also that of another image', 'both kept',
@@ -66,7 +77,8 @@ def clean_images(file: Path, folder: Path, images: list, *, max_images: int, win
         names.setdefault(image['file_name'], image['id'])
         seen.add(image['id'])
         records.append(image | {'height': size[0], 'width': size[1]})
-    return records
+        headers.append(header)
+    return records, headers
 
 
 def clean_objects(file: Path, annotations: list, *, records: list[dict], images: list, ids: dict[str, int],

@@ -16,6 +16,7 @@ The same rule holds for training, evaluation, prediction (where there is no anno
 overlays, and whatever was turned or scaled is said in one line for the data set.
 """
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -25,6 +26,13 @@ ASPECT_TOLERANCE = 0.01
 INVERSE = {6: 8, 8: 6}      # of the orientations; all others undo themselves
 
 Size = tuple[int, int]      # (height, width)
+
+
+class Header(NamedTuple):
+    """What a file says of its stored pixels."""
+    height: int
+    width: int
+    orientation: int = 1    # EXIF: 1 as stored, 2 to 8 to be turned or mirrored for display
 
 
 def turn(image: np.ndarray, orientation: int) -> np.ndarray:
@@ -50,33 +58,50 @@ def same_film(size: Size, other: Size) -> bool:
     return all(abs(a * ratio - b) <= max(ASPECT_TOLERANCE * b, ratio) for a, b in zip(small, large))
 
 
-def fits(annotated: Size, stored: Size, orientation: int, exif: str) -> bool:
-    """Whether a file of that stored (height, width) and EXIF orientation can be a copy of what was annotated."""
-    ways = {'ignore': (1,), 'apply': (orientation,), 'auto': (1, orientation)}[exif]
-    return any(same_film(annotated, turned_size(stored, way)) for way in ways)
+def fits(annotated: Size, header: Header, exif: str) -> bool:
+    """Whether a file with that header can be a copy of the picture of (height, width) `annotated`."""
+    ways = {'ignore': (1,), 'apply': (header.orientation,), 'auto': (1, header.orientation)}[exif]
+    return any(same_film(annotated, turned_size(header[:2], way)) for way in ways)
 
 
-def orientations(annotated: Sequence[Size], stored: Sequence[Size], tags: Sequence[int], exif: str) -> list[int]:
-    """The orientation to `turn` each file by, 1 = as stored: int [n], by the rule above.
+def fit_all(records: Sequence[dict], headers: Sequence[Header | None], exif: str) -> tuple[list[int], tuple[str, ...]]:
+    """(EXIF orientation to `turn` each file by, 1 = as stored; what was turned and scaled, at most one line each).
 
-    annotated, stored: n (height, width); tags: n EXIF orientations, 1 = none.
+    records: image records with `width` and `height` (may lack where the header does) and `file_name`; headers: of their
+    files, None if unreadable.
     """
+    sizes = [(record.get('height'), record.get('width')) for record in records]
+    tags = [header.orientation if header else 1 for header in headers]
+    votes = [_vote(size, header) if header else 0 for size, header in zip(sizes, headers)]
     if exif != 'auto':
-        return [tag if exif == 'apply' else 1 for tag in tags]
-    votes = [_vote(*file) for file in zip(annotated, stored, tags)]
-    turn_doubtful = sum(votes) >= 0
-    return [tag if vote > 0 or vote == 0 and turn_doubtful else 1 for tag, vote in zip(tags, votes)]
+        turns = [tag if exif == 'apply' else 1 for tag in tags]
+    else:
+        turn_doubtful = sum(votes) >= 0
+        turns = [tag if vote > 0 or vote == 0 and turn_doubtful else 1 for tag, vote in zip(tags, votes)]
+    notes = []
+    tagged = [i for i, tag in enumerate(tags) if tag != 1]
+    if tagged:
+        turned, first = sum(turns[i] != 1 for i in tagged), tagged[0]
+        notes.append(f'{len(tagged)} of {len(tags)} files carry an EXIF orientation (first: '
+                     f'{records[first]["file_name"]}, {tags[first]}): {turned} turned as it says, '
+                     f'{len(tagged) - turned} left as stored (data.exif={exif})')
+    shown = [turned_size(header[:2], turn) if header else size for header, turn, size in zip(headers, turns, sizes)]
+    copies = [i for i, (size, seen) in enumerate(zip(sizes, shown)) if size != seen]
+    if copies:
+        (height, width), (h, w) = sizes[copies[0]], shown[copies[0]]
+        notes.append(f'{len(copies)} of {len(records)} files are resized copies of the annotated films (first: '
+                     f'{records[copies[0]]["file_name"]}, {w} x {h} of {width} x {height} pixels): boxes and masks are '
+                     f"scaled to them, results are in the annotations' pixels")
+    return turns, tuple(notes)
 
 
-def _vote(annotated: Size, stored: Size, tag: int) -> int:
+def _vote(annotated: Size, header: Header) -> int:
     """1: only the displayed picture fits the annotations, -1: only the stored one, 0: no telling."""
-    if tag == 1:
+    stored, turned = header[:2], turned_size(header[:2], header.orientation)
+    if turned == stored:
         return 0
-    turned = turned_size(stored, tag)
-    if turned == tuple(stored):
-        return 0
-    if tuple(annotated) in (turned, tuple(stored)):
-        return 1 if tuple(annotated) == turned else -1
+    if annotated in (turned, stored):
+        return 1 if annotated == turned else -1
     return same_film(annotated, turned) - same_film(annotated, stored)
 
 
@@ -93,23 +118,3 @@ def scaled(example: Example, annotated: Size) -> Example:
                          f'no copy of the same film')
     ratio = np.float32([width / annotated[1], height / annotated[0]] * 2)
     return example._replace(boxes=example.boxes * ratio, part_boxes=example.part_boxes * ratio)
-
-
-def notes(names: Sequence[str], annotated: Sequence[Size], stored: Sequence[Size], tags: Sequence[int],
-          turns: Sequence[int], exif: str) -> tuple[str, ...]:
-    """What was turned and scaled in a data set of n files, at most one line each."""
-    lines = []
-    tagged = [i for i, tag in enumerate(tags) if tag != 1]
-    if tagged:
-        turned = sum(turns[i] != 1 for i in tagged)
-        first = tagged[0]
-        lines.append(f'{len(tagged)} of {len(tags)} files carry an EXIF orientation (first: {names[first]}, '
-                     f'{tags[first]}): {turned} turned as it says, {len(tagged) - turned} left as stored '
-                     f'(data.exif={exif})')
-    copies = [i for i in range(len(names)) if turned_size(stored[i], turns[i]) != tuple(annotated[i])]
-    if copies:
-        (height, width), (h, w) = annotated[copies[0]], turned_size(stored[copies[0]], turns[copies[0]])
-        lines.append(f'{len(copies)} of {len(names)} files are resized copies of the annotated films (first: '
-                     f'{names[copies[0]]}, {w} x {h} of {width} x {height} pixels): boxes and masks are scaled to them, '
-                     f'results are in the annotations\' pixels')
-    return tuple(lines)

@@ -5,7 +5,7 @@ import numpy as np
 
 
 def by_percentiles(values: np.ndarray, counts: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """float64 [n] in 0..255: `values` [n] from the lower to the upper percentile of `window` spread over the grey levels.
+    """float64 [n] in 0..255: `values` [n] from the lower to the upper percentile of `window`, spread over the levels.
 
     counts: int [n], how many pixels have each value. A percentile is the smallest value that so many percent of all
     pixels do not exceed; without any spread all become 0.

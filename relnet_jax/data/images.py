@@ -1,19 +1,28 @@
 """Image files as uint8 RGB arrays: PNG of 8 or 16 bit, JPEG, DICOM, and what else films come in."""
 import io
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import (
-    AvifImagePlugin, BmpImagePlugin, GifImagePlugin, Image, Jpeg2KImagePlugin, JpegImagePlugin, PngImagePlugin,
-    PpmImagePlugin, TiffImagePlugin, WebPImagePlugin)
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    Image,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
 
 from relnet_jax.data.codestream import START_JPEG_2000, jpeg2000_frame, jpeg_frame
-from relnet_jax.data.fit import INVERSE, turn
+from relnet_jax.data.fit import INVERSE, Header, turn
 from relnet_jax.data.grey import window_16bit
-from relnet_jax.data.read_options import ReadOptions
+from relnet_jax.data.read_options import DEFAULTS, ReadOptions
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.jp2', '.avif', '.gif', '.pgm', '.ppm', '.dcm',
             '.dicom')
@@ -46,14 +55,7 @@ class UnreadableImage(ValueError):
         self.reason = reason
 
 
-class Header(NamedTuple):
-    """What a file says of its stored pixels."""
-    height: int
-    width: int
-    orientation: int = 1    # EXIF: 1 as stored, 2 to 8 to be turned or mirrored for display, see `fit.turn`
-
-
-def read_header(path: Path | str, options: ReadOptions = ReadOptions()) -> Header:
+def read_header(path: Path | str, options: ReadOptions = DEFAULTS) -> Header:
     """Size and orientation of the file, without decoding it. Raises UnreadableImage, also above `max_pixels`."""
     try:
         with open(path, 'rb') as file:
@@ -67,12 +69,12 @@ def read_header(path: Path | str, options: ReadOptions = ReadOptions()) -> Heade
         raise _named(path, e) from e
 
 
-def image_size(path: Path | str, options: ReadOptions = ReadOptions()) -> tuple[int, int]:
+def image_size(path: Path | str, options: ReadOptions = DEFAULTS) -> tuple[int, int]:
     """(height, width) of the stored pixels, from the file's header. Raises UnreadableImage."""
     return read_header(path, options)[:2]
 
 
-def read_image(path: Path | str, options: ReadOptions = ReadOptions()) -> np.ndarray:
+def read_image(path: Path | str, options: ReadOptions = DEFAULTS) -> np.ndarray:
     """The file's stored pixels as uint8 [h, w, 3], RGB.
 
     Grey is replicated. Transparency is dropped, not composited: in medical PNGs it carries no picture. An EXIF
@@ -83,7 +85,8 @@ def read_image(path: Path | str, options: ReadOptions = ReadOptions()) -> np.nda
     data = _bytes(path, options)
     try:
         if _is_dicom(data[:140], path):
-            grey = _dicom(path).read(data, window=options.window, max_pixels=options.max_pixels, tags=options.tags(path))
+            grey = _dicom(path).read(data, window=options.window, max_pixels=options.max_pixels,
+                                     tags=options.tags(path))
             return cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
         header = _header(io.BytesIO(data), path, options)
         if data[:3] == b'\xff\xd8\xff':

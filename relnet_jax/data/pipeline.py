@@ -71,13 +71,15 @@ def _hold_out(source: Source, config: ConfigDict) -> tuple[Source, Source]:
 
 
 def prepared(source: Source, index: int, data: ConfigDict, *, jitter: float) -> tuple[Example, tuple[int, int]]:
-    """(example at `jitter` times the scale of `data`, (height, width) of the image file), from memory if kept there."""
+    """(example at `jitter` times the scale of `data`, (height, width) that its annotations refer to), from memory if
+    kept there."""
     limits = dict(scale=data.scale, max_size=data.max_size, canvas=tuple(data.canvas), jitter=jitter)
     key = index, *limits.values()
     if source.memory is not None and key in source.memory:
         return source.memory[key]
     example = source.load(index)
-    size = example.image.shape[:2]
+    record, (height, width) = source.records[index], example.image.shape[:2]
+    size = record.get('height', height), record.get('width', width)
     found = transforms.resize(example, transforms.resized_size(*size, **limits)), size
     if source.memory is not None:
         source.memory[key] = found      # two threads may both have decoded it: harmless, and no lock to wait for

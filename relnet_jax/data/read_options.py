@@ -39,6 +39,9 @@ class ReadOptions(NamedTuple):
         return tags
 
 
+DEFAULTS = ReadOptions()
+
+
 def read_options(data: ConfigDict) -> ReadOptions:
     """The options of `config.data`. Raises ValueError or FileNotFoundError, naming the key."""
     low, high = data.window
@@ -65,6 +68,6 @@ def _read_overrides(file: str) -> dict[str, dict[str, Any]]:
     for pattern, values in table.items():
         wrong = [keyword for keyword in values if keyword not in CORRECTABLE]
         if not pattern or wrong:
-            raise ValueError(f"data.dicom_overrides: {file}: '{pattern}': {wrong} cannot be corrected, expected some of "
+            raise ValueError(f"data.dicom_overrides: {file}: '{pattern}': {wrong} cannot be corrected, only "
                              f'{", ".join(CORRECTABLE)}')
     return table

@@ -24,13 +24,15 @@ def no_path(index: int) -> Path | None:
 class Source:
     """An opened data set. `classes[i]` has label i + 1 and the data set's own id `category_ids[i]`.
 
-    * records: one dict per image with at least `id` (int), `width` and `height` (pixels), `file_name` if it is a file,
-      and whatever else the data set says about the image (`patientid`, ...).
-    * load(i): the `Example` at position i in original pixels; raises `images.UnreadableImage`. Thread-safe.
+    * records: one dict per image with at least `id` (int), `width` and `height` (pixels that annotations and results
+      refer to; without them those of the image), `file_name` if it is a file, and whatever else the data set says about
+      the image (`patientid`, ...).
+    * load(i): the `Example` at position i, in the pixels of the file at hand, which may be a resized copy of what was
+      annotated (`data.fit`); raises `images.UnreadableImage`. Thread-safe.
     * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the
       data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
-    * issues: what was found broken when it was opened, with the rule applied.
+    * issues: what was found broken when it was opened, with the rule applied. notes: what else a user should know.
     * memory: where the pipeline keeps decoded and resized examples (`config.data.cache`); None = it keeps nothing.
     """
     name: str
@@ -42,6 +44,7 @@ class Source:
     ground_truth: Callable[[], dict]
     image_path: Callable[[int], Path | None] = no_path
     issues: tuple[Issue, ...] = ()
+    notes: tuple[str, ...] = ()
     memory: dict | None = None
 
     def __len__(self) -> int:

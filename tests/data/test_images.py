@@ -3,7 +3,9 @@ import cv2
 import numpy as np
 import pytest
 
-from relnet_jax.data.images import UnreadableImage, read_image, window_16bit
+from relnet_jax.data.grey import window_16bit
+from relnet_jax.data.images import UnreadableImage, read_image
+from relnet_jax.data.read_options import ReadOptions
 
 RNG = np.random.default_rng(0)
 COLOUR = RNG.integers(0, 256, (20, 30, 3), dtype=np.uint8)      # RGB
@@ -43,7 +45,7 @@ def test_grey_jpeg_is_three_equal_channels(tmp_path):
 def test_16_bit_png_is_windowed_by_percentiles(tmp_path):
     grey = RNG.integers(1000, 3000, (50, 40)).astype(np.uint16)
     grey[0, 0], grey[0, 1] = 0, 65535       # outliers, outside the percentiles
-    image = read_image(write(tmp_path / 'a.png', grey), window=(1, 99))
+    image = read_image(write(tmp_path / 'a.png', grey), ReadOptions(window=(1, 99)))
     low, high = (np.percentile(grey, p, method='inverted_cdf') for p in (1, 99))
     expected = np.clip(np.rint((grey.astype(float) - low) / (high - low) * 255), 0, 255)
     np.testing.assert_array_equal(image[:, :, 1], expected)

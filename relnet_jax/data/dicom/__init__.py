@@ -1,9 +1,9 @@
 """DICOM files of one grey picture as uint8 arrays, bones bright, or the reason why a file holds no such picture.
 
 The bytes become a header that is checked before any pixel is decoded (`header`), the pixel data become codes as stored
-(`pixels`, compressed ones once `data.codestream` has seen them), and these become grey levels by what the header says of their
-meaning (`grey`). Files come from strangers: sizes are bounded before anything is allocated, and whatever a parser may
-stumble over ends as a ValueError with the reason.
+(`pixels`, compressed ones once `data.codestream` has seen them), and these become grey levels by what the header says
+of their meaning (`grey`). Files come from strangers: sizes are bounded before anything is allocated, and whatever a
+parser may stumble over ends as a ValueError with the reason.
 
 Needs the extra packages `relnet_jax[dicom]`: pydicom, and imagecodecs for the compressed forms. Measured on damaged
 streams: GDCM, which pydicom would use, ends the process by a C++ exception, pylibjpeg's RLE by a Rust panic.

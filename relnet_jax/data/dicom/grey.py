@@ -1,4 +1,4 @@
-"""Codes as stored -> 8-bit grey levels, by what the header says of their meaning (DICOM PS3.3, C.11.1, C.11.2, C.7.6.3).
+"""Codes as stored -> 8-bit grey levels, by what the header says they mean (DICOM PS3.3, C.7.6.3, C.11.1, C.11.2).
 
 Everything is worked out once for each possible code, in floating point, and the picture is one look-up in that table.
 pydicom's `apply_voi_lut` serves as the reference in the tests; it is not used, because it wraps what an 8-bit LUT does
@@ -86,7 +86,7 @@ def _entries_at(item: Dataset, values: np.ndarray, header: Dataset) -> tuple[np.
 
 
 def _look_up(item: Dataset, values: np.ndarray, header: Dataset) -> np.ndarray:
-    """Levels 0..255 by a VOI LUT. Its full range is that of the bits its largest entry needs: some declare 16 for 12."""
+    """Levels 0..255 by a VOI LUT. Full range is what the largest entry has bits for: some LUTs declare 16 for 12."""
     entries, largest = _entries_at(item, values, header)
     return entries * (255 / max((1 << largest.bit_length()) - 1, 1))
 
