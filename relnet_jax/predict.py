@@ -13,7 +13,7 @@ from absl import logging
 from pycocotools import mask as coco_mask
 
 from relnet_jax.data import fit
-from relnet_jax.data.images import SUFFIXES, UnreadableImage, read_header, read_image
+from relnet_jax.data.images import SUFFIXES, UnreadableImage, is_image_file, read_header, read_image
 from relnet_jax.data.read_options import ReadOptions, read_options
 from relnet_jax.data.source import Source
 from relnet_jax.evaluation.overlays import draw_results
@@ -36,8 +36,8 @@ def list_images(names: list, out: Path) -> tuple:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            here = sorted(p for p in path.rglob('*') if p.suffix.lower() in SUFFIXES and p.is_file()
-                          and not p.resolve().is_relative_to(out.resolve()))
+            here = sorted(p for p in path.rglob('*')
+                          if not p.resolve().is_relative_to(out.resolve()) and is_image_file(p))
             if not here:
                 problems.append(f'{path}: no images ({", ".join(SUFFIXES)}) in this folder')
             files += here

@@ -66,7 +66,9 @@ def clean_images(file: Path, folder: Path, images: list, *, max_images: int, opt
         if not known:
             size = fit.turned_size(header[:2], 1 if options.exif == 'ignore' else header.orientation)
         elif header and not fit.fits(size, header, options.exif):
-            issues.append(Issue(where, "the file's aspect is another than the annotations'", 'image dropped',
+            swapped = fit.fits(size[::-1], header, options.exif)
+            issues.append(Issue(where, "the file's aspect is another than the annotations'"
+                                + (', which have width and height swapped' if swapped else ''), 'image dropped',
                                 f'{image["file_name"]}, {header.width} x {header.height} pixels, annotated at '
                                 f'{size[1]} x {size[0]}'))
             continue

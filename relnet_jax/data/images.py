@@ -1,5 +1,6 @@
 """Image files as uint8 RGB arrays: PNG of 8 or 16 bit, JPEG, DICOM, and what else films come in."""
 import io
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,7 +43,8 @@ FORMATS = (
     (b'GIF8', 0, GifImagePlugin.GifImageFile),
     *((b'P%d' % i, 0, PpmImagePlugin.PpmImageFile) for i in range(1, 7)))
 
-# OpenCV's complaints come as UnreadableImage, with the name of the file.
+# What matters of these complaints comes as UnreadableImage, with the name of the file.
+warnings.filterwarnings('ignore', module='PIL')
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
@@ -53,6 +55,18 @@ class UnreadableImage(ValueError):
         super().__init__(f'{path}: {reason}')
         self.path = path
         self.reason = reason
+
+
+def is_image_file(path: Path) -> bool:
+    """Whether a file found in a folder is meant as an image: by its suffix, or as DICOM, which often has none, by its
+    content."""
+    if path.suffix.lower() in SUFFIXES:
+        return path.is_file()
+    try:
+        with open(path, 'rb') as file:
+            return file.read(132)[128:] == b'DICM'
+    except OSError:
+        return False
 
 
 def read_header(path: Path | str, options: ReadOptions = DEFAULTS) -> Header:

@@ -19,6 +19,8 @@ from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.source import Source, for_model, select, split, subset
 from relnet_jax.types import Batch, Example
 
+EPOCHS = 1 << 30        # endless for all purposes; Grain's own endless repeat cannot be counted in batches of one
+
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key.
@@ -142,7 +144,7 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
         return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     order, noise = np.random.SeedSequence(seed).generate_state(2)
-    batches = (grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat()
+    batches = (grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat(EPOCHS)
                .random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack))
     return iter(batches[start_step:].to_iter_dataset(_read_options(config)))
 
