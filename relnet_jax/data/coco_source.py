@@ -7,12 +7,10 @@ import numpy as np
 import pycocotools.mask as rle_tools
 from absl import logging
 
-from relnet_jax.data import geometry_checks
+from relnet_jax.data import fit, geometry_checks
 from relnet_jax.data.categories import category_ids, choose, count_used, is_background, listed
 from relnet_jax.data.document import (
-    SIZES_LOOKED_AT,
     Candidate,
-    Images,
     candidates,
     check_dropped,
     fit_objects,
@@ -20,6 +18,7 @@ from relnet_jax.data.document import (
 )
 from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.issues import Issue, log_summary
+from relnet_jax.data.read_options import DEFAULTS, ReadOptions
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.segmentations import fit_segmentation, mask_box
 from relnet_jax.data.source import Source
@@ -31,7 +30,7 @@ BOXES_LOOKED_AT = 2000      # annotations that the checks of a whole file look a
 
 def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes: Sequence[str] = (),
                 parts: Sequence[str] = (), strict: bool = True, max_images: int = 0, mask_size: int = 112,
-                window: tuple[float, float] = (0.5, 99.5), crowds: bool = True, check_geometry: bool = True,
+                options: ReadOptions = DEFAULTS, crowds: bool = True, check_geometry: bool = True,
                 allow_outside: bool = False, max_unreadable: float = 0.05, max_dropped: float = 0.2,
                 issues: Sequence[Issue] = ()) -> Source:
     """Open a `document` (see `data.formats`) whose image files lie in `folder`, and check every record of it.
@@ -41,13 +40,14 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
       called background. strict: a name that is no category is an error; else such names are left out.
     * parts: category names of anatomical parts, () = those of the document; the largest instance in an image gives the
       part's box.
-    * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. window: for 16-bit images.
+    * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. options: how image files are read.
     * crowds: False = `iscrowd` is not looked at, every object is one instance.
     * check_geometry: boxes and sizes that look like something else (`geometry_checks`) are an error.
     * allow_outside: image files may lie outside of the folder.
     * max_unreadable, max_dropped: shares of missing image files and of unusable annotations above which it is an error.
 
-    Broken records go by the rules of `document` and `annotations`; each is one of `Source.issues`, and `Source.counts`
+    Files that are turned or of another size than the annotations say go by the rules of `fit`, broken records by those
+    of `document` and `annotations`; each is one of `Source.issues`, and `Source.counts`
     adds up. Images without objects are kept. Raises FileNotFoundError without the folder and ValueError for a name that
     is no category, for a file that is broken as a whole, and when no image or no object is left of those there were.
     """
@@ -61,14 +61,15 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     class_ids, found = choose(file, classes or [n for n in ids if n not in part_ids and not is_background(n)], ids,
                               strict=strict)
     issues += found
-    images = use_images(file, folder, document['images'], max_images=max_images, max_missing=max_unreadable,
-                        allow_outside=allow_outside, window=window, issues=issues)
+    images = use_images(file, folder, document['images'], max_images=max_images, max_lost=max_unreadable,
+                        allow_outside=allow_outside, options=options, issues=issues)
+    turns, notes = fit.fit_all(images.records, images.headers, options.exif)
     names = {number: n for n, number in ids.items()}
     wanted = {*class_ids.values(), *part_ids.values()}
     to_check, counts, unwanted = candidates(file, annotations, images, names=names, wanted=wanted, crowds=crowds,
                                             issues=issues)
     if check_geometry:
-        _check_geometry(file, to_check, images, window)
+        _check_geometry(file, to_check)
     objects, fitted = fit_objects(to_check, issues=issues)
     counts += fitted
     check_dropped(file, counts['dropped'], len(to_check) + counts['dropped'] - fitted['dropped'], max_dropped, issues)
@@ -83,42 +84,32 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                   **{key: counts[key] for key in ('used', 'dropped', 'duplicates', 'image_left_out', 'not_wanted')},
                   objects=shown)
     _log_counts(name, counts, objects, unwanted, [n for n in ids if ids[n] not in wanted])
+    for note in notes:
+        logging.info('%s: %s', name, note)
     log_summary(str(file), issues)
 
     records, paths = images.records, images.paths
 
     def load(index: int) -> Example:
         record = records[index]
-        image = read_image(paths[index], window=window)
-        fit_record(record, image.shape[:2], paths[index], file)
-        return _example(image, record['id'], index, objects[record['id']], labels, slots, mask_size)
+        image = fit.turn(read_image(paths[index], options), turns[index])
+        example = _example(image, record['id'], index, objects[record['id']], labels, slots, mask_size)
+        try:
+            return fit.scaled(example, (record['height'], record['width']))
+        except ValueError as e:
+            raise UnreadableImage(paths[index], str(e)) from e
 
     def ground_truth() -> dict:
         return _ground_truth(records, objects, class_ids)
 
     return Source(name=name, classes=tuple(class_ids), category_ids=tuple(class_ids.values()), parts=tuple(part_ids),
                   records=records, load=load, ground_truth=ground_truth, image_path=lambda i: paths[i],
-                  issues=tuple(issues), counts=counts, annotated=bool(annotations),
+                  issues=tuple(issues), notes=notes, counts=counts, annotated=bool(annotations),
                   other_ids=tuple(number for number in names if number not in labels))
 
 
-def fit_record(record: dict, file_size: tuple[int, int], path: Path, file: Path) -> None:
-    """Raises UnreadableImage if the image file has not the (height, width) that the annotations refer to."""
-    if tuple(file_size) != (record['height'], record['width']):
-        raise UnreadableImage(path, f'{file_size[1]} x {file_size[0]} pixels, but {file.name} says {record["width"]} x '
-                                    f'{record["height"]}: its boxes would not fit')
-
-
-def _check_geometry(file: Path, found: Sequence[Candidate], images: Images, window: tuple[float, float]) -> None:
+def _check_geometry(file: Path, found: Sequence[Candidate]) -> None:
     """Raises ValueError if a part of the annotations shows that all mean something else; warns if it may be so."""
-    sample = [images.records[i] for i in _spread(len(images.records), SIZES_LOOKED_AT)]
-    sizes = []
-    for record, path in zip(sample, (images.paths[i] for i in _spread(len(images.paths), SIZES_LOOKED_AT))):
-        try:
-            sizes.append(((record['height'], record['width']), read_image(path, window=window).shape[:2]))
-        except UnreadableImage:
-            continue
-    doubts = [geometry_checks.exchanged_sizes(*zip(*sizes)) if sizes else '']
     rles, boxes, frames, mask_boxes = [], [], [], []
     for c in (found[i] for i in _spread(len(found), BOXES_LOOKED_AT)):
         height, width = c.record['height'], c.record['width']
@@ -131,8 +122,8 @@ def _check_geometry(file: Path, found: Sequence[Candidate], images: Images, wind
     boxes, frames, mask_boxes = (np.array(a, np.float64).reshape(-1, n) for a, n in
                                  ((boxes, 4), (frames, 2), (mask_boxes, 4)))
     masked, boxed = np.isfinite(mask_boxes[:, 0]), np.isfinite(boxes[:, 0])
-    doubts += [geometry_checks.exchanged_rle_sizes(rles), geometry_checks.doubtful_polygons(mask_boxes[masked]),
-               geometry_checks.doubtful_boxes(boxes[boxed], frames[boxed], mask_boxes[boxed])]
+    doubts = [geometry_checks.exchanged_rle_sizes(rles), geometry_checks.doubtful_polygons(mask_boxes[masked]),
+              geometry_checks.doubtful_boxes(boxes[boxed], frames[boxed], mask_boxes[boxed])]
     if any(doubts):
         raise ValueError(f'{file}: ' + '; '.join(doubt for doubt in doubts if doubt))
     if remark := geometry_checks.doubtful_reach(boxes[boxed], frames[boxed]):

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
+from relnet_jax.data import fit
 from relnet_jax.data.annotations import Reading, fit_annotation, read_annotation
 from relnet_jax.data.image_files import image_finder, nearest_name
-from relnet_jax.data.images import UnreadableImage, read_image
+from relnet_jax.data.images import UnreadableImage, read_header
 from relnet_jax.data.issues import Issue, by_kind, shown, too_many
+from relnet_jax.data.read_options import ReadOptions
 from relnet_jax.data.values import id_key, whole
 
 MOST_PIXELS = 2 ** 31       # of an image record: the mask library counts pixels in 32 bits
-SIZES_LOOKED_AT = 16        # image files whose size is compared with that of the record when a document is opened
 
 
 class Images(NamedTuple):
@@ -24,19 +25,21 @@ class Images(NamedTuple):
     paths: list[Path]
     by_key: dict[Any, dict | None]  # id, as `key` reads it -> the record, None for an image that is left out
     key: Any                        # see `values.id_key`
+    headers: list[fit.Header | None]    # of the files; None: unreadable, as it will be said when one is loaded
     dropped: int
 
 
-def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_missing: float, allow_outside: bool,
-               window: tuple[float, float], issues: list[Issue]) -> Images:
+def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_lost: float, allow_outside: bool,
+               options: ReadOptions, issues: list[Issue]) -> Images:
     """The first `max_images` (0 = all) usable image records; what is wrong with others joins `issues`.
 
-    Raises ValueError if more than the share `max_missing` of the records looked at have no file, or none can be used.
+    Raises ValueError if more than the share `max_lost` of the records looked at have no file, or one that does not fit
+    (`data.fit`), or if none can be used.
     """
     valid = [image for image in images if isinstance(image, dict)]
     key = id_key(image.get('id') for image in valid)
     find = image_finder(folder, (name for image in valid if (name := _file_name(image))), allow_outside=allow_outside)
-    records, paths, by_key, owners, missing, looked_at = [], [], {}, {}, [], 0
+    records, paths, headers, by_key, owners, lost, looked_at = [], [], [], {}, {}, [], 0
     for i, image in enumerate(images):
         if max_images and len(records) == max_images:
             break
@@ -55,20 +58,16 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_m
             issues.append(Issue(where, 'expected a file_name', 'image dropped', shown(image)))
             continue
         path, remark = find(name)
-        if path is None:
-            missing.append(name)
-            issues.append(Issue(where, f'file {remark}', 'image dropped', shown(name)))
+        size, header, issue = _size(image), None, Issue(where, f'file {remark}', 'image dropped', shown(name))
+        if path is not None:
+            header, issue = _header(path, size, options, where)
+        if issue:
+            lost.append(issue)
             continue
         if remark:
             issues.append(Issue(where, 'no file of this name', f'found {remark}', f'{shown(name)} -> {path.name}'))
-        size = _size(image)
         if size is None:
-            try:
-                size = read_image(path, window=window).shape[:2]
-            except UnreadableImage as e:
-                missing.append(name)
-                issues.append(Issue(where, 'no width and height, and unreadable', 'image dropped', e.reason))
-                continue
+            size = fit.turned_size(header[:2], 1 if options.exif == 'ignore' else header.orientation)
             if image.get('width') is not None or image.get('height') is not None:
                 issues.append(Issue(where, 'width and height are not two whole numbers', 'read from the file',
                                     f'{shown(image.get("width"))}, {shown(image.get("height"))}'))
@@ -80,17 +79,38 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_m
         owners.setdefault(path, own)
         records.append(by_key[number])
         paths.append(path)
-    if missing and too_many(len(missing), looked_at, max_missing):
-        raise ValueError(f"{file}: {len(missing)} of {looked_at} image files cannot be found or read in the folder "
-                         f"'{folder}', more than data.max_unreadable = {max_missing} allows; first: "
-                         f'{shown(missing[0])}, nearest there: {nearest_name(folder, missing[0]) or "no file at all"}')
+        headers.append(header)
+    issues += lost
+    if lost and too_many(len(lost), looked_at, max_lost):
+        (problem, _), same = next(iter(by_kind(lost).items()))
+        nearest = nearest_name(folder, same[0].found) or 'no file at all'
+        raise ValueError(f'{file}: {len(lost)} of {looked_at} image files cannot be used, more than data.max_unreadable = '
+                         f"{max_lost} allows; looked in '{folder}'; most often ({len(same)}): {problem}; such as "
+                         + same[0].found + f', nearest there: {nearest}' * problem.startswith('file not found'))
     if not records:
         raise ValueError(f'{file}: none of its {len(images)} images can be used'
                          + (f'; first: {issues[0]}' if issues else ''))
     for image in images[looked_at:]:
         if isinstance(image, dict):
             by_key.setdefault(key(image.get('id')), None)
-    return Images(records, paths, by_key, key, looked_at - len(records))
+    return Images(records, paths, by_key, key, headers, looked_at - len(records))
+
+
+def _header(path: Path, size: fit.Size | None, options: ReadOptions,
+            where: str) -> tuple[fit.Header | None, Issue | None]:
+    """(what the file says of its pixels, None if it is unreadable; why its record cannot be used) for annotations that
+    refer to (height, width) `size`."""
+    try:
+        header = read_header(path, options)
+    except UnreadableImage as e:
+        return None, None if size else Issue(where, 'no width and height, and unreadable', 'image dropped', e.reason)
+    if size is None or fit.fits(size, header, options.exif):
+        return header, None
+    exchanged = fit.fits(size[::-1], header, options.exif)
+    problem = ('width and height of the record look exchanged' if exchanged else
+               "the file's aspect is another than the annotations'")
+    return header, Issue(where, problem, 'image dropped', f'{path.name}, {header.width} x {header.height} pixels, '
+                                                         f'annotated at {size[1]} x {size[0]}')
 
 
 def _file_name(image: Any) -> str | None:
@@ -104,7 +124,7 @@ def _file_name(image: Any) -> str | None:
     return '/'.join(urlsplit(url).path.split('/')[-2:]) or None if isinstance(url, str) else None
 
 
-def _size(image: dict) -> tuple[int, int] | None:
+def _size(image: dict) -> fit.Size | None:
     """(height, width) of a record, None if it does not say both."""
     height, width = whole(image.get('height')), whole(image.get('width'))
     good = height is not None and width is not None and min(height, width) > 0 and height * width < MOST_PIXELS

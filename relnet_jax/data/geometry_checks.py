@@ -72,17 +72,6 @@ def doubtful_polygons(mask_boxes: np.ndarray) -> str:
     return f'polygons look normalised, all their numbers lie in 0..1: multiply them by the size of the image; {GO_ON}'
 
 
-def exchanged_sizes(records: Sequence[tuple[int, int]], files: Sequence[tuple[int, int]]) -> str:
-    """What the (height, width) of image records look like beside those of their files."""
-    pairs = [(record, file) for record, file in zip(records, files) if record[0] != record[1]]
-    if not pairs or any(record != file[::-1] for record, file in pairs):
-        return ''
-    (height, width), _ = pairs[0]
-    return (f'width and height of the image records look exchanged: a record says {width} x {height}, its file has '
-            f'{height} x {width} pixels, and so have all {len(pairs)} that were looked at; exchange the two in the '
-            'records')
-
-
 def exchanged_rle_sizes(sizes: Sequence[tuple[list[int], int, int]]) -> str:
     """What RLE sizes look like beside (height, width) of their images: triples (size, height, width)."""
     uneven = [(size, height, width) for size, height, width in sizes if height != width]

@@ -20,6 +20,8 @@ from relnet_jax.data.issues import too_many
 from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
 from relnet_jax.types import Batch, Example
 
+EPOCHS = 1 << 30        # endless for all purposes; Grain's own endless repeat cannot be counted in batches of one
+
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key.
@@ -78,13 +80,15 @@ def _hold_out(source: Source, config: ConfigDict) -> tuple[Source, Source]:
 
 
 def prepared(source: Source, index: int, data: ConfigDict, *, jitter: float) -> tuple[Example, tuple[int, int]]:
-    """(example at `jitter` times the scale of `data`, (height, width) of the image file), from memory if kept there."""
+    """(example at `jitter` times the scale of `data`, (height, width) that its annotations refer to), from memory if
+    kept there."""
     limits = dict(scale=data.scale, max_size=data.max_size, canvas=tuple(data.canvas), jitter=jitter)
     key = index, *limits.values()
     if source.memory is not None and key in source.memory:
         return source.memory[key]
     example = source.load(index)
-    size = example.image.shape[:2]
+    record, (height, width) = source.records[index], example.image.shape[:2]
+    size = record.get('height', height), record.get('width', width)
     found = transforms.resize(example, transforms.resized_size(*size, **limits)), size
     if source.memory is not None:
         source.memory[key] = found      # two threads may both have decoded it: harmless, and no lock to wait for
@@ -147,7 +151,7 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
         return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     order, noise = np.random.SeedSequence(seed).generate_state(2)
-    batches = (grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat()
+    batches = (grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat(EPOCHS)
                .random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack))
     return iter(batches[start_step:].to_iter_dataset(_read_options(config)))
 

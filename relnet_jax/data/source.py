@@ -26,13 +26,15 @@ def no_path(index: int) -> Path | None:
 class Source:
     """An opened data set. `classes[i]` has label i + 1 and the data set's own id `category_ids[i]`.
 
-    * records: one dict per image with at least `id` (number or text), `width` and `height` (pixels), `file_name` if it
-      is a file, and whatever else the data set says about the image (`patientid`, ...).
-    * load(i): the `Example` at position i in original pixels; raises `images.UnreadableImage`. Thread-safe.
+    * records: one dict per image with at least `id` (number or text), `width` and `height` (pixels that annotations and
+      results refer to; without them those of the image), `file_name` if it is a file, and whatever else the data set
+      says about the image (`patientid`, ...).
+    * load(i): the `Example` at position i, in the pixels of the file at hand, which may be a resized copy of what was
+      annotated (`data.fit`); raises `images.UnreadableImage`. Thread-safe.
     * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the
       data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
-    * issues: what was found broken when it was opened, with the rule applied.
+    * issues: what was found broken when it was opened, with the rule applied. notes: what else a user should know.
     * counts: what became of the records when it was opened: `image_records` are the sum of `images`, `images_dropped`
       and `images_not_wanted`; `annotations` that of `used`, `dropped`, `duplicates`, `image_left_out` and `not_wanted`;
       `objects` of the used ones are of the classes. Empty for data that are made, not read.
@@ -49,6 +51,7 @@ class Source:
     ground_truth: Callable[[], dict]
     image_path: Callable[[int], Path | None] = no_path
     issues: tuple[Issue, ...] = ()
+    notes: tuple[str, ...] = ()
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     annotated: bool = True
     other_ids: tuple[int, ...] = ()

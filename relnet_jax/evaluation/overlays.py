@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from relnet_jax.data import transforms
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.ops.masks import paste_mask
@@ -30,6 +31,8 @@ def overlays(source, results: list, out, *, config, count: int = 8) -> list:
     for index in range(min(count, len(source))):
         try:
             example = source.load(index)
+            record = source.records[index]      # a resized copy is drawn in the pixels of annotations and results
+            example = transforms.resize(example, (record['height'], record['width']))
         except UnreadableImage:  # was logged when the detector asked for it
             continue
         truth = draw_truth(example, source.classes, caption=caption)

@@ -76,6 +76,11 @@ def test_every_epoch_holds_every_image_once_in_an_order_of_its_own(source):
     assert (np.sort(order, axis=1) == np.arange(7)).all() and len(np.unique(order, axis=0)) > 1
 
 
+def test_batches_of_one_image_are_endless_too(source):
+    batches = take(source, make_config(), 7, batch_size=1)
+    assert sorted(int(batch.image_index[0]) for batch in batches) == list(range(7))
+
+
 def test_training_rows_hold_the_image_they_name(source):
     config = make_config(flip=0.0, scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0)
     for batch in take(source, config, 3):

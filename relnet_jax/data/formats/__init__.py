@@ -27,6 +27,7 @@ from ml_collections import ConfigDict
 from relnet_jax.data.coco_source import coco_source
 from relnet_jax.data.formats import coco
 from relnet_jax.data.phantom import phantom_source
+from relnet_jax.data.read_options import read_options
 from relnet_jax.data.source import Source
 
 Wanted = tuple[str, ...] | None
@@ -46,7 +47,7 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,
                            classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
                            parts=tuple(data.parts), max_images=files.max_images, mask_size=data.mask_size,
-                           window=tuple(data.window), crowds=data.crowds, check_geometry=data.check_geometry,
+                           options=read_options(data), crowds=data.crowds, check_geometry=data.check_geometry,
                            allow_outside=data.allow_outside, max_unreadable=data.max_unreadable,
                            max_dropped=data.max_dropped)
     return open_split

@@ -4,6 +4,7 @@ import json
 import re
 from contextlib import redirect_stdout
 
+import cv2
 import numpy as np
 import pycocotools.mask as rle_tools
 import pytest
@@ -158,9 +159,24 @@ def test_missing_sizes_are_taken_from_the_file(write_coco):
     assert source.load(0).boxes.tolist() == [[10, 10, 60, 15]]
 
 
-def test_a_file_of_another_size_than_its_record_is_unreadable(write_coco):
-    source = read(write_coco([annotation(1)], images=[{'id': 1, 'file_name': '1.png', 'width': 50, 'height': 60}]))
-    with pytest.raises(UnreadableImage, match='1.png: 60 x 40 pixels, but instances.json says 50 x 60'):
+def test_a_file_of_another_aspect_than_its_record_is_refused_by_name(write_coco):
+    other = [{'id': 1, 'file_name': '1.png', 'width': 60, 'height': 40},
+             {'id': 2, 'file_name': '2.png', 'width': 40, 'height': 60},
+             {'id': 3, 'file_name': '2.png', 'width': 50, 'height': 60}]
+    source = read(write_coco([annotation(1)], sizes=[(40, 60), (40, 60)], images=other))
+    assert [str(issue) for issue in source.issues] == [
+        'instances.json: images[1] id 2: width and height of the record look exchanged (2.png, 60 x 40 pixels, annotated '
+        'at 40 x 60): image dropped',
+        "instances.json: images[2] id 3: the file's aspect is another than the annotations' (2.png, 60 x 40 pixels, "
+        'annotated at 50 x 60): image dropped']
+    assert source.image_ids == [1]
+
+
+def test_a_file_that_changed_its_aspect_since_it_was_opened_is_unreadable(write_coco):
+    file, folder = write_coco([annotation(1)])
+    source = read((file, folder))
+    cv2.imwrite(str(folder / '1.png'), np.zeros((40, 80, 3), np.uint8))
+    with pytest.raises(UnreadableImage, match='1.png: 80 x 40 pixels, but its annotations refer to 60 x 40'):
         source.load(0)
 
 
@@ -194,7 +210,7 @@ def test_a_category_table_that_is_not_one_to_one_is_an_error(write_coco, categor
 
 
 def test_a_file_without_any_usable_image_is_an_error(write_coco):
-    with pytest.raises(ValueError, match='1 of 1 image files cannot be found.*lost.png'):
+    with pytest.raises(ValueError, match='1 of 1 image files cannot be used.*not found; such as .lost.png'):
         read(write_coco([], images=[{'id': 1, 'file_name': 'lost.png', 'width': 60, 'height': 40}]))
 
 
