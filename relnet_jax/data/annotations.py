@@ -130,3 +130,13 @@ def fit_annotation(annotation: dict, reading: Reading, width: int, height: int, 
 
 def _rounded(box: list[float]) -> list[float]:
     return [round(v, 1) for v in box]
+
+
+def grow_box(box: list[float], side: float, width: int, height: int) -> list[float]:
+    """Box xyxy with sides below `side` pixels grown to it around their middle, as far as the image goes."""
+    grown = []
+    for low, high, limit in zip(box[:2], box[2:], (width, height)):
+        more = max(side - (high - low), 0) / 2
+        grown.append((max(low - more, 0.0), min(high + more, float(limit))))
+    (x1, x2), (y1, y2) = grown
+    return [x1, y1, x2, y2]

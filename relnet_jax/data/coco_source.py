@@ -8,14 +8,9 @@ import pycocotools.mask as rle_tools
 from absl import logging
 
 from relnet_jax.data import fit, geometry_checks
+from relnet_jax.data.annotations import grow_box
 from relnet_jax.data.categories import category_ids, choose, count_used, is_background, listed
-from relnet_jax.data.document import (
-    Candidate,
-    candidates,
-    check_dropped,
-    fit_objects,
-    use_images,
-)
+from relnet_jax.data.document import Candidate, candidates, check_dropped, fit_objects, use_images
 from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.issues import Issue, log_summary
 from relnet_jax.data.read_options import DEFAULTS, ReadOptions
@@ -30,7 +25,7 @@ BOXES_LOOKED_AT = 2000      # annotations that the checks of a whole file look a
 
 def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes: Sequence[str] = (),
                 parts: Sequence[str] = (), strict: bool = True, max_images: int = 0, mask_size: int = 112,
-                options: ReadOptions = DEFAULTS, crowds: bool = True, check_geometry: bool = True,
+                min_box: float = 0, options: ReadOptions = DEFAULTS, crowds: bool = True, check_geometry: bool = True,
                 allow_outside: bool = False, max_unreadable: float = 0.05, max_dropped: float = 0.2,
                 issues: Sequence[Issue] = ()) -> Source:
     """Open a `document` (see `data.formats`) whose image files lie in `folder`, and check every record of it.
@@ -41,6 +36,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     * parts: category names of anatomical parts, () = those of the document; the largest instance in an image gives the
       part's box.
     * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. options: how image files are read.
+    * min_box: sides of boxes below it, in pixels, are grown to it, but not those of parts.
     * crowds: False = `iscrowd` is not looked at, every object is one instance.
     * check_geometry: boxes and sizes that look like something else (`geometry_checks`) are an error.
     * allow_outside: image files may lie outside of the folder.
@@ -74,6 +70,8 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     counts += fitted
     check_dropped(file, counts['dropped'], len(to_check) + counts['dropped'] - fitted['dropped'], max_dropped, issues)
     objects = {record['id']: objects.get(record['id'], []) for record in images.records}
+    if min_box:
+        _grow_boxes(images.records, objects, min_box, but=set(part_ids.values()))
     _check_crowds(file, objects, {number: n for n, number in class_ids.items()})
     labels = {number: i + 1 for i, number in enumerate(class_ids.values())}
     slots = {number: i for i, number in enumerate(part_ids.values())}
@@ -147,6 +145,13 @@ def _check_crowds(file: Path, objects: dict, names: dict[int, str]) -> None:
     if crowded:
         logging.warning('%s: all objects of %s are marked as crowds (iscrowd 1): nothing is learnt of them; %s', file,
                         listed(names[number] for number in crowded), remedy)
+
+
+def _grow_boxes(records: list[dict], objects: dict, side: float, *, but: set[int]) -> None:
+    for record in records:
+        for o in objects[record['id']]:
+            if o['category_id'] not in but:
+                o['box'] = grow_box(o['box'], side, record['width'], record['height'])
 
 
 def counted(counts: Mapping[str, int]) -> str:

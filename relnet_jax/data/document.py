@@ -84,9 +84,10 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_l
     if lost and too_many(len(lost), looked_at, max_lost):
         (problem, _), same = next(iter(by_kind(lost).items()))
         nearest = nearest_name(folder, same[0].found) or 'no file at all'
-        raise ValueError(f'{file}: {len(lost)} of {looked_at} image files cannot be used, more than data.max_unreadable = '
-                         f"{max_lost} allows; looked in '{folder}'; most often ({len(same)}): {problem}; such as "
-                         + same[0].found + f', nearest there: {nearest}' * problem.startswith('file not found'))
+        raise ValueError(f'{file}: {len(lost)} of {looked_at} image files cannot be used, more than '
+                         f"data.max_unreadable = {max_lost} allows; looked in '{folder}'; most often ({len(same)}): "
+                         f'{problem}; such as {same[0].found}'
+                         + f', nearest there: {nearest}' * problem.startswith('file not found'))
     if not records:
         raise ValueError(f'{file}: none of its {len(images)} images can be used'
                          + (f'; first: {issues[0]}' if issues else ''))

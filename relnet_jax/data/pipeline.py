@@ -4,6 +4,7 @@ So resuming needs the step alone. Grain gives the order (a new shuffle per epoch
 and the reader threads; everything else is plain functions on numpy arrays.
 """
 import dataclasses
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -17,6 +18,7 @@ from relnet_jax.data import batching, transforms
 from relnet_jax.data.formats import FORMATS, has_validation
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.issues import too_many
+from relnet_jax.data.sampling import repeated_order
 from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
 from relnet_jax.types import Batch, Example
 
@@ -132,7 +134,8 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
                   seed: int) -> Iterator[Batch]:
     """Endless batches of `batch_size` from step `start_step` on, read ahead by `config.data.threads` threads.
 
-    Every epoch has its own order; a batch may span two epochs. Raises ValueError for an empty source, and when more
+    Every epoch has its own order, in which images with rare classes come again if `config.data.repeat_threshold` says
+    so; a batch may span two epochs. Raises ValueError for an empty source, and when more
     than `config.data.max_unreadable` of the images turn out unreadable.
     """
     if not len(source):
@@ -151,8 +154,11 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
         return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     order, noise = np.random.SeedSequence(seed).generate_state(2)
-    batches = (grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat(EPOCHS)
-               .random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack))
+    if d.repeat_threshold:
+        images = grain.MapDataset.range(sys.maxsize).map(repeated_order(source, d.repeat_threshold, int(order)))
+    else:
+        images = grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat(EPOCHS)
+    batches = images.random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack)
     return iter(batches[start_step:].to_iter_dataset(_read_options(config)))
 
 

@@ -119,8 +119,8 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
         other = f'data.split.folds={len(groups)} or less' if len(groups) > 1 else 'more images'
-        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds, to hold one "
-                         f'out: give a validation file (data.val.annotations, data.val.images), or {other}')
+        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds, one of "
+                         f'which is held out: give a validation file (data.val.annotations, data.val.images), or {other}')
     parts = [[] for _ in range(folds)]
     for value in sorted(groups, key=lambda v: (-len(groups[v]), zlib.crc32(v.encode()), v)):
         min(parts, key=len).extend(groups[value])       # the first of the emptiest

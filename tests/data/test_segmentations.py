@@ -24,7 +24,8 @@ def test_no_mask_is_no_problem(segmentation):
 
 @pytest.mark.parametrize('segmentation', [
     'text', 5, True, [[1, 2, 3, 4]], [[1, 2, 3, 4, 5, 6, 7]], [[1, 2, 3, 4, 5, NAN]], [7], [[1, 2], [3, 4]],
-    [[None] * 6], [['x'] * 6], [[1, 2, 3, 4, 5, int('9' * 400)]], [[True] * 6], [[[[[[[[[[SQUARE]]]]]]]]]], [{}, {}], ['ab', 'cd'],
+    [[None] * 6], [['x'] * 6],
+    [[1, 2, 3, 4, 5, int('9' * 400)]], [[True] * 6], [[[[[[[[[[SQUARE]]]]]]]]]], [{}, {}], ['ab', 'cd'],
     [[1, 2, 3, 4, 5, 1e308], [1, 2]], [[1, 1, 9, 1, -1e308, 9]], [[1, 1, 9, 1, 1e8, 9]], [[1e9, 1, 1e9, 2, 2e9, 3]]])
 def test_broken_polygons_leave_a_box_without_mask(segmentation):
     cleaned, issues = clean(segmentation)

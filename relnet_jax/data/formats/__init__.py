@@ -25,7 +25,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from relnet_jax.data.coco_source import coco_source
-from relnet_jax.data.formats import coco
+from relnet_jax.data.formats import chestx_det, coco, lab, rsna, siim, vindr
+from relnet_jax.data.formats.meta import add_meta
+from relnet_jax.data.formats.parts_file import add_parts
+from relnet_jax.data.formats.rename import rename
+from relnet_jax.data.issues import Issue
 from relnet_jax.data.phantom import phantom_source
 from relnet_jax.data.read_options import read_options
 from relnet_jax.data.source import Source
@@ -43,14 +47,29 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
         if not files.images:
             raise FileNotFoundError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
-        document, issues = read(path, folder, data)
+        document, issues = amend(*read(path, folder, data), path, data)
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,
                            classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
                            parts=tuple(data.parts), max_images=files.max_images, mask_size=data.mask_size,
-                           options=read_options(data), crowds=data.crowds, check_geometry=data.check_geometry,
-                           allow_outside=data.allow_outside, max_unreadable=data.max_unreadable,
-                           max_dropped=data.max_dropped)
+                           min_box=data.min_box, options=read_options(data), crowds=data.crowds,
+                           check_geometry=data.check_geometry, allow_outside=data.allow_outside,
+                           max_unreadable=data.max_unreadable, max_dropped=data.max_dropped)
     return open_split
+
+
+def amend(document: dict, issues: list[Issue], file: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
+    """(document, issues) with what data.meta and data.parts_file add and data.rename changes."""
+    more = []
+    if data.meta:
+        document, found = add_meta(document, Path(data.meta))
+        more += found
+    if data.rename:
+        document, found = rename(document, data.rename, file)
+        more += found
+    if data.parts_file:
+        document, found = add_parts(document, data.parts_file, data.parts)
+        more += found
+    return document, issues + more
 
 
 def open_phantom(data: ConfigDict, split: str, wanted: Wanted) -> Source:
@@ -62,4 +81,12 @@ def has_validation(data: ConfigDict) -> bool:
     return data.format == 'phantom' or bool(data.val.annotations)
 
 
-FORMATS = {'phantom': open_phantom, 'coco': from_documents(coco.read)}
+FORMATS = {
+    'phantom': open_phantom,
+    'coco': from_documents(coco.read),
+    'chestx_det': from_documents(chestx_det.read),
+    'lab': from_documents(lab.read),
+    'vindr': from_documents(vindr.read),
+    'rsna': from_documents(rsna.read),
+    'siim': from_documents(siim.read),
+}

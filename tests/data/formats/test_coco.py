@@ -165,8 +165,8 @@ def test_a_file_of_another_aspect_than_its_record_is_refused_by_name(write_coco)
              {'id': 3, 'file_name': '2.png', 'width': 50, 'height': 60}]
     source = read(write_coco([annotation(1)], sizes=[(40, 60), (40, 60)], images=other))
     assert [str(issue) for issue in source.issues] == [
-        'instances.json: images[1] id 2: width and height of the record look exchanged (2.png, 60 x 40 pixels, annotated '
-        'at 40 x 60): image dropped',
+        'instances.json: images[1] id 2: width and height of the record look exchanged (2.png, 60 x 40 pixels, '
+        'annotated at 40 x 60): image dropped',
         "instances.json: images[2] id 3: the file's aspect is another than the annotations' (2.png, 60 x 40 pixels, "
         'annotated at 50 x 60): image dropped']
     assert source.image_ids == [1]
