@@ -38,8 +38,15 @@ def get_config() -> ConfigDict:
     d.brightness = 0.0                   # +- share of the full range
     d.contrast = 0.0                     # factor in 1 +- this
     d.gamma = 0.0                        # exponent in exp(+- this)
-    d.window = (0.5, 99.5)               # percentiles that window a 16-bit image
-    d.max_unreadable = 0.05              # share of unreadable images above which a run stops
+    d.window = (0.5, 99.5)               # percentiles that window a 16-bit image, and DICOM without VOI LUT and window
+    d.max_pixels = 100_000_000           # larger pictures are not decoded
+    d.exif = 'auto'                      # 'auto' | 'apply' | 'ignore' an orientation tag, see data/fit.py
+    d.dicom_overrides = ''               # JSON file: what stands in place of wrong DICOM elements, see read_options.py
+    d.crowds = True                      # False: `iscrowd` is not looked at, every object is one instance
+    d.allow_outside = False              # read image files outside of their folder ('..', absolute names, links)
+    d.check_geometry = True              # stop if boxes look like corners, shares of the image or the like
+    d.max_unreadable = 0.05              # share of missing or unreadable images above which a run stops
+    d.max_dropped = 0.2                  # share of unusable annotations above which a file is refused
     d.cache = False                      # keep decoded, resized images in memory (small data sets)
     d.threads = 4                        # reader threads
     d.prefetch = 8                       # batches read ahead

@@ -3,7 +3,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from relnet_jax.data.document import category_ids
+from relnet_jax.data.categories import category_ids, count_used
 from relnet_jax.data.issues import Issue
 
 
@@ -13,7 +13,8 @@ def rename(document: dict, table: Sequence[tuple[str, str]], file: Path) -> tupl
     Categories that come by one name are one, with the id of the first in the file's order. '' leaves a category out
     with its annotations; how many they were is an issue, and so is a name that the data do not have.
     """
-    ids, table = category_ids(file, document['categories']), dict(table)
+    ids, _ = category_ids(file, document['categories'], count_used(document['annotations']))
+    table = dict(table)
     new_ids, moved = {}, {}
     for name, i in ids.items():
         new = table.get(name, name)
