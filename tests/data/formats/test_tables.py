@@ -152,9 +152,9 @@ def test_vindr_rows_that_contradict_are_reported(write):
         'a': (['R1', 'R2'], [2, 3]), 'b': (['R1', 'R2'], [])}
     assert {c['name']: c['id'] for c in document['categories']} == {
         **{name: i for i, name in enumerate(vindr.CLASSES)}, 'COPD': 20}
-    words = {5: 'earlier row', 7: "as elsewhere (['ILD', 6])", 8: "as elsewhere (['COPD', 5])", 10: 'no whole number (5.5)',
-             11: 'no class_name', 12: 'without a box', 13: 'without positive width', 14: 'no number in x_min',
-             15: "x_min is no number ('inf')", 16: 'no image_id', 17: 'another number (7)'}
+    words = {5: 'earlier row', 7: "as elsewhere (['ILD', 6])", 8: "as elsewhere (['COPD', 5])",
+             10: 'no whole number (5.5)', 11: 'no class_name', 12: 'without a box', 13: 'without positive width',
+             14: 'no number in x_min', 15: "x_min is no number ('inf')", 16: 'no image_id', 17: 'another number (7)'}
     assert {line: True for line in words} == {
         line: words[line] in str(issue) for line, issue in zip(reported(issues), issues)}
 
