@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from relnet_jax.data import fit
 from relnet_jax.data.annotations import Reading, fit_annotation, read_annotation
-from relnet_jax.data.image_files import image_finder, nearest_name
+from relnet_jax.data.image_files import BY_STEM, image_finder, nearest_name
 from relnet_jax.data.images import UnreadableImage, read_header
 from relnet_jax.data.issues import Issue, by_kind, shown, too_many
 from relnet_jax.data.read_options import ReadOptions
@@ -64,7 +64,7 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_l
         if issue:
             lost.append(issue)
             continue
-        if remark:
+        if remark and (remark != BY_STEM or name != image['id']):     # a file called by its id has no extension to say
             issues.append(Issue(where, 'no file of this name', f'found {remark}', f'{shown(name)} -> {path.name}'))
         if size is None:
             size = fit.turned_size(header[:2], 1 if options.exif == 'ignore' else header.orientation)

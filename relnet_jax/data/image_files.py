@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
+from relnet_jax.data.images import SUFFIXES
+
+BY_STEM = 'by its name without the extension'
 LOOKED_AT = 5000        # names compared when the nearest one is looked for
 
 
@@ -86,7 +89,7 @@ def image_finder(folder: Path, names: Iterable[str], *, allow_outside: bool = Fa
         found = by_ending('/'.join(parts))
         if found.path:
             same_base = _folded(found.path.name) == _folded(parts[-1])
-            return Found(found.path, 'by its base name' if same_base else 'by its name without the extension')
+            return Found(found.path, 'by its base name' if same_base else BY_STEM)
         return exact if exact.remark == 'outside of the image folder' else found
 
     return find
@@ -106,12 +109,13 @@ def nearest_name(folder: Path, name: str) -> str:
 
 
 def _index(folder: Path) -> dict[str, list[str]]:
-    """Folded base names and stems -> the paths, relative to `folder`, of the files that are called so."""
+    """Folded base names, and stems of image files, -> the paths, relative to `folder`, of the files called so."""
     found: dict[str, list[str]] = {}
     for here, _, files in os.walk(folder):
         for file in files:
             path = os.path.relpath(os.path.join(here, file), folder).replace(os.sep, '/')
-            for key in {_folded(file), _folded(os.path.splitext(file)[0])}:
+            stem, suffix = os.path.splitext(file)
+            for key in {_folded(file), _folded(stem if suffix.lower() in SUFFIXES else file)}:
                 found.setdefault(key, []).append(path)
     return found
 

@@ -2,7 +2,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from relnet_jax.data.issues import Issue
+from relnet_jax.data.issues import Issue, shown
 
 
 class Broken(Exception):
@@ -10,7 +10,7 @@ class Broken(Exception):
 
     def __init__(self, problem: str, found: Any = '', rule: str = 'dropped'):
         super().__init__(problem)
-        self.problem, self.found, self.rule = problem, shown(found), rule
+        self.problem, self.found, self.rule = problem, '' if found == '' else shown(found), rule
 
     def at(self, where: str) -> Issue:
         return Issue(where, self.problem, self.rule, self.found)
@@ -23,9 +23,3 @@ def attempt(issues: list[Issue], where: str, function: Callable, *arguments: Any
     except Broken as e:
         issues.append(Issue(where, e.problem, rule or e.rule, e.found))
         return None
-
-
-def shown(value: Any) -> str:
-    """What a message shows of something that came from a file."""
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 120 else f'{text[:100]}... ({len(text)} characters)'

@@ -84,7 +84,7 @@ def _coco_entry(annotation: Any, files: dict, parts: dict) -> tuple[str, str, li
         raise Broken('expected a dict', annotation)
     name, part = files.get(str(annotation.get('image_id'))), parts.get(str(annotation.get('category_id')))
     if not isinstance(name, str) or not isinstance(part, str):
-        raise Broken('no such image or category', f'{annotation.get("image_id")}, {annotation.get("category_id")}')
+        raise Broken('no such image or category', [annotation.get('image_id'), annotation.get('category_id')])
     box = annotation.get('bbox')
     if not isinstance(box, list) or len(box) != 4 or not all(map(is_number, box)):
         raise Broken('bbox is not four finite numbers', box)

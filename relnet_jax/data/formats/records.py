@@ -35,7 +35,7 @@ def read_records(path: Path, issues: list[Issue]) -> Iterator[tuple[int, str, di
         if not isinstance(name, str) or not name:
             issues.append(Broken('no dict with a file_name', entry).at(f'{path.name}: record {i}'))
         elif name in seen:
-            issues.append(Broken('file_name is also that of an earlier record', f'{name[:100]}, record {seen[name]}')
+            issues.append(Broken('file_name is also that of an earlier record', [name, seen[name]])
                           .at(f'{path.name}: record {i}'))
         else:
             seen[name] = i
@@ -49,8 +49,7 @@ def parallel(record: dict, *keys: str) -> list[tuple]:
         if not isinstance(values, list):
             raise Broken(f'{key} is no list', values)
     if len({len(values) for values in lists}) > 1:
-        raise Broken(f'{" and ".join(keys)} are not equally many',
-                     ' and '.join(str(len(values)) for values in lists))
+        raise Broken(f'{", ".join(keys)} are not equally many', [len(values) for values in lists])
     return list(zip(*lists))
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from relnet_jax.data.formats.broken import Broken, shown
-from relnet_jax.data.issues import Issue
+from relnet_jax.data.formats.broken import Broken
+from relnet_jax.data.issues import Issue, shown
 
 DELIMITERS = ',;\t'
 EMPTY = ('', 'nan', 'na', 'null', 'none')
@@ -100,5 +100,5 @@ def contradictions(path: Path, images: dict[str, dict], annotations: list[dict])
     for image_id in dict.fromkeys(a['image_id'] for a in annotations):
         lines, images[image_id]['rows'] = images[image_id]['rows'], []
         issues += [Issue(f'{path.name}: row {line}', 'says nothing is there, but other rows of the image do not',
-                         'dropped', image_id) for line in lines]
+                         'dropped', shown(image_id)) for line in lines]
     return issues

@@ -51,7 +51,7 @@ def decode(pixels: str) -> dict | None:
     runs = [int(word) for word in words]
     left = SIDE * SIDE - sum(runs)
     if left < 0:
-        raise Broken(f'EncodedPixels leaves the {SIDE} x {SIDE} film', f'{-left} pixels beyond its end')
+        raise Broken(f'EncodedPixels leaves the {SIDE} x {SIDE} film', [sum(runs)])
     if not any(runs[1::2]):
         raise Broken('EncodedPixels without a pixel', pixels)
     return dict(size=[SIDE, SIDE], counts=[*runs, left])

@@ -76,7 +76,7 @@ def _class_name(row: Row, ids: dict[str, int]) -> str:
     if number != int(number):
         raise Broken('class_id is no whole number', number)
     if ids.get(name, number) != number or (name not in ids and number in ids.values()):
-        raise Broken('class_name and class_id do not go together as elsewhere', f'{name}, {number:.0f}')
+        raise Broken('class_name and class_id do not go together as elsewhere', [name, int(number)])
     ids[name] = int(number)
     return name
 

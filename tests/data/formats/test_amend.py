@@ -49,7 +49,7 @@ def test_rows_of_the_table_that_are_wrong_or_missing_are_named(document, write):
     assert [str(issue) for issue in issues] == [
         'meta.csv: row 4: says other things of an image than an earlier row (a): the first is used',
         "meta.csv: row 5: height and width are no size in pixels (['0', '5']): dropped",
-        'meta.csv: row 6: no image_id: dropped', 'meta.csv: row 7: height is no number (x): dropped',
+        'meta.csv: row 6: no image_id: dropped', "meta.csv: row 7: height is no number ('x'): dropped",
         'meta.csv: row 8: no number in width: dropped',
         'meta.csv: image without a row in data.meta (2): kept as it is']
     with pytest.raises(ValueError, match="a row for none of the images; its first is of 'q', the first image is 'a'"):

@@ -70,14 +70,14 @@ def test_every_chestx_det_record_is_used_or_reported(write):
     assert document['categories'][-1] == dict(id=14, name='Rib')
     assert document['annotations'][1]['where'] == 'record 0, finding 1'
     assert_issues(issues, [
-        'record 2: no dict with a file_name (c): dropped', 'record 3: no dict with a file_name',
-        'record 4: file_name is also that of an earlier record (a.png, record 0): dropped',
-        'record 5: boxes and syms are not equally many (0 and 1): dropped', 'record 6: syms is no list (Mass): dropped',
+        "record 2: no dict with a file_name ('c'): dropped", 'record 3: no dict with a file_name',
+        "record 4: file_name is also that of an earlier record (['a.png', 0]): dropped",
+        'record 5: boxes, syms are not equally many ([0, 1]): dropped', "record 6: syms is no list ('Mass'): dropped",
         'record 7, finding 0: box is not four finite numbers ([1, 2, 3]): dropped',
         'record 7, finding 1: expected a name (3): dropped',
         'record 7, finding 2: box (xyxy) without positive width and height ([9, 9, 3, 4]): dropped',
-        'record 7, finding 3: polygon is neither [x, y] points nor a flat list of them (round): box kept without mask',
-        'record 8, finding 0: box is not four finite numbers ([1, 2, 3, 1000'])
+        "record 7, finding 3: polygon is neither [x, y] points nor a flat list of them ('round'): box kept without mask",
+        'record 8, finding 0: box is not four finite numbers ([1, 2, 3, '])
 
 
 def assert_issues(issues, expected):
@@ -119,9 +119,9 @@ def test_what_does_not_belong_together_in_the_lab_s_file_is_reported(write):
         dict(file_name='f.png', polygon=5)]))
     assert [i['file_name'] for i in document['images']] == ['a.png', 'c.png', 'd.png', 'e.png', 'f.png']
     assert_issues(issues, [
-        'record 0: boxes and polygon are not equally many (2 and 1): box kept without mask',
-        'record 1: boxes and syms are not equally many (2 and 1): dropped',
-        'record 2: parts and part_boxes are not equally many (1 and 2): parts left out',
+        'record 0: boxes, polygon are not equally many ([2, 1]): box kept without mask',
+        'record 1: boxes, syms are not equally many ([2, 1]): dropped',
+        'record 2: parts, part_boxes are not equally many ([1, 2]): parts left out',
         'record 3, finding 1: polygon is neither', 'record 4, finding 0: syms is no list of names ([]): dropped',
         'record 4, part 0: box (xyxy) without positive width and height ([5, 5, 1, 1]): dropped',
         'record 4, part 1: box is not four finite numbers (None): dropped',

@@ -121,7 +121,7 @@ def test_several_rows_of_a_film_are_several_findings(write):
         ('a.1', [0, 10, 1, 5], [2]), ('a.1', [2, 0, 2, 9], [3]), ('c.3', [0, 7, 1, 7], [6])]
     assert [(i['id'], i['rows']) for i in document['images']] == [('a.1', []), ('b.2', [4]), ('c.3', [])]
     assert reported(issues) == [7, 8, 5]
-    assert str(issues[-1]).endswith('other rows of the image do not (c.3): dropped')
+    assert str(issues[-1]).endswith("other rows of the image do not ('c.3'): dropped")
 
 
 def test_an_rsna_row_whose_target_and_box_disagree_is_reported(write):
@@ -132,8 +132,8 @@ def test_an_rsna_row_whose_target_and_box_disagree_is_reported(write):
     assert [a['image_id'] for a in document['annotations']] == ['a', 'h']
     assert [i['id'] for i in document['images']] == ['a', 'b', 'h', 'j']
     words = {4: 'Target 0 with a box', 5: 'Target 1 without a box', 6: 'no number in width',
-             7: 'without positive width', 8: 'neither 0 nor 1', 10: 'other rows of the image do not (h)',
-             11: 'no patientId', 12: 'x is no number (x)'}
+             7: 'without positive width', 8: 'neither 0 nor 1', 10: "other rows of the image do not ('h')",
+             11: 'no patientId', 12: "x is no number ('x')"}
     assert {line: True for line in words} == {
         line: words[line] in str(issue) for line, issue in zip(reported(issues), issues)}
 
@@ -152,9 +152,9 @@ def test_vindr_rows_that_contradict_are_reported(write):
         'a': (['R1', 'R2'], [2, 3]), 'b': (['R1', 'R2'], [])}
     assert {c['name']: c['id'] for c in document['categories']} == {
         **{name: i for i, name in enumerate(vindr.CLASSES)}, 'COPD': 20}
-    words = {5: 'earlier row', 7: 'as elsewhere (ILD, 6)', 8: 'as elsewhere (COPD, 5)', 10: 'no whole number (5.5)',
+    words = {5: 'earlier row', 7: "as elsewhere (['ILD', 6])", 8: "as elsewhere (['COPD', 5])", 10: 'no whole number (5.5)',
              11: 'no class_name', 12: 'without a box', 13: 'without positive width', 14: 'no number in x_min',
-             15: 'x_min is no number (inf)', 16: 'no image_id', 17: 'another number (7)'}
+             15: "x_min is no number ('inf')", 16: 'no image_id', 17: 'another number (7)'}
     assert {line: True for line in words} == {
         line: words[line] in str(issue) for line, issue in zip(reported(issues), issues)}
 
