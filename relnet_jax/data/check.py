@@ -155,8 +155,7 @@ def print_report(config: ConfigDict, console: Console):
     for source in (train, val):
         console.print(_table(source, config))
     console.print(f'canvas {tuple(config.data.canvas)}, anchor sizes {tuple(config.model.anchor_sizes)}')
-    for source in (train, val):
-        _print_lines(console, f'notes, {source.name}', source.notes)
+    _print_lines(console, 'notes', list(dict.fromkeys(train.notes + val.notes)))
     issues = list(dict.fromkeys(train.issues + val.issues))
     for counts in dict.fromkeys(counted(source.counts) for source in (train, val) if source.counts):
         console.print(counts, markup=False, highlight=False, soft_wrap=True)

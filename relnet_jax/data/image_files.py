@@ -85,7 +85,7 @@ def image_finder(folder: Path, names: Iterable[str], *, allow_outside: bool = Fa
             shorter = '/'.join(parts[i:])
             if shorter not in claimed and shorter not in given and (found := at(shorter)).path:
                 given.add(shorter)
-                return Found(found.path, 'without the leading folders of its name')
+                return Found(found.path, 'by the end of its name')
         found = by_ending('/'.join(parts))
         if found.path:
             same_base = _folded(found.path.name) == _folded(parts[-1])

@@ -2,12 +2,16 @@
 import copy
 import json
 import os
+from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
 
+from configs import base
 from relnet_jax.data.issues import by_kind, summary
+from relnet_jax.data.pipeline import open_for_model, open_sources
+from relnet_jax.data.source import CLASS_TABLE
 from tests.data.opening import open_coco
 
 SIZE = 128, 160     # height, width
@@ -484,6 +488,21 @@ def test_the_shared_odd_sets_are_read(real_data, name, objects, lines):
         ours, theirs = source.load(i), base.load(i)
         np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.6)
         assert ours.labels.tolist() == theirs.labels.tolist() and not ours.crowd.any() and ours.has_mask.all()
+
+
+@pytest.mark.parametrize('name, file, ids, nodules, masses', [
+    ('base', 'val', (1, 2), 4, 4), ('val_other_ids', 'val', (9, 5), 4, 4), ('val_extra_class', 'a', (1, 2), 4, 3),
+    ('val_extra_class', 'val', (1, 2), 3, 4)])
+def test_the_shared_validation_sets_are_read_by_class_name(real_data, name, file, ids, nodules, masses):
+    folder = real_data / 'odd_coco'
+    config = base.get_config().unlock()
+    config.data.train.update(annotations=str(folder / 'base' / 'train.json'), images=str(folder / 'base' / 'images'))
+    config.data.val.update(annotations=str(folder / name / f'{file}.json'), images=str(folder / name / 'images'))
+    train, val = open_sources(config)
+    for source in (val, open_for_model(config, 'val', {key: getattr(train, key) for key in CLASS_TABLE})):
+        assert source.classes == ('nodule', 'mass') and source.category_ids == ids
+        assert Counter(a['category_id'] for a in source.ground_truth()['annotations']) == Counter(
+            {ids[0]: nodules, ids[1]: masses})
 
 
 @pytest.mark.parametrize('name, words', [
