@@ -183,7 +183,7 @@ def test_a_table_is_read_in_whatever_dress_it_comes(write, kind):
 
 
 def test_what_is_no_such_table_is_refused_by_name(write, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no annotation file '.*lost.csv'"):
+    with pytest.raises(FileNotFoundError, match="annotation file '.*lost.csv' is not there"):
         read_rows(tmp_path / 'lost.csv', ('a',))
     with pytest.raises(ValueError, match=r"train.csv: no column 'x_min', 'y_max'; its first line is \['image_id'"):
         read_vindr(write('image_id,class_name,y_min,x_max', 'a,ILD,1,2'))
