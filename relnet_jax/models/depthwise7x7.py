@@ -1,7 +1,7 @@
 """Depthwise 7x7 convolution: every channel with a kernel of its own, stride 1, zero padding 3.
 
-XLA's CPU backend takes such convolutions one channel at a time: on the shapes of ConvNeXt-T the plain sums below are 14
-to 30 times faster, their kernel gradient 30 to 200 times (`python -m benchmarks.detector --convolutions`). Other
+XLA's CPU backend is slow at such convolutions: on the shapes of ConvNeXt-T the plain sums below are 13 to 19 times
+faster, their kernel gradient 30 to 200 times (`python -m benchmarks.detector --convolutions`). Other
 backends use XLA's own. In bfloat16 both sum in float32.
 """
 import functools
