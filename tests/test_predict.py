@@ -9,7 +9,7 @@ import pytest
 
 from configs import base
 from relnet_jax import predict
-from relnet_jax.evaluation.results import decode_mask
+from relnet_jax.data.rle import decode_mask
 from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.types import Detections
 

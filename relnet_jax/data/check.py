@@ -138,13 +138,13 @@ def _print_lines(console: Console, title: str, lines: Sequence[str]):
         console.print(f'  {line}', markup=False, highlight=False, soft_wrap=True)
 
 
-def check(config: ConfigDict, console: Console):
+def print_report(config: ConfigDict, console: Console):
     """Open the data of a config and print everything there is to know about it."""
     train, val = open_sources(config)
     for source in (train, val):
         console.print(_table(source, config))
     console.print(f'canvas {tuple(config.data.canvas)}, anchor sizes {tuple(config.model.anchor_sizes)}')
-    _print_lines(console, 'issues', list(dict.fromkeys(train.issues + val.issues)))
+    _print_lines(console, 'issues', [str(issue) for issue in dict.fromkeys(train.issues + val.issues)])
     for source in (train, val):
         _print_lines(console, f'unreadable images, {source.name}', unreadable_images(source, config.data.threads))
     _print_lines(console, 'images in both training and validation', shared_images(train, val))
@@ -157,7 +157,7 @@ if __name__ == '__main__':
         if len(argv) > 1:
             sys.exit(f'unexpected arguments: {argv[1:]}')
         try:
-            check(CONFIG.value, Console())
+            print_report(CONFIG.value, Console())
         except (FileNotFoundError, ValueError) as e:
             sys.exit(f'error: {e}')
 

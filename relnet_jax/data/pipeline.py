@@ -6,7 +6,6 @@ and the reader threads; everything else is plain functions on numpy arrays.
 import dataclasses
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import cv2
 import grain
@@ -15,53 +14,59 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.data import batching, transforms
-from relnet_jax.data.formats.coco import read_coco
+from relnet_jax.data.formats import FORMATS
 from relnet_jax.data.images import UnreadableImage
-from relnet_jax.data.phantom import phantom_source
-from relnet_jax.data.source import Source, select, split, subset
+from relnet_jax.data.source import Source, for_model, select, split, subset
 from relnet_jax.types import Batch, Example
-
-
-def _open_phantom(config: ConfigDict) -> tuple[Source, Source]:
-    p, mask_size = config.data.phantom, config.data.mask_size
-    return tuple(phantom_source(split=split_name, mask_size=mask_size, **p) for split_name in ('train', 'val'))
-
-
-def _open_coco(config: ConfigDict) -> tuple[Source, Source]:
-    """The training file, and the validation file read with its class table, or else held-out training images."""
-    d = config.data
-    if not d.train.annotations:
-        raise FileNotFoundError('data.train.annotations is not set: give a COCO JSON file, and its folder of images as '
-                                'data.train.images')
-
-    def read(files: ConfigDict, name: str, classes: tuple[str, ...]) -> Source:
-        return read_coco(files.annotations, files.images, name=name, classes=classes, parts=tuple(d.parts),
-                         max_images=files.max_images, mask_size=d.mask_size, window=tuple(d.window))
-
-    train = read(d.train, Path(d.train.annotations).stem, tuple(d.classes))
-    if d.val.annotations:
-        return train, read(d.val, Path(d.val.annotations).stem, train.classes)
-    train, val = split(train, by=d.split.by, folds=d.split.folds, hold_out=d.split.hold_out)
-    if d.val.max_images:
-        val = subset(val, range(min(d.val.max_images, len(val))), name=val.name)
-    return train, val
-
-
-FORMATS = {'phantom': _open_phantom, 'coco': _open_coco}     # a new format: one file in this folder and one line here
 
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key.
 
-    config.data.subset holds for the training images alone: all runs are measured on the same images.
+    The validation data are opened as `open_for_model` opens them, with the classes and parts of the training data;
+    without data of its own it is a part of the training images. config.data.subset holds for the training images
+    alone: all runs are measured on the same images.
     """
-    if config.data.format not in FORMATS:
-        raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{config.data.format}'")
-    train, val = FORMATS[config.data.format](config)
+    train = _open(config, 'train', None)
+    val = _open(config, 'val', train.classes)
+    train, val = _hold_out(train, config) if val is None else (train, for_model(val, train.classes, train.parts))
     if config.data.subset:
         train = select(train, config.data.subset)
     if config.data.cache:
         train, val = (dataclasses.replace(source, memory={}) for source in (train, val))
+    return train, val
+
+
+def open_for_model(config: ConfigDict, split_name: str, *, classes: tuple[str, ...], parts: tuple[str, ...]) -> Source:
+    """The 'train' or 'val' images of a config for a model that knows these classes and parts, by their names.
+
+    Validation data of their own are opened without the training data, which need not be on this machine. Raises as
+    `open_sources`, and ValueError if no class of the model is in the data.
+    """
+    classes, parts = tuple(classes), tuple(parts)
+    val = _open(config, 'val', classes)
+    if split_name == 'val' and val is not None:
+        return for_model(val, classes, parts)
+    train = _open(config, 'train', classes)
+    if val is None:
+        train, val = _hold_out(train, config)
+    if split_name == 'train' and config.data.subset:
+        train = select(train, config.data.subset)
+    return for_model(train if split_name == 'train' else val, classes, parts)
+
+
+def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source | None:
+    d = config.data
+    if d.format not in FORMATS:
+        raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
+    return FORMATS[d.format](d, split_name, wanted)
+
+
+def _hold_out(source: Source, config: ConfigDict) -> tuple[Source, Source]:
+    d = config.data
+    train, val = split(source, by=d.split.by, folds=d.split.folds, hold_out=d.split.hold_out)
+    if d.val.max_images:
+        val = subset(val, range(min(d.val.max_images, len(val))), name=val.name)
     return train, val
 
 

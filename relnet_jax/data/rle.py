@@ -33,7 +33,7 @@ def decode_runs(counts: Any) -> list[int] | None:
 
 
 def decode_mask(rle: dict) -> np.ndarray:
-    """uint8 [h, w] of zeros and ones from a checked RLE dict: `size` (h, w) and `counts`, a compressed string."""
+    """bool [h, w] from a checked RLE dict: `size` (h, w) and `counts`, a compressed string."""
     runs = decode_runs(rle['counts'])
     height, width = rle['size']
-    return np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs).reshape(width, height).T
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T

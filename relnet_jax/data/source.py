@@ -3,12 +3,15 @@
 Every format (COCO files, the phantom) gives this one record, and nothing after it knows where an image came from.
 """
 import dataclasses
+import itertools
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 
+from relnet_jax.data.issues import Issue
 from relnet_jax.types import Example
 
 
@@ -27,7 +30,7 @@ class Source:
     * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the
       data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
-    * issues: what was found broken when it was opened, one line each, with the rule applied.
+    * issues: what was found broken when it was opened, with the rule applied.
     * memory: where the pipeline keeps decoded and resized examples (`config.data.cache`); None = it keeps nothing.
     """
     name: str
@@ -38,7 +41,7 @@ class Source:
     load: Callable[[int], Example]
     ground_truth: Callable[[], dict]
     image_path: Callable[[int], Path | None] = no_path
-    issues: tuple[str, ...] = ()
+    issues: tuple[Issue, ...] = ()
     memory: dict | None = None
 
     def __len__(self) -> int:
@@ -112,16 +115,44 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
             subset(source, held, name=f'{source.name} (fold {hold_out} of {folds})'))
 
 
-def with_parts(source: Source, parts: tuple[str, ...]) -> Source:
-    """The same images for a model that knows `parts`: one that the data name too keeps its annotation, the others are
-    unknown, and what the model does not know is left out."""
-    if source.parts == tuple(parts):
+def for_model(source: Source, classes: tuple[str, ...], parts: tuple[str, ...]) -> Source:
+    """The same images for a model that knows `classes` and `parts`, by their names: labels and rows are the model's.
+
+    Objects of other classes are left out. A class that the data lack gets a category id that they do not use, a part
+    is unknown. Both are said in one line. Raises ValueError if the data have none of the classes.
+    """
+    if source.classes == tuple(classes) and source.parts == tuple(parts):
         return source
+    missing = [name for name in classes if name not in source.classes]
+    extra = [name for name in source.classes if name not in classes]
+    if len(missing) == len(classes):
+        raise ValueError(f'{source.name}: has none of the classes {list(classes)}, but {list(source.classes)}')
+    if missing:
+        logging.warning('%s: without the classes %s: nothing is measured for them', source.name, ', '.join(missing))
+    if extra:
+        logging.warning('%s: objects of %s are left out, the model does not know them', source.name, ', '.join(extra))
+    ids = dict(zip(source.classes, source.category_ids))
+    free = (i for i in itertools.count(1) if i not in source.category_ids)
+    ids |= {name: next(free) for name in missing}
+    labels = np.array([0] + [classes.index(n) + 1 if n in classes else 0 for n in source.classes], np.int32)
     rows = [source.parts.index(name) if name in source.parts else -1 for name in parts]
 
     def load(index: int) -> Example:
         example = source.load(index)
+        known = labels[example.labels] > 0
         boxes = np.concatenate([example.part_boxes, np.zeros((1, 4), np.float32)])      # the last: of the unknown
         valid = np.concatenate([example.part_valid, np.zeros(1, bool)])
-        return example._replace(part_boxes=boxes[rows], part_valid=valid[rows])
-    return dataclasses.replace(source, parts=tuple(parts), load=load, memory=None if source.memory is None else {})
+        return example._replace(
+            part_boxes=boxes[rows], part_valid=valid[rows], labels=labels[example.labels][known],
+            **{field: getattr(example, field)[known] for field in ('boxes', 'crowd', 'masks', 'has_mask')})
+
+    def ground_truth() -> dict:
+        truth = source.ground_truth()
+        categories = [dict(id=ids[name], name=name) for name in classes]
+        kept = {category['id'] for category in categories}
+        return truth | dict(annotations=[a for a in truth['annotations'] if a['category_id'] in kept],
+                            categories=categories)
+
+    return dataclasses.replace(source, classes=tuple(classes), category_ids=tuple(ids[name] for name in classes),
+                               parts=tuple(parts), load=load, ground_truth=ground_truth,
+                               memory=None if source.memory is None else {})

@@ -1,5 +1,4 @@
 """Evaluation of a checkpoint on a data set: open both, detect, measure, report."""
-import json
 import math
 from pathlib import Path
 
@@ -7,8 +6,8 @@ from absl import logging
 from rich.console import Console
 from rich.table import Table
 
+from relnet_jax import files
 from relnet_jax.data import pipeline
-from relnet_jax.data.source import with_parts
 from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
@@ -17,36 +16,13 @@ from relnet_jax.runs import checkpoint, startup
 SWEEP_METRICS = ('box_AP', 'box_AP50', 'mask_AP50', 'voc_AP_0.50', 'voc_AP_0.01')
 
 
-def check_classes(checkpoint_classes, data_classes) -> None:
-    """Raises CheckpointError, naming the difference, unless both name the same classes in the same order."""
-    expected, got = list(checkpoint_classes), list(data_classes)
-    if expected == got:
-        return
-    only = dict(checkpoint=[c for c in expected if c not in got], data=[c for c in got if c not in expected])
-    differences = [f'{where} only: {", ".join(names)}' for where, names in only.items() if names]
-    raise checkpoint.CheckpointError(
-        'the classes of the checkpoint and of the data differ (--config.data.classes chooses among those of the data): '
-        + ('; '.join(differences) or f'same names, other order: expected {expected}, got {got}'))
-
-
-def open_split(config, split: str):
-    """The data source of 'val' or 'train'. Validation files of their own are opened without the training files, which
-    need not be on this machine."""
-    if split == 'val' and config.data.val.annotations:
-        config = config.copy_and_resolve_references()
-        config.data.train = config.data.val
-    train, val = pipeline.open_sources(config)
-    return train if split == 'train' else val
-
-
 def open_checkpoint(ckpt: str, config, split: str) -> tuple:
     """(step folder, class table, data source of the split) for `ckpt`, whose classes are those of the source."""
     startup.quiet_libraries()
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
-    source = with_parts(open_split(config, split), class_table['parts'])
-    check_classes(class_table['classes'], source.classes)
+    source = pipeline.open_for_model(config, split, classes=class_table['classes'], parts=class_table['parts'])
     return step_folder, class_table, source
 
 
@@ -69,7 +45,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     if config.model.anatomy_head:
         parts = anatomy.part_metrics(anatomy.make_find_parts(config, class_table), params, source, config)
         anatomy.print_parts(parts, title=f'anatomical parts, {about["data_set"]}')
-        report.write_json(out / 'parts.json', parts)
+        files.write_json(out / 'parts.json', parts)
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
     logging.info('written: %s, detections.json and overlays/ beside it', path)
     return metrics
@@ -91,8 +67,7 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     Console().print(table)
     path = (Path(out) if out else step_folder.parent.parent / 'eval') / 'boxes.json'
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = {count: {name: None if math.isnan(metrics.get(name, math.nan)) else metrics[name] for name in names}
-               for count, metrics in found.items()}
-    path.write_text(json.dumps(dict(checkpoint=str(step_folder), data=source.name, boxes=numbers), indent=1) + '\n')
+    numbers = {count: {name: metrics.get(name) for name in names} for count, metrics in found.items()}
+    files.write_json(path, dict(checkpoint=str(step_folder), data=source.name, boxes=numbers))
     logging.info('written: %s', path)
     return found

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from relnet_jax.data.images import UnreadableImage
-from relnet_jax.evaluation.results import decode_mask
+from relnet_jax.data.rle import decode_mask
 from relnet_jax.ops.masks import paste_mask
 from relnet_jax.visualize import LONGER_SIDE, PHANTOM_CAPTION, draw_detections, draw_side_by_side, write_image
 

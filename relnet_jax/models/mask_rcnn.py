@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from relnet_jax.models import backbones
 from relnet_jax.models import relation_head as relate
 from relnet_jax.models.anatomy_head import AnatomyHead, anatomy_losses, choose_parts
-from relnet_jax.models.backbones.resnet import ResNet, stage_channels
 from relnet_jax.models.box_head import (
     FOREGROUND_IOU,
     BoxHead,
@@ -54,10 +54,7 @@ class MaskRCNN(nn.Module):
     torchvision does on its own (to a multiple of 32), for comparisons with it.
     """
     num_classes: int            # K, with background
-    backbone: str
-    norm: str
-    stride_in_1x1: bool
-    frozen_stages: int
+    backbone: backbones.BackboneSettings
     pixel_mean: tuple[float, float, float]
     pixel_std: tuple[float, float, float]
     dtype: jnp.dtype
@@ -77,7 +74,6 @@ class MaskRCNN(nn.Module):
     test: TestSettings
     mask_padding: bool = True
     neck: str = 'fpn'
-    deformable: str = ''
     cascade: tuple[float, ...] = ()
     cascade_weights: tuple[float, ...] = ()
     relation: RelationSettings = RelationSettings()
@@ -87,14 +83,13 @@ class MaskRCNN(nn.Module):
     def setup(self):
         check(self)
         c4 = self.neck == 'c4'
-        self.body = ResNet(self.backbone, norm=self.norm, stride_in_1x1=self.stride_in_1x1, dtype=self.dtype,
-                           frozen_stages=self.frozen_stages, deformable=self.deformable, stages=3 if c4 else 4,
-                           name='backbone')
+        body = backbones.find(self.backbone.name)
+        self.body = body.make(self.backbone, self.dtype)
         if not c4:
-            self.fpn = FPN(self.fpn_channels, norm=self.norm, dtype=self.dtype)
+            self.fpn = FPN(self.fpn_channels, norm=self.backbone.norm, dtype=self.dtype)
         sizes = self.anchor_sizes[0] if isinstance(self.anchor_sizes[0], tuple) else (0,)
         self.rpn = RPNHead(len(sizes) * len(self.anchor_ratios),
-                           stage_channels(self.backbone, 2) if c4 else self.fpn_channels, dtype=self.dtype)
+                           body.channels[2] if c4 else self.fpn_channels, dtype=self.dtype)
         # The first stage has the plain names, so that a plain detector's weights fit; the others are `box_head_2`, ...
         names = ['', *(f'_{i}' for i in range(2, self.stages + 1))]
         if not c4:
@@ -104,7 +99,7 @@ class MaskRCNN(nn.Module):
                                for name in names]
         if self.with_masks:
             if not c4:
-                self.mask_head = MaskHead(self.mask_channels, self.mask_convs, norm=self.norm, dtype=self.dtype)
+                self.mask_head = MaskHead(self.mask_channels, self.mask_convs, norm=self.backbone.norm, dtype=self.dtype)
             self.mask_predictor = MaskPredictor(self.num_classes, self.mask_channels, dtype=self.dtype)
         options = self.relation_options
         if relate.IN_BOX_HEAD in options:
@@ -404,15 +399,16 @@ def build(config: ConfigDict, num_classes: int, adjacency=None) -> MaskRCNN:
         adjacency = tuple(map(tuple, adjacency.tolist()))
     sizes = tuple(tuple(size) if isinstance(size, (tuple, list)) else size for size in m.anchor_sizes)
     return MaskRCNN(
-        num_classes=num_classes, backbone=m.backbone, norm=m.norm, stride_in_1x1=m.stride_in_1x1,
-        frozen_stages=m.frozen_stages, pixel_mean=tuple(m.pixel_mean), pixel_std=tuple(m.pixel_std),
+        num_classes=num_classes, backbone=backbones.BackboneSettings(
+            name=m.backbone, norm=m.norm, stride_in_1x1=m.stride_in_1x1, frozen_stages=m.frozen_stages,
+            deformable=m.deformable, stages=3 if m.neck == 'c4' else 4), pixel_mean=tuple(m.pixel_mean), pixel_std=tuple(m.pixel_std),
         dtype=jnp.dtype(m.dtype), fpn_channels=m.fpn_channels, anchor_sizes=sizes,
         anchor_ratios=tuple(m.anchor_ratios), box_head_dim=m.box_head_dim, box_dropout=m.box_dropout,
         with_masks=m.mask_head, mask_channels=m.mask_channels, mask_convs=m.mask_convs, roi_aligned=m.roi_aligned,
         rpn_beta=m.rpn_beta, box_beta=m.box_beta, background_weight=m.background_weight,
         train=TrainSettings(t.pre_nms, t.proposals, t.rpn_samples, t.rpn_positive, t.rois, t.roi_positive),
         test=TestSettings(e.pre_nms, e.boxes, e.score_threshold, e.nms, e.detections),
-        neck=m.neck, deformable=m.deformable, cascade=tuple(m.cascade), cascade_weights=tuple(m.cascade_weights),
+        neck=m.neck, cascade=tuple(m.cascade), cascade_weights=tuple(m.cascade_weights),
         relation=RelationSettings(relate.relation_options(m), m.fusion, tuple(m.fusion_order), m.relation_loss,
                                   m.boxes_from, m.relation_gt_boxes, m.parts),
         anatomy=m.anatomy_head, adjacency=adjacency)

@@ -1,6 +1,7 @@
 """What a detector is told besides its layers, and which settings go together."""
 from typing import NamedTuple
 
+from relnet_jax.models import backbones
 from relnet_jax.models.relation_head import IN_BOX_HEAD, LOSSES
 from relnet_jax.ops.anchors import NECK_STRIDES
 
@@ -44,6 +45,7 @@ def check(model) -> None:
                               ('boxes_from', r.boxes_from, ('first', 'second')), ('parts', r.parts, PARTS)):
         if value not in known:
             raise ValueError(f'model.{key}: expected one of {known}, got {value!r}')
+    backbones.validate(model.backbone, model.neck)
     if len(model.cascade_weights) < len(model.cascade):
         raise ValueError(f'model.cascade_weights: expected one per stage of model.cascade {model.cascade}, '
                          f'got {model.cascade_weights}')

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from configs import base
 from relnet_jax.data import check as C
-from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.source import subset
 from relnet_jax.ops.anchors import pyramid_anchors
+from tests.data.opening import open_coco
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -54,7 +54,7 @@ def test_class_statistics_count_what_is_there(write_coco):
         {'id': 3, 'image_id': 2, 'category_id': 3, 'bbox': [17, 17, 30, 30]},
         {'id': 4, 'image_id': 2, 'category_id': 7, 'bbox': [0, 0, 30, 30], 'iscrowd': 1}],
         sizes=[(40, 40), (80, 80), (9, 9)])
-    source = read_coco(*files, name='s', mask_size=6)
+    source = open_coco(*files, name='s', mask_size=6)
     statistics = C.class_statistics(source, make_config())
     # sides 16, 1 and 15 on the canvas; anchors of 16 px lie on the two larger ones, none is as small as a pixel
     assert statistics['nodule'] == dict(
@@ -64,7 +64,7 @@ def test_class_statistics_count_what_is_there(write_coco):
 
 
 def test_unreadable_images_are_listed_by_id_and_file(write_boxes):
-    source = read_coco(*write_boxes(4), name='s', mask_size=6)
+    source = open_coco(*write_boxes(4), name='s', mask_size=6)
     assert C.unreadable_images(source, 2) == []
     source.image_path(2).write_bytes(b'x')
     source.image_path(1).unlink()
@@ -74,7 +74,7 @@ def test_unreadable_images_are_listed_by_id_and_file(write_boxes):
 
 
 def test_shared_images_are_found_by_content_and_by_name(write_boxes):
-    source = read_coco(*write_boxes(5), name='s', mask_size=6)
+    source = open_coco(*write_boxes(5), name='s', mask_size=6)
     train, val = subset(source, [0, 1, 2], name='train'), subset(source, [3, 4], name='val')
     assert C.shared_images(train, val) == []
     source.image_path(3).write_bytes(source.image_path(1).read_bytes())
@@ -95,10 +95,10 @@ def test_the_report_names_issues_and_every_class(write_boxes):
     files[0].write_text(files[0].read_text().replace('"annotations": [', stray))
     (files[1] / '6.png').write_bytes(b'x')
     out = io.StringIO()
-    C.check(make_config(files), Console(file=out, width=120))
+    C.print_report(make_config(files), Console(file=out, width=120))
     text = out.getvalue()
     for words in ('nodule', 'right lung', 'issues: 1', 'image 6: ',
-                  'annotations[0] id 9: category_id 55 is not in the category table',
+                  'annotations[0] id 9: category_id is not in the category table (55)',
                   'images in both training and validation: none', '3 images'):
         assert words in text, f'{words!r} not in\n{text}'
     assert text.count('annotations[0] id 9') == 1, 'once per file'

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from configs import base
-from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.pipeline import eval_batches, open_sources, train_batches
 from relnet_jax.types import Batch
+from tests.data.opening import open_coco
 
 
 def make_config(**data):
@@ -23,7 +23,7 @@ def make_config(**data):
 
 @pytest.fixture
 def source(write_boxes):
-    return read_coco(*write_boxes(7), name='seven', mask_size=6)
+    return open_coco(*write_boxes(7), name='seven', mask_size=6)
 
 
 def take(source, config, count, **options):
@@ -172,8 +172,8 @@ def test_a_validation_file_is_read_with_the_class_table_of_training(write_coco, 
     assert train.classes == val.classes == ('nodule', 'mass')
     assert train.category_ids == (3, 7) and val.category_ids == (33, 7)
     other.write_text(document.replace('nodule', 'nodules'))
-    with pytest.raises(ValueError, match="other.json: no category 'nodule', did you mean 'nodules'"):
-        open_sources(coco_config(files, (other, files[1])))
+    with pytest.raises(ValueError, match="instances.json: no category 'nodul', did you mean 'nodule'"):
+        open_sources(coco_config(files, (other, files[1]), classes=('nodul',)))
 
 
 def test_the_cache_option_keeps_images_in_memory(write_boxes):

@@ -84,22 +84,22 @@ def test_the_data_can_be_others_of_the_same_classes(script, workdir, tmp_path):
     assert len(parts) == 5 and all(part['images'] == 0 and part['iou'] is None for part in parts.values())
 
 
-def test_other_classes_stop_with_the_difference_named(script, workdir, tmp_path):
+def test_validation_data_are_read_by_class_name_whatever_their_ids_and_order(script, workdir, tmp_path, caplog):
+    """A class that the data lack, one that the model does not know, and another order: what both know is measured."""
     names = list(checkpoint.read_class_table(workdir)['classes'])
-    data = write_coco(tmp_path / 'data', names[1:] + ['Zebra'])
+    data = write_coco(tmp_path / 'data', ['Zebra', *names[:0:-1]])
     config = checkpoint.read_config(workdir)
     with config.unlocked():
         config.data.format = 'coco'
         config.data.val.update(annotations=str(data / 'instances.json'), images=str(data / 'images'))
-    with pytest.raises(checkpoint.CheckpointError, match=f'checkpoint only: {names[0]}; data only: Zebra'):
-        evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'))
-    assert not (tmp_path / 'out').exists()
-
-
-def test_the_order_of_the_classes_counts(script):
-    evaluate.check_classes(('a', 'b'), ['a', 'b'])
-    with pytest.raises(checkpoint.CheckpointError, match=r"other order: expected \['a', 'b'\], got \['b', 'a'\]"):
-        evaluate.check_classes(('a', 'b'), ('b', 'a'))
+    with caplog.at_level('INFO', logger='absl'):
+        metrics = evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'), num_overlays=0)
+    assert metrics['per_class'][names[1]]['objects'] == 1 and 'Zebra' not in metrics['per_class']
+    own = {name: 10 * i for i, name in enumerate(['Zebra', *names[:0:-1]], start=1)}
+    results = json.loads((tmp_path / 'out' / 'detections.json').read_text())
+    known = {own[name] for name in names[1:]}
+    assert results and {r['category_id'] for r in results if r['category_id'] != 1} <= known     # 1: free, names[0]
+    assert f'without the classes {names[0]}:' in caplog.text and 'Zebra' in caplog.text
 
 
 def test_a_config_for_another_model_does_not_load(workdir, script):

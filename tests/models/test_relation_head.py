@@ -236,8 +236,11 @@ def make_model(**changes):
     (dict(parts='predicted'), r"'predicted' needs model\.anatomy_head"),
     (dict(cascade=(0.5, 0.6), cascade_weights=(1.0,)), r'model\.cascade_weights: expected one per stage'),
     (dict(neck='c4', anchor_sizes=((32, 64),), cascade=(0.5, 0.6)), r'cascade and object_attention need the FPN'),
+    (dict(backbone='vgg'), r"model\.backbone: expected one of \[.*'resnet50'.*got 'vgg'"),
+    (dict(norm='batch_norm'), r"model\.norm: tiny takes one of \('frozen_bn', 'group_norm'\), got 'batch_norm'"),
+    (dict(frozen_stages=6), r'model\.frozen_stages must be 0 to 5, got 6'),
     (dict(relations=('part',)), r'works with anatomical parts: expected part_boxes'),
-    (dict(deformable='v3'), r"model\.deformable: expected '' or one of \('v1', 'v2'\), got 'v3'"),
+    (dict(deformable='v3'), r"model\.deformable: tiny takes one of \('', 'v1', 'v2'\), got 'v3'"),
 ])
 def test_settings_that_do_not_go_together_are_named(changes, message):
     model = make_model(**changes)

@@ -9,8 +9,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.images import UnreadableImage
+from tests.data.opening import open_coco
 
 
 def annotation(number, **fields):
@@ -18,7 +18,7 @@ def annotation(number, **fields):
 
 
 def read(files, **options):
-    return read_coco(*files, **({'name': 'test', 'mask_size': 14} | options))
+    return open_coco(*files, **({'name': 'test', 'mask_size': 14} | options))
 
 
 def test_an_example_holds_boxes_masks_labels_and_crowds(write_coco):
@@ -89,18 +89,18 @@ def test_every_kind_of_broken_record_is_named_and_dropped_or_clipped(write_coco)
         annotation(15, bbox=[0, 0, 1, 1]), 16]
     source = read(write_coco(annotations, sizes=[(40, 60), (40, 60)], images=images))
     expected = [
-        ('images[1] id 1', 'twice'), ('images[2] id 5', "'lost.png' not found"), ('images[3]', 'integer id'),
-        ('images[4] id 7', 'also that of id 1'), ('images[5]', 'file_name'), ('images[6]', "'nine'"),
-        ('annotations[1] id 2', '99 is not in the category table'),
-        ('annotations[2] id 3', 'None is not in the category table'), ('annotations[3] id 4', 'four finite numbers'),
+        ('images[1] id 1', 'twice'), ('images[2] id 5', "not found in the image folder (lost.png)"), ('images[3] id six', 'expected an id'),
+        ('images[4] id 7', '1.png, id 1'), ('images[5] id 8', 'file_name'), ('images[6]', "'nine'"),
+        ('annotations[1] id 2', 'not in the category table (99)'),
+        ('annotations[2] id 3', 'not in the category table (None)'), ('annotations[3] id 4', 'four finite numbers'),
         ('annotations[4] id 5', 'zero'), ('annotations[5] id 6', 'negative'), ('annotations[6] id 7', 'outside'),
         ('annotations[7] id 8', 'four finite numbers'),
         ('annotations[8] id 9', 'clipped'), ('annotations[9] id 10', 'same image, category and box'),
-        ('annotations[10] id 11', '77 is not in the file'), ('annotations[11] id 12', 'both kept'),
+        ('annotations[10] id 11', 'not in the file (77)'), ('annotations[11] id 12', 'both kept'),
         ('annotations[12] id 13', 'box kept without mask'), ('annotations[15]', 'expected a dict')]
     assert len(source.issues) == len(expected), '\n'.join(source.issues)
     for issue, (where, words) in zip(source.issues, expected):
-        assert issue.startswith(f'instances.json: {where}: ') and words in issue
+        assert issue.where == f'instances.json: {where}' and words in str(issue)
     assert source.image_ids == [1, 7]
     boxes = [[5, 6, 25, 16], [50, 30, 60, 40], [0, 0, 30, 30], [0, 0, 9, 9], [0, 0, 1, 1]]
     assert source.load(0).boxes.tolist() == boxes
@@ -188,7 +188,7 @@ def test_a_file_without_any_usable_image_is_an_error(write_coco):
 
 
 def open_real(real_data, folder, file='instances.json', **options):
-    return read_coco(real_data / folder / file, real_data / folder / 'images', name=folder, mask_size=28, **options)
+    return open_coco(real_data / folder / file, real_data / folder / 'images', name=folder, mask_size=28, **options)
 
 
 def check_example(example, source):
@@ -211,7 +211,7 @@ def test_chest_films_open_clean_and_dirty(real_data, file, objects, masks, issue
     source = open_real(real_data, 'cxr_gb100', file, parts=parts, classes=classes)
     truth = source.ground_truth()['annotations']
     assert len(source) == 65 and len(truth) == objects and sum('segmentation' in a for a in truth) == masks
-    assert len(source.issues) == issues and all('zero width or height: dropped' in issue for issue in source.issues)
+    assert len(source.issues) == issues and all('zero width' in i.problem and i.rule == 'dropped' for i in source.issues)
     for index in (0, 13, 29, 47):
         example = source.load(index)
         check_example(example, source)

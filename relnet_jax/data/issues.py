@@ -1,0 +1,47 @@
+"""What is wrong with a record of a data set, where it stands, and what was done about it."""
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from absl import logging
+
+EXAMPLES = 3        # of each kind, in a summary
+
+
+class Issue(NamedTuple):
+    """One thing that was found wrong; its text is 'where: problem (found): rule'.
+
+    Issues of equal `problem` and `rule` are of one kind, and a summary counts them together: what differs from record
+    to record belongs into `found`.
+    """
+    where: str          # 'instances.json: annotations[3] id 7'
+    problem: str        # 'category_id is not in the category table'
+    rule: str           # what was done: 'dropped', 'clipped', 'box kept without mask', 'both kept', ...
+    found: str = ''     # '99'
+
+    def __str__(self) -> str:
+        return f'{self.where}: {self.problem}{f" ({self.found})" if self.found else ""}: {self.rule}'
+
+
+def by_kind(issues: Sequence[Issue]) -> dict[tuple[str, str], list[Issue]]:
+    """(problem, rule) -> the issues of this kind, the most frequent kind first."""
+    kinds = {}
+    for issue in issues:
+        kinds.setdefault((issue.problem, issue.rule), []).append(issue)
+    return dict(sorted(kinds.items(), key=lambda kind: -len(kind[1])))
+
+
+def summary(issues: Sequence[Issue]) -> list[str]:
+    """One line for each kind: how many, what was done, and the first few of them."""
+    lines = []
+    for (problem, rule), same in by_kind(issues).items():
+        if len(same) == 1:
+            lines.append(str(same[0]))
+            continue
+        first = '; '.join(i.where + (f' ({i.found})' if i.found else '') for i in same[:EXAMPLES])
+        lines.append(f'{len(same)} x {problem}: {rule}; {"first" if len(same) > EXAMPLES else "all"}: {first}')
+    return lines
+
+
+def log_summary(name: str, issues: Sequence[Issue]) -> None:
+    if issues:
+        logging.warning('%s: %d issues\n%s', name, len(issues), '\n'.join(f'  {line}' for line in summary(issues)))
