@@ -1,4 +1,5 @@
-"""Makes tests/golden/convnext.npz, torchvision's ConvNeXt-T: PYTHON benchmarks/golden_convnext.py, by one with torchvision.
+"""Known answers of torchvision's ConvNeXt-T, tests/golden/convnext.npz: PYTHON benchmarks/golden_convnext.py, by a
+Python that has torch and torchvision.
 
 The file holds, for weights by `weight_rule` and an image drawn by numpy from SEED: of each of the four maps every
 STEP-th channel, mean and standard deviation; the norm of the gradient of the maps' mean squares, summed, with respect
@@ -30,7 +31,7 @@ def main() -> None:
     body = create_feature_extractor(model, {f'features.{node}': node for node in NODES})
     maps = body(torch.from_numpy(image))
     sum((x ** 2).mean() for x in maps.values()).backward()
-    norms = {name: float(value.grad.norm()) for name, value in model.named_parameters() if value.grad is not None}
+    norms = {name: float(value.grad.double().norm()) for name, value in model.features.named_parameters('features')}
 
     detector = BackboneWithFPN(model.features, dict.fromkeys(NODES, ''), [96, 192, 384, 768], 256)
     found = {f'c{level}': maps[node].detach().numpy().transpose(0, 2, 3, 1) for level, node in enumerate(NODES, 2)}

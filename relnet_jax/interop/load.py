@@ -101,8 +101,10 @@ def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:
     fitted = ConfigDict(config.to_dict())
     fitted.model.update(backbone=_backbone(path, state), pixel_mean=family.pixel_mean,
                         stride_in_1x1=_strided_1x1(state, family))
-    if RESNET_STEM in state or LOGITS in state:     # a ConvNeXt alone leaves the norm of neck and heads open
+    if RESNET_STEM in state:
         fitted.model.norm = 'frozen_bn'
+    elif LOGITS in state or config.model.norm != 'group_norm':      # a ConvNeXt alone leaves neck and heads open
+        fitted.model.norm = 'layer_norm'
     if LOGITS in state:
         fitted.model.roi_aligned = family.roi_aligned
         fitted.model.mask_head = any(name.startswith(PARTS['mask head']) for name in state)

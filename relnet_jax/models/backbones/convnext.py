@@ -102,8 +102,6 @@ class ConvNeXt(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"model.backbone: expected one of {sorted(LAYOUTS)}, got '{self.layout}'")
         layout = LAYOUTS[self.layout]
         self.stem_conv = PatchConv(layout.widths[0], STEM_STRIDE, self.dtype)
         self.stem_norm = layer_norm(self.dtype, 'stem_norm')
@@ -137,3 +135,11 @@ class ConvNeXt(nn.Module):
     def head(self, x: jax.Array) -> jax.Array:
         """Stage 4 on RoI features, the head of the C4 detector: [N, S, S, C4] -> [N, S/2, S/2, C5]."""
         return self.run_stage(3, x, None, None)
+
+
+def freeze_patterns(frozen_stages: int) -> tuple[str, ...]:
+    """Patterns of the parameters that stay: 0 none, 1 those of the stem, 2 also of stage 1, ... 5 of the whole body."""
+    if not 0 <= frozen_stages <= 5:
+        raise ValueError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
+    stem = ('backbone/stem_',) if frozen_stages else ()
+    return stem + tuple(f'backbone/(downsample|stage){k}_' for k in range(1, frozen_stages))
