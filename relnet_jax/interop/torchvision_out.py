@@ -48,7 +48,7 @@ def entries(params: Any) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
 
 
 def to_state_dict(params: Any) -> dict[str, np.ndarray]:
-    """State dict that torchvision's `maskrcnn_resnet50_fpn` (or its like with another body) loads strictly; numpy arrays.
+    """State dict that torchvision's `maskrcnn_resnet50_fpn` (or its like with another body) loads strictly, in numpy.
 
     With a ConvNeXt its like is MaskRCNN(BackboneWithFPN(convnext_tiny().features, ...)), stages '1', '3', '5' and '7'.
 
