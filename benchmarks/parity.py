@@ -47,6 +47,7 @@ CASES = {
     'padding': "FPN, 800 x 1333, each side's own way with padding",
     'whole': "FPN, from file to boxes, each side's own resizing and padding",
     'group_norm': 'FPN with group norm, images smaller than the canvas, one by one',
+    'convnext': 'ConvNeXt-T with FPN, images smaller than the canvas, one by one',
     'c4': 'C4, 300 proposals, images smaller than the canvas, one by one',
     'bfloat16': 'FPN, bfloat16 against float32, both this project',
     'checkpoint': 'trained checkpoint, bfloat16 against float32, both this project',
@@ -66,7 +67,7 @@ class Work(NamedTuple):
 TORCHVISION = {     # case -> (model, mode, padded to a multiple of); the others need no torchvision
     'alone': ('fpn', 'each', 32), '800x1333': ('fpn', 'batch', STEP), 'batch': ('fpn', 'batch', STEP),
     'padding': ('fpn', 'each', 32), 'whole': ('fpn', 'whole', 32), 'group_norm': ('group_norm', 'each', 32),
-    'c4': ('c4', 'each', 32)}
+    'convnext': ('convnext', 'each', 32), 'c4': ('c4', 'each', 32)}
 
 
 def run_torchvision(python: str, work: Work, cases: list[str]) -> None:
@@ -102,6 +103,8 @@ def model_config(name: str) -> ConfigDict:
             config.test.boxes = 300
         if name == 'group_norm':
             config.model.norm = name
+        if name == 'convnext':
+            config.model.update(backbone='convnext_tiny', norm='layer_norm')
     return config
 
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from relnet_jax.models.backbones import resnet
+from relnet_jax.models.backbones import convnext, resnet
 from relnet_jax.models.backbones.deformable import VERSIONS
 
 
@@ -50,7 +50,18 @@ def _resnet(layout: str) -> Backbone:
                            'stride_in_1x1': (False, True)})
 
 
-BACKBONES = {layout: _resnet(layout) for layout in resnet.LAYOUTS}
+def _convnext(layout: str) -> Backbone:
+    def make(settings: BackboneSettings, dtype: jnp.dtype) -> nn.Module:
+        return convnext.ConvNeXt(layout, frozen_stages=settings.frozen_stages, stages=settings.stages, dtype=dtype,
+                                 name='backbone')
+
+    return Backbone(make, convnext.LAYOUTS[layout].widths, convnext.freeze_patterns,
+                    takes={'neck': ('fpn', 'c4'), 'norm': ('layer_norm', 'group_norm'), 'deformable': ('',),
+                           'stride_in_1x1': (False,)})
+
+
+BACKBONES = {layout: _resnet(layout) for layout in resnet.LAYOUTS} | {
+    layout: _convnext(layout) for layout in convnext.LAYOUTS}
 
 
 def find(name: str) -> Backbone:
