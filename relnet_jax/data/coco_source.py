@@ -12,6 +12,7 @@ from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.issues import Issue, log_summary
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.ops.masks import crop_mask, crop_polygons
 from relnet_jax.types import Example
 
@@ -43,7 +44,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     issues = list(issues)
     records = clean_images(file, folder, document['images'], max_images=max_images, window=window, issues=issues)
     if not records:
-        raise ValueError(f'{file}: none of its {len(document["images"])} images can be used; first: '
+        raise UserError(f'{file}: none of its {len(document["images"])} images can be used; first: '
                          f'{issues[0] if issues else "there is none"}')
     objects, unused = clean_objects(file, document['annotations'], records=records, images=document['images'], ids=ids,
                                     wanted=(*classes, *parts), issues=issues)

@@ -10,6 +10,7 @@ from pathlib import Path
 from relnet_jax.data.annotations import clean_annotation
 from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 
 def category_ids(file: Path, categories: list) -> dict[str, int]:
@@ -18,9 +19,9 @@ def category_ids(file: Path, categories: list) -> dict[str, int]:
     for i, category in enumerate(categories):
         where = f'{file}: categories[{i}]'
         if not _has_id(category) or not isinstance(category.get('name'), str):
-            raise ValueError(f'{where}: expected an integer id and a name, got {category!r}')
+            raise UserError(f'{where}: expected an integer id and a name, got {category!r}')
         if category['name'] in ids or category['id'] in ids.values():
-            raise ValueError(f"{where}: id {category['id']} or name '{category['name']}' is there twice")
+            raise UserError(f"{where}: id {category['id']} or name '{category['name']}' is there twice")
         ids[category['name']] = category['id']
     return ids
 
@@ -31,7 +32,7 @@ def check_names(file: Path, wanted: Sequence[str], ids: dict[str, int]) -> None:
         if n not in ids:
             near = difflib.get_close_matches(n, ids, 1)
             hint = f"did you mean '{near[0]}'?" if near else f'it has {list(ids)}'
-            raise ValueError(f"{file}: no category '{n}', {hint}")
+            raise UserError(f"{file}: no category '{n}', {hint}")
 
 
 def clean_images(file: Path, folder: Path, images: list, *, max_images: int, window: tuple[float, float],

@@ -17,6 +17,7 @@ from relnet_jax.data import batching, transforms
 from relnet_jax.data.formats import FORMATS
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.source import Source, for_model, select, split, subset
+from relnet_jax.errors import UserError
 from relnet_jax.types import Batch, Example
 
 
@@ -58,7 +59,7 @@ def open_for_model(config: ConfigDict, split_name: str, *, classes: tuple[str, .
 def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source | None:
     d = config.data
     if d.format not in FORMATS:
-        raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
+        raise UserError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
     return FORMATS[d.format](d, split_name, wanted)
 
 
@@ -103,7 +104,7 @@ class _Reader:
                 return prepared(self.source, i % count, self.data, jitter=self.data.scale_jitter[1])
             except UnreadableImage as e:
                 self._count(i % count, e)
-        raise ValueError(f'{self.source.name}: none of the {count} images can be read')
+        raise UserError(f'{self.source.name}: none of the {count} images can be read')
 
     def _count(self, index: int, error: UnreadableImage):
         with self.lock:
@@ -113,7 +114,7 @@ class _Reader:
             bad, count = len(self.unreadable), len(self.source)
         logging.warning('unreadable image %d (of %d), the next one takes its place: %s', bad, count, error)
         if bad > self.data.max_unreadable * count:
-            raise ValueError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
+            raise UserError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
                              f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
 
@@ -125,7 +126,7 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
     than `config.data.max_unreadable` of the images turn out unreadable.
     """
     if not len(source):
-        raise ValueError(f'{source.name}: no images to train on')
+        raise UserError(f'{source.name}: no images to train on')
     d = config.data
     canvas = tuple(d.canvas)
     read = _Reader(source, d)
@@ -160,7 +161,7 @@ def eval_batches(source: Source, config: ConfigDict, batch_size: int) -> Iterato
         try:
             example, size = prepared(source, index, d, jitter=1.0)
         except UnreadableImage as e:
-            logging.warning('image %s is left out of the evaluation: %s', source.records[index]['id'], e)
+            logging.warning('image %s is left out: %s', source.records[index]['id'], e)
             return batching.empty_row(index, **blank)
         return batching.pad_example(example, canvas=canvas, max_objects=d.max_objects, original_size=size)
 

@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 from relnet_jax.types import Example
 
 
@@ -77,15 +78,15 @@ def select(source: Source, wanted: str) -> Source:
     """
     key, equals, value = wanted.partition('=')
     if not key or not equals:
-        raise ValueError(f"data.subset: expected 'key=value', got '{wanted}'")
+        raise UserError(f"data.subset: expected 'key=value', got '{wanted}'")
     lacking = [record for record in source.records if key not in record]
     if lacking:
-        raise ValueError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
+        raise UserError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
                          f'asks for; it has {sorted(lacking[0])}')
     indices = [i for i, record in enumerate(source.records) if str(record[key]) == value]
     if not indices:
         values = sorted({str(record[key]) for record in source.records})
-        raise ValueError(f"{source.name}: no image has {key} '{value}' (data.subset); there are {values[:10]}")
+        raise UserError(f"{source.name}: no image has {key} '{value}' (data.subset); there are {values[:10]}")
     return subset(source, indices, name=f'{source.name}, {wanted}')
 
 
@@ -97,15 +98,16 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
     part so far. Raises ValueError for a key that a record lacks, and for parts that cannot be made.
     """
     if folds < 2 or not 0 <= hold_out < folds:
-        raise ValueError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
+        raise UserError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
     groups = {}
     for i, record in enumerate(source.records):
         if by not in record:
-            raise ValueError(
+            raise UserError(
                 f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
-        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds")
+        raise UserError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds; give "
+                        'validation images as data.val, or fewer data.split.folds')
     parts = [[] for _ in range(folds)]
     for value in sorted(groups, key=lambda v: (-len(groups[v]), zlib.crc32(v.encode()), v)):
         min(parts, key=len).extend(groups[value])       # the first of the emptiest
@@ -126,7 +128,7 @@ def for_model(source: Source, classes: tuple[str, ...], parts: tuple[str, ...]) 
     missing = [name for name in classes if name not in source.classes]
     extra = [name for name in source.classes if name not in classes]
     if len(missing) == len(classes):
-        raise ValueError(f'{source.name}: has none of the classes {list(classes)}, but {list(source.classes)}')
+        raise UserError(f'{source.name}: has none of the classes {list(classes)}, but {list(source.classes)}')
     if missing:
         logging.warning('%s: without the classes %s: nothing is measured for them', source.name, ', '.join(missing))
     if extra:

@@ -29,6 +29,7 @@ from relnet_jax.data.coco_source import coco_source
 from relnet_jax.data.formats import coco
 from relnet_jax.data.phantom import phantom_source
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 
 Wanted = tuple[str, ...] | None
 
@@ -42,6 +43,8 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
         if not files.annotations:
             raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of '
                                     f'images as data.{split}.images')
+        if not files.images:
+            raise UserError(f'data.{split}.images is not set: give the folder of the images that {files.annotations} names')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = read(path, folder, data)
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,

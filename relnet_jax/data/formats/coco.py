@@ -5,6 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 
 def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
@@ -22,8 +23,8 @@ def read_document(path: Path) -> dict:
     try:
         document = json.loads(path.read_bytes())
     except ValueError as e:
-        raise ValueError(f'{path}: not valid JSON: {e}') from e
+        raise UserError(f'{path}: not valid JSON: {e}') from e
     for key in ('images', 'annotations', 'categories'):
         if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise ValueError(f"{path}: not a COCO instances file, expected a list under '{key}'")
+            raise UserError(f"{path}: not a COCO instances file, expected a list under '{key}'")
     return document
