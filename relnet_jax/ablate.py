@@ -3,10 +3,11 @@
     python -m relnet_jax.ablate --runs=base,fpn_5,fpn_6 --data=phantom --seeds=3 --out=runs/table \
         --config.train.steps=600 --config.data.phantom.ambiguity=0.7
 
-Installed, the command is relnet-ablate. `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves OUT/results/RUN_sSEED.json and is skipped from
-then on; one that was interrupted goes on from its checkpoint in OUT/runs. Renewed after every run: OUT/table.md, .csv,
-.json and .png. `--table_only` makes them from the result files alone; `--docs=FILE` also renews the tables in FILE,
-with the results of the folders in `--docs_with` beside those of OUT.
+Installed, the command is relnet-ablate. `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves
+OUT/results/RUN_sSEED.json and is skipped from then on; one that was interrupted goes on from its checkpoint in
+OUT/runs. Renewed after every run: OUT/table.md, .csv, .json and .png. `--table_only` makes them from the result files
+alone; `--docs=FILE` also renews the tables in FILE, with the results of the folders in `--docs_with` beside those of
+OUT.
 """
 import datetime
 import gc
@@ -184,8 +185,8 @@ def define(values: FlagValues) -> None:
     text('boxes', '', 'also evaluate at these numbers of test boxes: 512,256,...')
     flags.DEFINE_bool('keep_checkpoints', True, 'of finished runs', flag_values=values)
     text('controls', ','.join(table.CONTROLS), 'runs that others of the same neck are compared with')
-    flags.DEFINE_bool('share_plain', False, 'train what runs begin with once: a plain phase is replaced by the run of its '
-                      'name', flag_values=values)
+    flags.DEFINE_bool('share_plain', False, 'train what runs begin with once: a plain phase is replaced by the run of '
+                      'its name', flag_values=values)
     flags.DEFINE_bool('table_only', False, 'run nothing', flag_values=values)
     cli.define_path(values, 'docs', '', 'Markdown file in which the tables of all runs are renewed', kind='file')
     text('docs_with', '', 'other folders, separated by commas, whose runs join those tables')

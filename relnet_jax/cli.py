@@ -46,9 +46,9 @@ class _PathParser(flags.ArgumentParser):
 
     def parse(self, argument: str) -> str:
         path = Path(argument).expanduser()
-        if self._kind == 'folder' and argument and path.exists() and not path.is_dir():
+        if argument and self._kind == 'folder' and path.exists() and not path.is_dir():
             raise ValueError('expected a folder, this is a file')
-        if self._kind == 'file' and path.is_dir():
+        if argument and self._kind == 'file' and path.is_dir():
             raise ValueError('expected a file, this is a folder')
         return os.path.expanduser(argument)
 
@@ -59,8 +59,8 @@ def define_path(values: FlagValues, name: str, default: str | None, meaning: str
 
 def define_config(values: FlagValues, default: str) -> None:
     """The flag --config, which `config_of` reads."""
-    flags.DEFINE_string('config', default, f'config: a file as path.py[:argument], or one of {", ".join(config_lib.shipped())}',
-                        flag_values=values)
+    flags.DEFINE_string('config', default, 'file as path.py[:argument], or the name of a config that comes along: '
+                        f'{", ".join(config_lib.shipped())}', flag_values=values)
 
 
 def config_of(call: Call) -> ConfigDict:
@@ -122,8 +122,8 @@ def parse(define: Callable[[FlagValues], None], argv: Sequence[str], *, words: S
         raise UserError(_unknown(error.flagname, values, overrides)) from None
     except flags.Error as error:
         raise UserError(' '.join(str(error).removeprefix('flag ').split())) from None
-    if lacking := [name for name in values if values[name].value is None]:
-        raise UserError(f'--{lacking[0]} is required: {values[lacking[0]].help}')
+    if lacking := [flag for flag in map(values.__getitem__, values) if flag.default is None and not flag.value]:
+        raise UserError(f'--{lacking[0].name} is required: {lacking[0].help}')
     if len(left) > len(words) or len(left) < len(words):
         stray = left[len(words):len(words) + 1] or left
         expected = f'expected {" ".join(words)}' if words else 'expected flags only'
@@ -141,8 +141,8 @@ def _absl_form(argument: str, values: FlagValues) -> str:
 
 def _unknown(name: str, values: FlagValues, overrides: bool) -> str:
     if name.split('.')[0] == 'config':
-        return (f"no flag '--{name}': the config is the checkpoint's, --config.KEY=VALUE overrides a key" if overrides else
-                f"no flag '--{name}': this command has no config")
+        why = "the config is the checkpoint's; --config.KEY=VALUE changes a key" if overrides else 'there is no config'
+        return f"no flag '--{name}': {why}"
     return f"no flag '--{name}'{hint(f'--{name}', [f'--{known}' for known in values])} (--help says more)"
 
 
@@ -153,12 +153,13 @@ def help_text(doc: str, define: Callable[[FlagValues], None], *, overrides: bool
     lines = [doc.strip(), '', 'Flags:']
     for name in values:
         flag = values[name]
-        default = ' (required)' if flag.default is None else '' if flag.default in ('', []) else f' (default: {flag.default})'
+        default = 'required' if flag.default is None else f'default: {flag.default}'
+        default = '' if flag.default == '' else f' ({default})'
         lines += textwrap.wrap(flag.help + default, WIDTH, initial_indent=f'  {_flag_form(flag)}  '.ljust(26),
                                subsequent_indent=' ' * 26)
     if overrides:
         lines += textwrap.wrap('Changes one key of the config, such as --config.train.steps=600. '
-                               f'All keys, with their meaning and values, are in {config_lib.SHIPPED / "base.py"}.', WIDTH,
+                               f'All keys, with meaning and values: {config_lib.SHIPPED / "base.py"}', WIDTH,
                                initial_indent='  --config.KEY=VALUE'.ljust(26), subsequent_indent=' ' * 26)
     return '\n'.join([*lines, '', *textwrap.wrap(__doc__[__doc__.index('Exit codes'):], WIDTH)])
 

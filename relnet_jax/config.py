@@ -25,7 +25,7 @@ PACKAGE = Path(__file__).parent
 # An installed package has the configs within, a checkout beside it.
 SHIPPED = PACKAGE / 'configs' if (PACKAGE / 'configs').is_dir() else PACKAGE.parent / 'configs'
 
-KINDS = {'int': 'a whole number', 'float': 'a number', 'bool': 'true or false', 'tuple': "a tuple such as (1,2) or ('a',)"}
+KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple: "a tuple such as (1,2) or ('a',)"}
 
 
 def shipped() -> list[str]:
@@ -126,8 +126,8 @@ def with_overrides(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
             config_flags.DEFINE_config_dict('config', config, flag_values=values, sys_argv=argv)
             values(argv)
         except (flags.Error, TypeError, ValueError) as error:
-            kind = type(rules.value_of(config, key)).__name__
-            raise UserError(f"config.{key}: expected {KINDS.get(kind, kind)}, got "
+            kind = type(rules.value_of(config, key))
+            raise UserError(f"config.{key}: expected {KINDS.get(kind, kind.__name__)}, got "
                             f"'{arguments[-1].partition('=')[2]}'") from error
         config = values.config
     with config.unlocked():
@@ -148,7 +148,7 @@ def _check_key(config: ConfigDict, key: str) -> None:
             raise UserError(f"config.{key}: {done} has no key '{name}'{hint(name, known)}")
         section, done = section[name], f'{done}.{name}'
     if isinstance(section, ConfigDict):
-        raise UserError(f'config.{key} is a section: override its keys, such as --config.{key}.{next(iter(section))}=...')
+        raise UserError(f'config.{key} is a section: override its keys, as in --config.{key}.{next(iter(section))}=...')
 
 
 def flat(config: ConfigDict) -> dict:

@@ -19,11 +19,12 @@ from relnet_jax.runs import checkpoint
 
 def define(values: FlagValues) -> None:
     cli.define_path(values, 'ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best')
-    cli.define_path(values, 'out', '', 'folder to write to; eval/ in the run folder where it is not given', kind='folder')
-    flags.DEFINE_string('boxes', '', 'evaluate at each of these numbers of test boxes, such as 1000,512,64, in one table',
+    cli.define_path(values, 'out', '', "folder to write to; without it the run's eval/", kind='folder')
+    flags.DEFINE_string('boxes', '', 'evaluate at each of these numbers of test boxes, as 1000,512,64, in one table',
                         flag_values=values)
     flags.DEFINE_enum('split', 'val', ['val', 'train'], 'which images', flag_values=values)
-    flags.DEFINE_integer('overlays', 8, 'number of images drawn, truth beside prediction', lower_bound=0, flag_values=values)
+    flags.DEFINE_integer('overlays', 8, 'number of images drawn, truth beside prediction', lower_bound=0,
+                         flag_values=values)
     flags.DEFINE_enum('voc_boxes', 'pixel_inclusive', sorted(CONVENTIONS), 'widths of VOC-style AP: x2 - x1 (+ 1)',
                       flag_values=values)
 

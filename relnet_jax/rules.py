@@ -36,7 +36,7 @@ def _number(expected: str, holds: Callable[[float], bool]) -> Rule:
 
 
 def _each(expected: str, holds: Callable[[Any], bool], *, length: int | None = None) -> Rule:
-    return Rule(expected, lambda v: (isinstance(v, tuple) and length in (None, len(v)) and all(map(holds, v))))
+    return Rule(expected, lambda v: isinstance(v, tuple) and length in (None, len(v)) and all(map(holds, v)))
 
 
 def _one_of(*names: str) -> Rule:
@@ -70,6 +70,10 @@ def _is_side(v: Any) -> bool:
     return _is_whole(v) and 16 <= v <= 1 << 15
 
 
+def _is_row(v: Any) -> bool:
+    return _is_whole(v) and v >= 0
+
+
 def _is_size(v: Any) -> bool:
     return _is_positive(v) or isinstance(v, tuple) and bool(v) and all(map(_is_positive, v))
 
@@ -86,7 +90,7 @@ SWITCH = Rule('True or False', lambda v: isinstance(v, bool))
 TEXT = Rule('a text', _is_text)
 PATH = Rule('a path', _is_text)
 NAMES = _each('names', _is_text)
-ROWS = _each('whole numbers of 0 or more', lambda v: _is_whole(v) and v >= 0)
+ROWS = _each('whole numbers of 0 or more', _is_row)
 PATTERNS = _each('regular expressions', _is_pattern)
 
 KERNELS = _one_of('gaussian_random', 'gaussian_norm', 'gaussian_zero', 'relu', 'none')
@@ -133,8 +137,8 @@ SECTIONS = {
                                     'reduction': LENGTH_OR_NONE},
     'model.relation.part': {'parts': ROWS, 'norm': SWITCH},
     'model.relation.context': {
-        'parts': ROWS, 'grid': _each('two whole numbers, rows and columns', lambda v: _is_whole(v) and v >= 0, length=2),
-        'window': SWITCH, 'norm': SWITCH, 'scale': SCALES, 'features': LENGTH_OR_NONE},
+        'parts': ROWS, 'grid': _each('two whole numbers, rows and columns', _is_row, length=2), 'window': SWITCH,
+        'norm': SWITCH, 'scale': SCALES, 'features': LENGTH_OR_NONE},
     'model.relation.lung_feature': {'parts': ROWS, 'norm': SWITCH},
     'model.relation.object_attention': {'keys': LENGTH_OR_NONE, 'scale': SCALES},
     'model.relation.object_position': {'keys': LENGTH_OR_NONE, 'em_dim': LENGTH, 'features': LENGTH_OR_NONE},

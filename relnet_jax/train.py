@@ -20,7 +20,7 @@ from relnet_jax.errors import UserError
 
 def define(values: FlagValues) -> None:
     cli.define_config(values, 'phantom')
-    cli.define_path(values, 'workdir', '', 'folder for checkpoints and metrics; runs/NAME_OF_CONFIG where it is not given',
+    cli.define_path(values, 'workdir', '', 'folder for checkpoints and metrics; without it runs/NAME_OF_CONFIG',
                     kind='folder')
 
 

@@ -48,8 +48,9 @@ def test_a_file_anywhere_imports_the_shipped_configs_and_those_beside_it(tmp_pat
         folder.mkdir()
         (folder / 'common.py').write_text(f'SEED = {i + 7}\n')
         (folder / 'mine.py').write_text(
-            'from configs import phantom, common\n\ndef get_config(name):\n    from configs.common import SEED\n'
-            '    c = phantom.get_config()\n    c.name, c.seed = name, SEED\n    assert SEED == common.SEED\n    return c\n')
+            'from configs import common, phantom\n\ndef get_config(name):\n    from configs.common import SEED\n'
+            '    assert SEED == common.SEED\n    c = phantom.get_config()\n    c.name, c.seed = name, SEED\n'
+            '    return c\n')
     before = {name: module for name, module in sys.modules.items() if name.startswith('configs')}
     monkeypatch.chdir('/')
     loaded = [config_lib.load(f'{tmp_path}/{folder}/mine.py:run') for folder in 'aba']
@@ -121,19 +122,20 @@ def test_paths_are_expanded_wherever_they_come_from():
     ('train.stpes=3', "config.train.stpes: config.train has no key 'stpes', did you mean 'steps'?"),
     ('trian.steps=3', "config.trian.steps: config has no key 'trian', did you mean 'train'?"),
     ('train.steps.x=3', "config.train.steps.x: config.train.steps has no key 'x'"),
-    ('data.split=3', 'config.data.split is a section: override its keys, such as --config.data.split.by=...'),
+    ('data.split=3', 'config.data.split is a section: override its keys, as in --config.data.split.by=...'),
     ('train.steps=many', "config.train.steps: expected a whole number, got 'many'"),
     ('train.steps=1.5', "config.train.steps: expected a whole number, got '1.5'"),
     ('model.mask_head=perhaps', "config.model.mask_head: expected true or false, got 'perhaps'"),
     ('train.learning_rate=fast', "config.train.learning_rate: expected a number, got 'fast'"),
-    ('train.optimizer=adam', "config.train.optimizer: expected one of 'sgd', 'adamw', got 'adam', did you mean 'adamw'?"),
+    ('train.optimizer=adam',
+     "config.train.optimizer: expected one of 'sgd', 'adamw', got 'adam', did you mean 'adamw'?"),
     ('data.format=cocoo', "config.data.format: expected one of {formats}, got 'cocoo', did you mean 'coco'?"),
     ('model.backbone=resnet5', "config.model.backbone: expected one of {backbones}, got 'resnet5', "
      "did you mean 'resnet50'?"),
     ("model.relations=('clas',)", 'config.model.relations: expected different names of config.model.relation, got '
      "'clas', did you mean 'class'?"),
-    ("model.relations=('part','part')", 'config.model.relations: expected different names of config.model.relation, got '
-     "'part'"),
+    ("model.relations=('part','part')",
+     "config.model.relations: expected different names of config.model.relation, got 'part'"),
     ('data.canvas=128', 'config.data.canvas: expected two whole numbers, height and width, got (128,)'),
     ('data.canvas=(128,100)', 'config.data.canvas: expected multiples of 64, got (128, 100)'),
     ('data.split.hold_out=5', 'config.data.split.hold_out: expected a fold below data.split.folds = 5, got 5'),
@@ -182,8 +184,8 @@ def test_names_to_choose_from_are_those_that_the_rooms_know():
               'model.relation_loss': relation_head.LOSSES, 'model.relation.class_.form': class_relation.FORMS,
               'model.relation.region.kernel': region_relation.KERNELS,
               'model.relation.class_region.kernel': region_relation.KERNELS,
-              'model.relation.context.scale': attention.SCALES, 'model.relation.object_attention.scale': attention.SCALES,
-              'train.parallel': parallel.STEPS}
+              'model.relation.context.scale': attention.SCALES,
+              'model.relation.object_attention.scale': attention.SCALES, 'train.parallel': parallel.STEPS}
     known = {name for table in tables.values() for name in table}
     assert {key: names(key) for key in tables} == {key: set(table) for key, table in tables.items()}
     assert {name.rstrip('_') for name in base.get_config().model.relation} == set(RELATIONS)

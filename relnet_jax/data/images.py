@@ -5,11 +5,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from relnet_jax.errors import UserError
+
 # OpenCV's complaints come as UnreadableImage, with the name of the file.
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """The file at `path` is missing, damaged or not an image; `reason` says which."""
 
     def __init__(self, path: Path | str, reason: str):

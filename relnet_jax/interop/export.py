@@ -3,10 +3,11 @@
 
 Installed, the command is relnet-export. The file is a serialised `jax.export.Exported` with the parameters inside. It
 takes image uint8 [B, H, W, 3] (RGB, top-left on the canvas, the padding is not looked at) and image_size float32 [B, 2]
-(height, width of the true images), and gives a dict of boxes float32 [B, D, 4] (xyxy, pixels of the canvas), scores float32 [B, D], labels int32 [B, D] (0
-where there is no detection), valid bool [B, D] and masks float32 [B, D, m, m] (probabilities inside the box; missing
-without a mask head). A model whose relations look at given parts also takes part_boxes float32 [B, P, 4] and part_valid
-bool [B, P]. A JSON file beside it names classes, parts, inputs, outputs and sizes.
+(height, width of the true images), and gives a dict of boxes float32 [B, D, 4] (xyxy, pixels of the canvas), scores
+float32 [B, D], labels int32 [B, D] (0 where there is no detection), valid bool [B, D] and masks float32 [B, D, m, m]
+(probabilities inside the box; missing without a mask head). A model whose relations look at given parts also takes
+part_boxes float32 [B, P, 4] and part_valid bool [B, P]. A JSON file beside it names classes, parts, inputs, outputs and
+sizes.
 
 A new process without this package then runs it on noise and, where the run's data can be read, on validation images. If
 it does not find what the model itself finds, nothing is kept and the exit code is 2.
@@ -240,7 +241,7 @@ def define(values: FlagValues) -> None:
     cli.define_path(values, 'ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best')
     cli.define_path(values, 'out', None, 'file to write', kind='file')
     flags.DEFINE_integer('batch', 1, 'images a call', lower_bound=1, flag_values=values)
-    flags.DEFINE_string('size', '', "H,W of the canvas; the checkpoint's where it is not given", flag_values=values)
+    flags.DEFINE_string('size', '', "H,W of the canvas; without it the checkpoint's", flag_values=values)
     flags.DEFINE_string('platforms', 'cpu,cuda,tpu', f'some of {",".join(PLATFORMS)}', flag_values=values)
 
 

@@ -41,10 +41,11 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
         if not files.annotations and split == 'val':
             return None
         if not files.annotations:
-            raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of '
-                                    f'images as data.{split}.images')
+            raise UserError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of images '
+                            f'as data.{split}.images')
         if not files.images:
-            raise UserError(f'data.{split}.images is not set: give the folder of the images that {files.annotations} names')
+            raise UserError(f'data.{split}.images is not set: give the folder of the images that {files.annotations} '
+                            'names')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = read(path, folder, data)
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,
