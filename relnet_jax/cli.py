@@ -6,6 +6,7 @@ live in a FlagValues of their own, so that `main` can be called twice in one pro
 Exit codes: 0 done; 1 done, but something was left out or is not finished, which the command said; 2 a wrong flag,
 config key, file or other input, in one line on stderr; 130 stopped by Ctrl-C. A traceback is a bug.
 """
+import logging as python_logging
 import os
 import re
 import sys
@@ -171,7 +172,8 @@ def _flag_form(flag: flags.Flag) -> str:
 # ---- running ----
 def run(name: str, doc: str, define: Callable[[FlagValues], None], command: Callable[[Call], int | None],
         argv: Sequence[str] | None = None, *, words: Sequence[str] = (), overrides: bool = True) -> int:
-    """Calls `command` with what `argv` (default: the process's) says; returns the exit code, as the module says.
+    """Calls `command` with what `argv` says; returns the exit code, as the module says. Without `argv` the process's own
+    arguments are meant, and Ctrl-C ends the process.
 
     `define` defines the flags; `words` and `overrides` as for `parse`.
     """
@@ -180,9 +182,11 @@ def run(name: str, doc: str, define: Callable[[FlagValues], None], command: Call
 
     def leave() -> None:
         say('interrupted')
+        sys.stdout.flush()
         os._exit(INTERRUPTED)
 
-    argv = sys.argv[1:] if argv is None else list(argv)
+    own_process = argv is None
+    argv = sys.argv[1:] if own_process else list(argv)
     if any(argument in HELP for argument in argv):
         print(help_text(doc, define, overrides=overrides))
         return DONE
@@ -190,16 +194,23 @@ def run(name: str, doc: str, define: Callable[[FlagValues], None], command: Call
         with interrupt.heard_at_once(leave):
             call = parse(define, argv, words=words, overrides=overrides)
             flags.FLAGS.mark_as_parsed()        # Grain and absl's logging look at absl's own, which nothing sets
-            if not logging.get_absl_logger().hasHandlers():
-                logging.use_absl_handler()
-            logging.set_verbosity(logging.INFO)
+            _log_to_stderr()
             return command(call) or DONE
     except (UserError, OSError) as error:
         say(told(error))
         return WRONG
     except KeyboardInterrupt:
+        if own_process:
+            leave()     # Python's own ending waits for compiled code that still runs, and has crashed in it
         say('interrupted')
         return INTERRUPTED
+
+
+def _log_to_stderr() -> None:
+    """Lines of absl's form, INFO and above; a program that has set up logging of its own keeps that."""
+    if all(type(handler) is python_logging.StreamHandler for handler in python_logging.root.handlers):
+        logging.use_absl_handler()      # takes the place of plain handlers, which some library makes when imported
+    logging.set_verbosity(logging.INFO)
 
 
 def told(error: Exception) -> str:

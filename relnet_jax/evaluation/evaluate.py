@@ -35,6 +35,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     detect_fn, params = load_detector(step_folder, config, class_table)
+    startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
     ground_truth = source.ground_truth()
     metrics = report.evaluate(ground_truth, results, convention=convention)

@@ -93,6 +93,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         state = state._replace(seed=np.uint32(config.seed))
         logging.info('going on from step %d in %s', state.step, workdir)
     else:
+        startup.log_compilation('the initial state')
         state = train_state.init_state(model, now.tx, config, shapes)
         if other := t.plain_from.replace('{seed}', str(config.seed)) or t.init_from:
             strict = t.init_strict and not t.plain_from     # relations are new by nature
