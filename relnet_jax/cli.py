@@ -3,8 +3,9 @@
 A command is a module with `define(flags)`, `command(call)` and `main(argv=None)`, which is `run` with these two. Flags
 live in a FlagValues of their own, so that `main` can be called twice in one process.
 
-Exit codes: 0 done; 1 done, but something was left out or is not finished, which the command said; 2 a wrong flag,
-config key, file or other input, in one line on stderr; 130 stopped by Ctrl-C. A traceback is a bug.
+Exit codes: 0 done; 1 done, but something was left out or is not finished, which the command said; 2 given up, with
+one line on stderr that says why (a wrong flag, config key or file, a loss that is not finite); 130 stopped by Ctrl-C. A
+traceback is a bug.
 """
 import logging as python_logging
 import os
@@ -125,7 +126,7 @@ def parse(define: Callable[[FlagValues], None], argv: Sequence[str], *, words: S
         raise UserError(' '.join(str(error).removeprefix('flag ').split())) from None
     if lacking := [flag for flag in map(values.__getitem__, values) if flag.default is None and not flag.value]:
         raise UserError(f'--{lacking[0].name} is required: {lacking[0].help}')
-    if len(left) > len(words) or len(left) < len(words):
+    if len(left) != len(words):
         stray = left[len(words):len(words) + 1] or left
         expected = f'expected {" ".join(words)}' if words else 'expected flags only'
         dashes = bool(stray) and re.split('[.=]', stray[0])[0] in (*values, 'config')
@@ -142,7 +143,7 @@ def _absl_form(argument: str, values: FlagValues) -> str:
 
 def _unknown(name: str, values: FlagValues, overrides: bool) -> str:
     if name.split('.')[0] == 'config':
-        why = "the config is the checkpoint's; --config.KEY=VALUE changes a key" if overrides else 'there is no config'
+        why = 'only keys of the config, --config.KEY=VALUE' if overrides else 'this command has no config'
         return f"no flag '--{name}': {why}"
     return f"no flag '--{name}'{hint(f'--{name}', [f'--{known}' for known in values])} (--help says more)"
 
@@ -172,8 +173,8 @@ def _flag_form(flag: flags.Flag) -> str:
 # ---- running ----
 def run(name: str, doc: str, define: Callable[[FlagValues], None], command: Callable[[Call], int | None],
         argv: Sequence[str] | None = None, *, words: Sequence[str] = (), overrides: bool = True) -> int:
-    """Calls `command` with what `argv` says; returns the exit code, as the module says. Without `argv` the process's own
-    arguments are meant, and Ctrl-C ends the process.
+    """Calls `command` with what `argv` says; returns the exit code, as the module says. Without `argv` the arguments of
+    the process are meant, and Ctrl-C ends it.
 
     `define` defines the flags; `words` and `overrides` as for `parse`.
     """

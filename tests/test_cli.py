@@ -104,8 +104,8 @@ def test_a_file_is_no_run_s_folder_and_a_folder_no_file_to_write(call, places):
     ('export', '--batch=0', '--batch=0'), ('export', '--platforms=abacus', '--platforms: expected some of'),
     ('train', '--workdir', 'Missing value for flag --workdir'),
     ('train', '--flagfile=nowhere', 'nowhere'),
-    ('predict', '--config=phantom', "no flag '--config': the config is the checkpoint's"),
-    ('phantom', '--config.seed=3', "no flag '--config.seed': there is no config")])
+    ('predict', '--config=phantom', "no flag '--config': only keys of the config, --config.KEY=VALUE"),
+    ('phantom', '--config.seed=3', "no flag '--config.seed': this command has no config")])
 def test_a_wrong_value_of_a_flag_is_named(name, argument, said, call):
     assert_refused(call(name, argument), name, said)
 
