@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.parity_images import CANVAS, LARGER, ROOT, SMALL, STEP, fits, on_canvas, pipeline_config, write_images
 from relnet_jax.data import pipeline
+from relnet_jax.data.images import SUFFIXES
 from relnet_jax.evaluation.results import to_original
 from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
@@ -33,7 +34,7 @@ from relnet_jax.interop.load import load_weights
 from relnet_jax.interop.read import read_state
 from relnet_jax.interop.torchvision import from_state_dict, torch_name
 from relnet_jax.models.mask_rcnn import MaskRCNN, build
-from relnet_jax.predict import EXTENSIONS, file_source
+from relnet_jax.predict import file_source
 from relnet_jax.runs import checkpoint, startup
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'parity.jsonl'
@@ -241,7 +242,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f'--cases: {", ".join(sorted(unknown))} not among {", ".join(CASES)}')
     startup.use_compilation_cache()
     files = [file for folder in options.images.split(',') for file in
-             sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in EXTENSIONS)[:options.count]]
+             sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)[:options.count]]
     if len(files) < 3:
         parser.error(f'--images: expected at least 3 images, got {len(files)}')
 

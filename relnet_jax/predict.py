@@ -16,7 +16,9 @@ from pycocotools import mask as coco_mask
 
 from relnet_jax import cli
 from relnet_jax import config as config_lib
-from relnet_jax.data.images import UnreadableImage, read_image
+from relnet_jax.data import fit
+from relnet_jax.data.images import SUFFIXES, UnreadableImage, is_image_file, read_header, read_image
+from relnet_jax.data.read_options import ReadOptions, read_options
 from relnet_jax.data.source import Source
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation.overlays import draw_results
@@ -26,7 +28,6 @@ from relnet_jax.types import Example
 from relnet_jax.visualize import write_image
 
 PHANTOM_MODEL_CAPTION = 'Trained on PHANTOM images (synthetic): says nothing about a patient'
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 
 
 def list_images(names: list, out: Path) -> tuple:
@@ -40,10 +41,10 @@ def list_images(names: list, out: Path) -> tuple:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            here = sorted(p for p in path.rglob('*') if p.suffix.lower() in EXTENSIONS and p.is_file()
-                          and not p.resolve().is_relative_to(out.resolve()))
+            here = sorted(p for p in path.rglob('*')
+                          if not p.resolve().is_relative_to(out.resolve()) and is_image_file(p))
             if not here:
-                problems.append(f'{path}: no images ({", ".join(EXTENSIONS)}) in this folder')
+                problems.append(f'{path}: no images ({", ".join(SUFFIXES)}) in this folder')
             files += here
             wanted += [p.relative_to(path) for p in here]
         elif path.exists():
@@ -70,7 +71,7 @@ def file_source(files: list, class_table: dict, config, *, problems: list) -> So
     """
     def load(index: int) -> Example:
         try:
-            image = read_image(files[index], window=tuple(config.data.window))
+            image = fit.turn(read_image(files[index], options), turns[index])
         except UnreadableImage as e:
             problems.append(str(e))
             raise
@@ -83,11 +84,31 @@ def file_source(files: list, class_table: dict, config, *, problems: list) -> So
     def nothing_known() -> dict:
         return dict(images=records, annotations=[], categories=categories(class_table))
 
-    parts = tuple(class_table['parts'])
-    records = [dict(id=i + 1, file_name=file.as_posix()) for i, file in enumerate(files)]
+    parts, options = tuple(class_table['parts']), read_options(config.data)
+    headers = [_header(file, options) for file in files]
+    records = [dict(id=i + 1, file_name=file.as_posix()) | _displayed_size(header, options.exif)
+               for i, (file, header) in enumerate(zip(files, headers))]
+    turns, notes = fit.fit_all(records, headers, options.exif)
+    for note in notes:
+        logging.info('%s', note)
     return Source(name='images', classes=tuple(class_table['classes']), category_ids=tuple(class_table['category_ids']),
                   parts=parts, records=records, load=load, ground_truth=nothing_known,
                   image_path=lambda index: files[index])
+
+
+def _header(file: Path, options: ReadOptions) -> fit.Header | None:
+    try:
+        return read_header(file, options)
+    except UnreadableImage:     # reported when it is loaded
+        return None
+
+
+def _displayed_size(header: fit.Header | None, exif: str) -> dict:
+    """`width` and `height` of a record without annotations, none of an unreadable file."""
+    if header is None:
+        return {}
+    height, width = fit.turned_size(header[:2], 1 if exif == 'ignore' else header.orientation)
+    return dict(width=width, height=height)
 
 
 def categories(class_table: dict) -> list:
@@ -110,7 +131,7 @@ def predict(detect_fn, params, class_table: dict, config, files: list, outputs: 
     for batch, results in detect_batches(detect_fn, params, source, config, batch_size=batch_size):
         for index in batch.image_index[batch.image_valid]:
             found = [r for r in results if r['image_id'] == index + 1 and r['score'] >= score]
-            image = read_image(files[index], window=tuple(config.data.window))
+            image = source.load(index).image
             picture = draw_results(image, found, source.classes, source.category_ids, caption=caption)
             write_image(out / outputs[index], picture)
             height, width = image.shape[:2]

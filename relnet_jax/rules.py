@@ -1,10 +1,12 @@
 """What every key of a config may hold. `check` stops with the key's own message, before any work has begun.
 
-A new key of configs/base.py, or a new name for a key that chooses among names, joins the table here.
+A new key of configs/base.py joins the table here. Names that a room keeps in a table of its own (formats, backbones)
+are looked up there when a config is checked, so that a new one is a line in that table alone.
 """
+import importlib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
@@ -17,6 +19,7 @@ COARSEST = {'fpn': 64, 'c4': 16}        # stride that the canvas is a multiple o
 class Rule(NamedTuple):
     expected: str                       # as in 'expected ..., got ...'
     holds: Callable[[Any], bool]
+    names: Callable[[], Iterable[str]] | None = None    # of a rule that chooses among them
 
 
 def _is_whole(v: Any) -> bool:
@@ -40,7 +43,16 @@ def _each(expected: str, holds: Callable[[Any], bool], *, length: int | None = N
 
 
 def _one_of(*names: str) -> Rule:
-    return Rule('one of ' + ', '.join(map(repr, names)), lambda v: isinstance(v, str) and v in names)
+    return _choice(lambda: names)
+
+
+def _key_of(module: str, table: str) -> Rule:
+    """A name in the table (a dict) of a module of this package."""
+    return _choice(lambda: getattr(importlib.import_module(f'relnet_jax.{module}'), table))
+
+
+def _choice(names: Callable[[], Iterable[str]]) -> Rule:
+    return Rule('one of these names', lambda v: isinstance(v, str) and v in names(), names)
 
 
 def _is_text(v: Any) -> bool:
@@ -90,6 +102,7 @@ SWITCH = Rule('True or False', lambda v: isinstance(v, bool))
 TEXT = Rule('a text', _is_text)
 PATH = Rule('a path', _is_text)
 NAMES = _each('names', _is_text)
+PAIRS = _each('pairs of names', _is_pair_of(_is_text, _is_text))
 ROWS = _each('whole numbers of 0 or more', _is_row)
 PATTERNS = _each('regular expressions', _is_pattern)
 
@@ -100,8 +113,10 @@ SECTIONS = {
     '': {
         'name': TEXT, 'seed': _whole(0, (1 << 32) - 1), 'scale_schedule': POSITIVE},
     'data': {
-        'format': _one_of('phantom', 'coco'), 'subset': TEXT, 'graph': PATH, 'graph_classes': NAMES, 'classes': NAMES,
-        'parts': NAMES, 'flip_pairs': _each('pairs of names', _is_pair_of(_is_text, _is_text)),
+        'format': _key_of('data.formats', 'FORMATS'), 'subset': TEXT, 'graph': PATH, 'graph_classes': NAMES,
+        'meta': PATH, 'parts_file': PATH, 'rename': PAIRS, 'min_box': NOT_NEGATIVE,
+        'fusion': _one_of('none', 'majority', 'wbf'), 'fusion_iou': SHARE, 'classes': NAMES, 'parts': NAMES,
+        'flip_pairs': PAIRS, 'repeat_threshold': SHARE,
         'canvas': _each('two whole numbers, height and width', _is_side, length=2),
         'scale': LENGTH, 'max_size': LENGTH, 'max_objects': LENGTH, 'mask_size': LENGTH, 'flip': SHARE,
         'scale_jitter': Rule('two numbers above 0, the smaller one first',
@@ -109,14 +124,16 @@ SECTIONS = {
         'brightness': SHARE, 'contrast': SHARE, 'gamma': NOT_NEGATIVE,
         'window': Rule('two percentages, the smaller one first',
                        lambda v: _is_pair_of(_is_number, _is_number)(v) and 0 <= v[0] < v[1] <= 100),
-        'max_unreadable': SHARE, 'cache': SWITCH, 'threads': COUNT_OR_NONE, 'prefetch': COUNT_OR_NONE},
+        'max_pixels': COUNT, 'exif': _one_of('auto', 'apply', 'ignore'), 'dicom_overrides': PATH, 'crowds': SWITCH,
+        'allow_outside': SWITCH, 'check_geometry': SWITCH, 'max_unreadable': SHARE, 'max_dropped': SHARE, 'cache': SWITCH,
+        'threads': COUNT_OR_NONE, 'prefetch': COUNT_OR_NONE},
     'data.train': {'annotations': PATH, 'images': PATH, 'max_images': COUNT_OR_NONE},
     'data.val': {'annotations': PATH, 'images': PATH, 'max_images': COUNT_OR_NONE},
     'data.split': {'by': TEXT, 'folds': _whole(2, 1 << 30, 'a whole number of 2 or more'), 'hold_out': COUNT_OR_NONE},
     'data.phantom': {'seed': COUNT_OR_NONE, 'ambiguity': SHARE, 'size': _whole(32, 1 << 15), 'train_images': COUNT,
                      'val_images': COUNT},
     'model': {
-        'backbone': _one_of('tiny', 'resnet18', 'resnet34', 'resnet50', 'resnet101'),
+        'backbone': _key_of('models.backbones.resnet', 'LAYOUTS'),
         'norm': _one_of('frozen_bn', 'group_norm'), 'stride_in_1x1': SWITCH, 'frozen_stages': _whole(0, 5),
         'pixel_mean': _each('three numbers', _is_number, length=3),
         'pixel_std': _each('three numbers above 0', _is_positive, length=3), 'dtype': _one_of('float32', 'bfloat16'),
@@ -176,14 +193,14 @@ def check(config: ConfigDict) -> None:
         except (KeyError, TypeError):
             raise UserError(f'config.{key} is missing: was this config made by another version?') from None
         if not rule.holds(value):
-            _refuse(key, rule.expected, value)
+            _refuse(key, rule, value)
 
     coarsest = COARSEST[config.model.neck]
     if any(side % coarsest for side in config.data.canvas):
-        _refuse('data.canvas', f'multiples of {coarsest}', config.data.canvas)
-    if config.data.split.hold_out >= config.data.split.folds:
-        _refuse('data.split.hold_out', f'a fold below data.split.folds = {config.data.split.folds}',
-                config.data.split.hold_out)
+        raise UserError(f'config.data.canvas: expected multiples of {coarsest}, got {config.data.canvas}')
+    folds, hold_out = config.data.split.folds, config.data.split.hold_out
+    if hold_out >= folds:
+        raise UserError(f'config.data.split.hold_out: expected a fold below data.split.folds = {folds}, got {hold_out}')
     known = [name.rstrip('_') for name in config.model.relation]        # 'class_', as 'class' is Python's
     for name in config.model.relations:
         if name not in known or config.model.relations.count(name) > 1:
@@ -191,9 +208,9 @@ def check(config: ConfigDict) -> None:
                             f'{"" if name in known else hint(name, known)}')
 
 
-def _refuse(key: str, expected: str, value: Any) -> None:
-    near = ''
-    if expected.startswith('one of') and isinstance(value, str):
-        near = hint(value, re.findall(r"'(\w+)'", expected))
-        near = near if near.startswith(', did') else ''
+def _refuse(key: str, rule: Rule, value: Any) -> None:
+    expected, near = rule.expected, ''
+    if rule.names:
+        expected = f'one of {", ".join(map(repr, rule.names()))}'
+        near = hint(str(value), rule.names(), all_known=False)
     raise UserError(f'config.{key}: expected {expected}, got {value!r}{near}')

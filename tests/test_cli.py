@@ -149,8 +149,8 @@ def test_data_that_are_not_there_or_half_given_are_named(name, split, call, tmp_
         wrong = f'--config.data.{split}.annotations={annotations}', f'--config.data.{split}.images={images}'
         assert_refused(call(name, '--config.data.format=coco', *good, *wrong), name, *said)
 
-    refused('a.json', '', f'data.{split}.images is not set: give the folder of the images that a.json names')
-    refused('a.json', films, "no annotation file 'a.json'", f'(working in {tmp_path / "here"})')
+    refused('a.json', '', f'data.{split}.images is not set: the folder of the images of a.json')
+    refused('a.json', films, "annotation file 'a.json'", f'(working in {tmp_path / "here"})')
     refused(films / 'instances.json', 'none', "no image folder 'none'")
     refused(places['file'], films, f'{places["file"]}: not valid JSON')
 

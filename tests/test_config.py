@@ -7,7 +7,8 @@ import pytest
 from configs import base
 from relnet_jax import config as config_lib
 from relnet_jax import rules
-from relnet_jax.data.formats import FORMATS
+from relnet_jax.data import read_options
+from relnet_jax.data.formats import FORMATS, fusion
 from relnet_jax.errors import UserError
 from relnet_jax.models import layers, relation_head, settings
 from relnet_jax.models.backbones import deformable, resnet
@@ -62,7 +63,7 @@ def test_a_file_anywhere_imports_the_shipped_configs_and_those_beside_it(tmp_pat
 @pytest.mark.parametrize('spec, said', [
     ('configs/phantm.py', "no config 'configs/phantm.py', did you mean 'configs/phantom.py'?"),
     ('phantm', "no config 'phantm', did you mean 'phantom'?"),
-    ('somewhere/x', "no config 'somewhere/x'; there are base, coco, cxr, lab, phantom")])
+    ('somewhere/x', f"no config 'somewhere/x'; there are {', '.join(config_lib.shipped())}")])
 def test_a_wrong_name_suggests_the_nearest(spec, said, monkeypatch):
     monkeypatch.chdir(ROOT)
     with pytest.raises(FileNotFoundError) as error:
@@ -175,17 +176,19 @@ def test_a_config_of_another_version_is_named_by_what_it_lacks():
         rules.check(config_lib.ConfigDict(config))
 
 
-def test_names_to_choose_from_are_those_that_the_rooms_know():
-    def names(key):
-        return {name for name in known if rules.RULES[key].holds(name)}
+def test_a_new_line_in_a_room_s_table_is_a_name_to_choose(monkeypatch):
+    monkeypatch.setitem(FORMATS, 'mine', FORMATS['coco'])
+    assert config_lib.with_overrides(config_lib.load('phantom'), ['data.format=mine']).data.format == 'mine'
 
-    tables = {'data.format': FORMATS, 'model.backbone': resnet.LAYOUTS, 'model.norm': layers.NORMS,
-              'model.neck': NECK_STRIDES, 'model.deformable': ('', *deformable.VERSIONS), 'model.parts': settings.PARTS,
+
+def test_names_to_choose_from_are_those_that_the_rooms_know():
+    tables = {'data.format': FORMATS, 'data.fusion': fusion.FUSIONS, 'data.exif': read_options.EXIF,
+              'model.backbone': resnet.LAYOUTS, 'model.norm': layers.NORMS, 'model.neck': NECK_STRIDES,
+              'model.deformable': ('', *deformable.VERSIONS), 'model.parts': settings.PARTS,
               'model.relation_loss': relation_head.LOSSES, 'model.relation.class_.form': class_relation.FORMS,
               'model.relation.region.kernel': region_relation.KERNELS,
               'model.relation.class_region.kernel': region_relation.KERNELS,
               'model.relation.context.scale': attention.SCALES,
               'model.relation.object_attention.scale': attention.SCALES, 'train.parallel': parallel.STEPS}
-    known = {name for table in tables.values() for name in table}
-    assert {key: names(key) for key in tables} == {key: set(table) for key, table in tables.items()}
+    assert {key: set(rules.RULES[key].names()) for key in tables} == {key: set(table) for key, table in tables.items()}
     assert {name.rstrip('_') for name in base.get_config().model.relation} == set(RELATIONS)

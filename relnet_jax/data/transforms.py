@@ -30,8 +30,16 @@ def resize(example: Example, size: tuple[int, int]) -> Example:
         return example
     method = cv2.INTER_AREA if size[0] * size[1] < height * width else cv2.INTER_LINEAR
     ratio = np.float32([size[1] / width, size[0] / height] * 2)
-    return example._replace(image=cv2.resize(example.image, (size[1], size[0]), interpolation=method),
+    return example._replace(image=_resized(example.image, (size[1], size[0]), method),
                             boxes=example.boxes * ratio, part_boxes=example.part_boxes * ratio)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
+    """`cv2.resize` to (width, height); grey images, as films are, in a third of the time."""
+    grey = image[:, :, 0]
+    if np.array_equal(grey, image[:, :, 1]) and np.array_equal(grey, image[:, :, 2]):
+        return cv2.cvtColor(cv2.resize(grey, size, interpolation=method), cv2.COLOR_GRAY2RGB)
+    return cv2.resize(image, size, interpolation=method)
 
 
 def flip_tables(classes: Sequence[str], parts: Sequence[str],

@@ -15,8 +15,8 @@ from typing import Any, Mapping, NamedTuple
 import ml_dtypes
 import numpy as np
 
-from relnet_jax.interop import pickles
 from relnet_jax.errors import UserError
+from relnet_jax.interop import pickles
 from relnet_jax.interop.pickles import RefusedPickle, Storage, Tensor
 
 TORCH_MAGIC = 0x1950a86a20f9469cfc6c     # first pickle of a torch file without zip (before 1.6)
