@@ -7,6 +7,7 @@ from typing import Any
 
 from relnet_jax.data.issues import Issue, shown
 from relnet_jax.data.values import whole
+from relnet_jax.errors import UserError
 
 BACKGROUND = ('background', 'bg')       # label 0 stands for it: not trained on unless asked for
 LONGEST_NAME = 200
@@ -25,10 +26,10 @@ def category_ids(file: Path, categories: list, used: Mapping[int, int]) -> tuple
         number = whole(category.get('id')) if isinstance(category, dict) else None
         name = category.get('name') if isinstance(category, dict) else None
         if number is None or not isinstance(name, (str, type(None))):
-            raise ValueError(f'{where}: expected a whole number as id, and a name, got {shown(category)}')
+            raise UserError(f'{where}: expected a whole number as id, and a name, got {shown(category)}')
         name = (name or '').strip()
         if len(name) > LONGEST_NAME or not name.isprintable():
-            raise ValueError(f'{where}: expected a name of at most {LONGEST_NAME} printable letters, got {len(name)}: '
+            raise UserError(f'{where}: expected a name of at most {LONGEST_NAME} printable letters, got {len(name)}: '
                              f'{shown(name)}')
         if name and name != category['name']:
             issues.append(Issue(f'{file.name}: categories[{i}]', 'name with spaces at its ends', 'read without',
@@ -42,7 +43,7 @@ def category_ids(file: Path, categories: list, used: Mapping[int, int]) -> tuple
             issues.append(Issue(f'{file.name}: categories[{i}]', 'category is there twice', 'second left out',
                                 f'id {number}, {shown(name)}'))
         else:
-            raise ValueError(f'{where}: id {number} stands for {shown(names[number])} and for {shown(name)}')
+            raise UserError(f'{where}: id {number} stands for {shown(names[number])} and for {shown(name)}')
     return _one_to_one(file, names, used, issues), issues
 
 
@@ -60,7 +61,7 @@ def _one_to_one(file: Path, names: dict[int, str], used: Mapping[int, int], issu
             issues.append(Issue(file.name, 'category without annotations that repeats a name', 'left out',
                                 f'id {number}, {shown(names[number])}'))
         if len({names[number] for number in kept}) < len(kept):
-            raise ValueError(f'{file}: categories {kept} are all called {shown(names[kept[0]])}, and all have '
+            raise UserError(f'{file}: categories {kept} are all called {shown(names[kept[0]])}, and all have '
                              'annotations: give each a name of its own')
         if len(kept) > 1:
             issues.append(Issue(file.name, 'names that differ by case or spaces alone', 'kept as different classes',
@@ -87,7 +88,7 @@ def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *,
         elif strict:
             near = difflib.get_close_matches(name, ids, 1)
             hint = f"did you mean '{near[0]}'?" if near else f'it has {listed(ids)}'
-            raise ValueError(f"{file}: no category '{name}', {hint}")
+            raise UserError(f"{file}: no category '{name}', {hint}")
     return chosen, issues
 
 

@@ -17,6 +17,7 @@ from relnet_jax.data.read_options import DEFAULTS, ReadOptions
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.segmentations import fit_segmentation, mask_box
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.ops.masks import crop_mask, crop_polygons
 from relnet_jax.types import Example
 
@@ -123,7 +124,7 @@ def _check_geometry(file: Path, found: Sequence[Candidate]) -> None:
     doubts = [geometry_checks.exchanged_rle_sizes(rles), geometry_checks.doubtful_polygons(mask_boxes[masked]),
               geometry_checks.doubtful_boxes(boxes[boxed], frames[boxed], mask_boxes[boxed])]
     if any(doubts):
-        raise ValueError(f'{file}: ' + '; '.join(doubt for doubt in doubts if doubt))
+        raise UserError(f'{file}: ' + '; '.join(doubt for doubt in doubts if doubt))
     if remark := geometry_checks.doubtful_reach(boxes[boxed], frames[boxed]):
         logging.warning('%s: %s', file, remark)
 
@@ -140,7 +141,7 @@ def _check_crowds(file: Path, objects: dict, names: dict[int, str]) -> None:
     crowded = [number for number in names if found[number, True] and not found[number, False]]
     remedy = 'if they are single objects all the same, set data.crowds=False'
     if crowded and not any(found[number, False] for number in names):
-        raise ValueError(f'{file}: all {found.total()} objects are marked as crowds (iscrowd 1), and none is left to '
+        raise UserError(f'{file}: all {found.total()} objects are marked as crowds (iscrowd 1), and none is left to '
                          f'train on or to be found; {remedy}')
     if crowded:
         logging.warning('%s: all objects of %s are marked as crowds (iscrowd 1): nothing is learnt of them; %s', file,

@@ -15,6 +15,7 @@ from relnet_jax.data.images import UnreadableImage, read_header
 from relnet_jax.data.issues import Issue, by_kind, shown, too_many
 from relnet_jax.data.read_options import ReadOptions
 from relnet_jax.data.values import id_key, whole
+from relnet_jax.errors import UserError
 
 MOST_PIXELS = 2 ** 31       # of an image record: the mask library counts pixels in 32 bits
 
@@ -84,12 +85,12 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_l
     if lost and too_many(len(lost), looked_at, max_lost):
         (problem, _), same = next(iter(by_kind(lost).items()))
         nearest = nearest_name(folder, same[0].found) or 'no file at all'
-        raise ValueError(f'{file}: {len(lost)} of {looked_at} image files cannot be used, more than '
+        raise UserError(f'{file}: {len(lost)} of {looked_at} image files cannot be used, more than '
                          f"data.max_unreadable = {max_lost} allows; looked in '{folder}'; most often ({len(same)}): "
                          f'{problem}; such as {same[0].found}'
                          + f', nearest there: {nearest}' * problem.startswith('file not found'))
     if not records:
-        raise ValueError(f'{file}: none of its {len(images)} images can be used'
+        raise UserError(f'{file}: none of its {len(images)} images can be used'
                          + (f'; first: {issues[0]}' if issues else ''))
     for image in images[looked_at:]:
         if isinstance(image, dict):
@@ -209,7 +210,7 @@ def check_dropped(file: Path, dropped: int, count: int, max_dropped: float, issu
     """Raises ValueError, with the commonest reason, if too many of `count` annotations were dropped."""
     if dropped and too_many(dropped, count, max_dropped):
         (problem, _), same = next(kind for kind in by_kind(issues).items() if kind[0][1] == 'dropped')
-        raise ValueError(f'{file}: {dropped} of {count} annotations cannot be used, more than data.max_dropped = '
+        raise UserError(f'{file}: {dropped} of {count} annotations cannot be used, more than data.max_dropped = '
                          f'{max_dropped} allows; most often ({len(same)}): {problem}; such as {same[0]}')
 
 

@@ -20,6 +20,7 @@ from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.issues import too_many
 from relnet_jax.data.sampling import repeated_order
 from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
+from relnet_jax.errors import UserError
 from relnet_jax.types import Batch, Example
 
 EPOCHS = 1 << 30        # endless for all purposes; Grain's own endless repeat cannot be counted in batches of one
@@ -34,12 +35,12 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     """
     train = _open(config, 'train', None)
     if train.counts and not train.counts['objects']:
-        raise ValueError(f'{train.name}: nothing to train on, none of its {train.counts["annotations"]} annotations is '
+        raise UserError(f'{train.name}: nothing to train on, none of its {train.counts["annotations"]} annotations is '
                          'an object of a class to detect')
     if has_validation(config.data):
         val = open_for_model(config, 'val', {key: getattr(train, key) for key in CLASS_TABLE})
         if not val.annotated:
-            raise ValueError(f'{val.name}: no annotations, so that nothing can be measured on it; without '
+            raise UserError(f'{val.name}: no annotations, so that nothing can be measured on it; without '
                              'data.val.annotations a part of the training images is held out')
     else:
         train, val = _hold_out(train, config)
@@ -69,7 +70,7 @@ def open_for_model(config: ConfigDict, split_name: str, class_table: Mapping[str
 def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source:
     d = config.data
     if d.format not in FORMATS:
-        raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
+        raise UserError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
     return FORMATS[d.format](d, split_name, wanted)
 
 
@@ -116,7 +117,7 @@ class _Reader:
                 return prepared(self.source, i % count, self.data, jitter=self.data.scale_jitter[1])
             except UnreadableImage as e:
                 self._count(i % count, e)
-        raise ValueError(f'{self.source.name}: none of the {count} images can be read')
+        raise UserError(f'{self.source.name}: none of the {count} images can be read')
 
     def _count(self, index: int, error: UnreadableImage):
         with self.lock:
@@ -126,7 +127,7 @@ class _Reader:
             bad, count = len(self.unreadable), len(self.source)
         logging.warning('unreadable image %d (of %d), the next one takes its place: %s', bad, count, error)
         if too_many(bad, count, self.data.max_unreadable):
-            raise ValueError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
+            raise UserError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
                              f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
 
@@ -139,7 +140,7 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
     than `config.data.max_unreadable` of the images turn out unreadable.
     """
     if not len(source):
-        raise ValueError(f'{source.name}: no images to train on')
+        raise UserError(f'{source.name}: no images to train on')
     d = config.data
     canvas = tuple(d.canvas)
     read = _Reader(source, d)

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.backbones import convnext, resnet
 from relnet_jax.models.backbones.deformable import VERSIONS
 
@@ -67,7 +68,7 @@ BACKBONES = {layout: _resnet(layout) for layout in resnet.LAYOUTS} | {
 def find(name: str) -> Backbone:
     """Raises ValueError for a name that is not in BACKBONES."""
     if name not in BACKBONES:
-        raise ValueError(f"config.model.backbone: expected one of {sorted(BACKBONES)}, got '{name}'")
+        raise UserError(f"config.model.backbone: expected one of {sorted(BACKBONES)}, got '{name}'")
     return BACKBONES[name]
 
 
@@ -78,4 +79,4 @@ def validate(settings: BackboneSettings, neck: str) -> None:
     for key, values in body.takes.items():
         value = neck if key == 'neck' else getattr(settings, key)
         if value not in values:
-            raise ValueError(f'config.model.{key}: {settings.name} takes one of {values}, got {value!r}')
+            raise UserError(f'config.model.{key}: {settings.name} takes one of {values}, got {value!r}')

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.depthwise7x7 import SIDE, depthwise7x7
 from relnet_jax.models.layers import zero_padding
 
@@ -140,6 +141,6 @@ class ConvNeXt(nn.Module):
 def freeze_patterns(frozen_stages: int) -> tuple[str, ...]:
     """Patterns of the parameters that stay: 0 none, 1 those of the stem, 2 also of stage 1, ... 5 of the whole body."""
     if not 0 <= frozen_stages <= 5:
-        raise ValueError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
+        raise UserError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
     stem = ('backbone/stem_',) if frozen_stages else ()
     return stem + tuple(f'backbone/(downsample|stage){k}_' for k in range(1, frozen_stages))
