@@ -7,7 +7,7 @@ Array = Any  # np.ndarray on the host, jax.Array on a device
 class Example(NamedTuple):
     """One image as read, boxes in its own pixels (numpy). n = number of objects, P = number of parts."""
     image: Array        # uint8 [h, w, 3]
-    image_id: int       # the data set's own id
+    image_id: int | str   # the data set's own id
     index: int          # position in the source
     boxes: Array        # float32 [n, 4]
     labels: Array       # int32 [n]

@@ -1,4 +1,5 @@
 """Pictures of the first images of a data source: ground truth beside prediction."""
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -37,7 +38,8 @@ def overlays(source, results: list, out, *, config, count: int = 8) -> list:
         truth = draw_truth(example, source.classes, caption=caption)
         prediction = draw_results(example.image, found[example.image_id], source.classes, source.category_ids,
                                   title=f'prediction (score >= {MIN_SCORE})', caption=caption)
-        paths.append(out / f'{index:04d}_{example.image_id}.png')
+        image_id = re.sub(r'[^\w.-]', '_', str(example.image_id))[:60]       # it may be any text
+        paths.append(out / f'{index:04d}_{image_id}.png')
         write_image(paths[-1], draw_side_by_side(truth, prediction))
     return paths
 

@@ -20,11 +20,11 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relnet_jax import config as config_lib
 from relnet_jax import files
-from relnet_jax.trees import path_name
+from relnet_jax.data.source import CLASS_TABLE
 from relnet_jax.runs.state import TrainState
+from relnet_jax.trees import path_name
 
 FOLDER = 'checkpoints'
-CLASS_TABLE = ('classes', 'category_ids', 'parts')
 GRAPH = 'graph'     # in the class table of a model that reasons over classes
 
 

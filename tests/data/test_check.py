@@ -1,5 +1,7 @@
 """The check tool: anchors, shared and unreadable images, class statistics and the printed report."""
+import dataclasses
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -73,20 +75,33 @@ def test_unreadable_images_are_listed_by_id_and_file(write_boxes):
     assert '2.png: No such file' in lines[0] and '3.png: corrupt' in lines[1]
 
 
-def test_shared_images_are_found_by_content_and_by_name(write_boxes):
-    source = open_coco(*write_boxes(5), name='s', mask_size=6)
+def test_shared_images_are_found_by_file_content_and_name(write_boxes):
+    source = open_coco(*write_boxes(5))
     train, val = subset(source, [0, 1, 2], name='train'), subset(source, [3, 4], name='val')
     assert C.shared_images(train, val) == []
     source.image_path(3).write_bytes(source.image_path(1).read_bytes())
     assert C.shared_images(train, val) == ['validation image 4 (4.png): same content as training image 2']
-    assert [line.split(': ')[1] for line in C.shared_images(train, subset(source, [2], name='val'))] == [
-        'same content as training image 3']
+    assert C.shared_images(train, subset(source, [2], name='val')) == [
+        'validation image 3 (3.png): same file as training image 3']
     folder = source.image_path(0).parent / 'other'
     folder.mkdir()
     (folder / '1.png').write_bytes(source.image_path(4).read_bytes())
-    moved = subset(source, [4], name='val')
-    object.__setattr__(moved, 'image_path', lambda i: folder / '1.png')
+    moved = dataclasses.replace(subset(source, [4], name='val'), image_path=lambda i: folder / '1.png')
+    moved.records[0] = dict(moved.records[0], file_name='1.png')
     assert C.shared_images(train, moved) == ['validation image 5 (1.png): same file name as training image 1']
+
+
+def test_the_same_name_in_every_patients_folder_is_no_leak(write_coco):
+    files = write_coco([], sizes=[(40, 60), (30, 50)])
+    for i in (1, 2):
+        (files[1] / f'p{i}').mkdir()
+        (files[1] / f'{i}.png').rename(files[1] / f'p{i}' / 'frontal.png')
+    document = json.loads(files[0].read_text())
+    for i, image in enumerate(document['images'], start=1):
+        image['file_name'] = f'p{i}/frontal.png'
+    files[0].write_text(json.dumps(document))
+    source = open_coco(*files)
+    assert C.shared_images(subset(source, [0], name='train'), subset(source, [1], name='val')) == []
 
 
 def test_the_report_names_issues_and_every_class(write_boxes):

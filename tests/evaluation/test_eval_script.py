@@ -102,6 +102,35 @@ def test_validation_data_are_read_by_class_name_whatever_their_ids_and_order(scr
     assert f'without the classes {names[0]}:' in caplog.text and 'Zebra' in caplog.text
 
 
+def test_images_without_annotations_are_detected_in_and_have_no_metrics(script, workdir, tmp_path, caplog):
+    data = write_coco(tmp_path / 'data', ['x'])
+    (data / 'instances.json').write_text(json.dumps(dict(images=[dict(id='film/1', coco_url='http://a.b/x.png')])))
+    config = checkpoint.read_config(workdir)
+    with config.unlocked():
+        config.data.format = 'coco'
+        config.data.val.update(annotations=str(data / 'instances.json'), images=str(data / 'images'))
+    found = evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'), num_overlays=1)
+    assert found == {} and 'instances has no annotations: no metrics' in caplog.text
+    results = json.loads((tmp_path / 'out' / 'detections.json').read_text())
+    assert results and {r['image_id'] for r in results} == {'film/1'}
+    assert {r['category_id'] for r in results} <= set(checkpoint.read_class_table(workdir)['category_ids'])
+    assert not (tmp_path / 'out' / 'metrics.json').exists()
+    assert [p.name for p in (tmp_path / 'out' / 'overlays').iterdir()] == ['0000_film_1.png']
+    with pytest.raises(ValueError, match='no annotations: no metrics'):
+        evaluate.sweep_boxes(str(workdir), config, [8], out=str(tmp_path / 'out'))
+
+
+def test_the_validation_data_are_opened_once(script, workdir, tmp_path, caplog):
+    data = write_coco(tmp_path / 'data', list(checkpoint.read_class_table(workdir)['classes']))
+    config = checkpoint.read_config(workdir)
+    with config.unlocked():
+        config.data.format = 'coco'
+        config.data.val.update(annotations=str(data / 'instances.json'), images=str(data / 'images'))
+    with caplog.at_level('INFO', logger='absl'):
+        evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'), num_overlays=0)
+    assert caplog.text.count('instances: 1 images (0 without objects)') == 1
+
+
 def test_a_config_for_another_model_does_not_load(workdir, script):
     config = checkpoint.read_config(workdir)
     with config.unlocked():

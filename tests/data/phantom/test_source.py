@@ -80,7 +80,7 @@ def test_findings_are_drawn_where_they_are_annotated():
         for finding in findings:
             if finding.name not in ('Fracture', 'Calcification', 'Nodule', 'Mass'):
                 continue                                    # well off their surroundings at ambiguity 0
-            look = looks.OWN_LOOK.get(finding.name)
+            look = looks.OWN.get(finding.name)
             images = [drawing.draw(np.random.default_rng(0), anatomy, f, lk, 256).astype(int)
                       for f, lk in (([], []), ([finding], [look]))]
             drawn = np.abs(images[1] - images[0]) > 8
