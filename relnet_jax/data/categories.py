@@ -17,7 +17,7 @@ def category_ids(file: Path, categories: list, used: Mapping[int, int]) -> tuple
     """(name -> id in the file's order, issues). `used`: number of annotations by category id.
 
     A category without annotations that repeats another one's id or name is left out, and one without a name always is.
-    Any other table that is not one to one raises ValueError: no rule could mend it.
+    Any other table that is not one to one raises UserError: no rule could mend it.
     """
     names: dict[int, str] = {}
     issues = []
@@ -30,7 +30,7 @@ def category_ids(file: Path, categories: list, used: Mapping[int, int]) -> tuple
         name = (name or '').strip()
         if len(name) > LONGEST_NAME or not name.isprintable():
             raise UserError(f'{where}: expected a name of at most {LONGEST_NAME} printable letters, got {len(name)}: '
-                             f'{shown(name)}')
+                            f'{shown(name)}')
         if name and name != category['name']:
             issues.append(Issue(f'{file.name}: categories[{i}]', 'name with spaces at its ends', 'read without',
                                 shown(category['name'])))
@@ -62,18 +62,19 @@ def _one_to_one(file: Path, names: dict[int, str], used: Mapping[int, int], issu
                                 f'id {number}, {shown(names[number])}'))
         if len({names[number] for number in kept}) < len(kept):
             raise UserError(f'{file}: categories {kept} are all called {shown(names[kept[0]])}, and all have '
-                             'annotations: give each a name of its own')
+                            'annotations: give each a name of its own')
         if len(kept) > 1:
             issues.append(Issue(file.name, 'names that differ by case or spaces alone', 'kept as different classes',
                                 ', '.join(shown(names[number]) for number in kept)))
     return {name: number for number, name in names.items() if number not in left_out}
 
 
-def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *,
-           strict: bool) -> tuple[dict[str, int], list[Issue]]:
+def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *, strict: bool,
+           remedy: str = '') -> tuple[dict[str, int], list[Issue]]:
     """(name as asked for -> category id, issues) of the wanted `names`, case and spaces aside if need be.
 
-    A name that is no category raises ValueError, with the nearest one that is; if not `strict` it is left out.
+    A name that is no category raises UserError, with the nearest one that is and a `remedy`; if not `strict` it is
+    left out.
     """
     folded = Counter(map(fold, ids))
     near_ids = {fold(name): (name, number) for name, number in ids.items() if folded[fold(name)] == 1}
@@ -88,7 +89,7 @@ def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *,
         elif strict:
             near = difflib.get_close_matches(name, ids, 1)
             hint = f"did you mean '{near[0]}'?" if near else f'it has {listed(ids)}'
-            raise UserError(f"{file}: no category '{name}', {hint}")
+            raise UserError(f"{file}: no category '{name}', {hint}{remedy}")
     return chosen, issues
 
 
