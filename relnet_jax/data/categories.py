@@ -1,11 +1,11 @@
 """The category table of a document: ids and names, one to one, and the names that a config or a model asks for."""
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relnet_jax.data.issues import Issue, shown
+from relnet_jax.data.issues import Issue, listed, shown
 from relnet_jax.data.values import whole
 from relnet_jax.errors import UserError
 
@@ -94,12 +94,6 @@ def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *,
 
 def is_background(name: str) -> bool:
     return name.casefold().strip('_- <>[]()') in BACKGROUND
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first of many names."""
-    names = list(names)
-    return ', '.join(names[:20]) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
 
 
 def fold(name: str) -> str:
