@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from absl import app
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
 
@@ -26,6 +27,11 @@ def load(spec: str) -> ConfigDict:
 
 def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=1)
+
+
+def flat(config: ConfigDict) -> dict:
+    """'train.steps' -> value of every key, in the config's order."""
+    return flatten_dict(config.to_dict(), sep='.')
 
 
 def from_json(text: str) -> ConfigDict:

@@ -21,6 +21,7 @@ from ml_collections import ConfigDict
 
 import relnet_jax
 from relnet_jax import config as config_lib
+from relnet_jax import files
 from relnet_jax.runs import checkpoint
 
 REFERENCE = 'base'
@@ -37,14 +38,8 @@ class ResultError(ValueError):
 
 def flat(config: ConfigDict) -> dict:
     """Key path -> JSON value of every key that may change a result."""
-    def walk(tree: dict, prefix: str):
-        for key, value in tree.items():
-            if isinstance(value, dict):
-                yield from walk(value, f'{prefix}{key}.')
-            else:
-                yield prefix + key, value
-    found = walk(json.loads(config_lib.to_json(config)), '')
-    return {key: value for key, value in found if key not in NOT_COMPARED}
+    found = json.loads(json.dumps(config_lib.flat(config)))
+    return {key: value for key, value in found.items() if key not in NOT_COMPARED}
 
 
 def describe_config(config: ConfigDict, reference: ConfigDict) -> dict:
@@ -95,18 +90,12 @@ def file_of(out: str | Path, run: str, seed: int) -> Path:
 
 
 def write(path: Path, result: dict) -> None:
-    """Writes at once: a killed process leaves the whole file or none. NaN becomes null."""
-    def nulls(value):
-        if isinstance(value, dict):
-            return {k: nulls(v) for k, v in value.items()}
-        return None if isinstance(value, float) and not np.isfinite(value) else value
+    """Writes at once, NaN as null."""
     if missing := [k for k in KEYS if k not in result]:
         raise ResultError(f'{path}: the result lacks {", ".join(missing)}')
-    lines = [f'{json.dumps(key)}: {json.dumps(nulls(result[key]), allow_nan=False)}' for key in KEYS]
+    lines = [f'{json.dumps(key)}: {files.to_json(result[key])}' for key in KEYS]
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix('.tmp')
-    scratch.write_text('{\n' + ',\n'.join(lines) + '\n}\n')     # a key a line: short, and git shows what changed
-    os.replace(scratch, path)
+    files.write_text(path, '{\n' + ',\n'.join(lines) + '\n}\n')    # a key a line: short, and git shows what changed
 
 
 def read(path: Path) -> dict:

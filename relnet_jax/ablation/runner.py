@@ -1,11 +1,11 @@
 """Trains and evaluates one run with one seed, and evaluates its checkpoint at other numbers of test boxes."""
 import json
-import math
 import time
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from relnet_jax import files
 from relnet_jax.ablation import results
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation.run import evaluate_at
@@ -52,8 +52,4 @@ def sweep(config: ConfigDict, workdir: str | Path, counts: list[int]) -> dict:
     folder = checkpoint.find(workdir)
     _, val = pipeline.open_sources(config)
     found = evaluate_at(counts, folder, config, checkpoint.read_class_table(folder), val)
-    return {str(count): {m: none_if_nan(metrics.get(m)) for m in results.METRICS} for count, metrics in found.items()}
-
-
-def none_if_nan(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else value
+    return {str(count): files.nulls({m: metrics.get(m) for m in results.METRICS}) for count, metrics in found.items()}

@@ -1,11 +1,11 @@
 """Result files -> rows with means and paired differences -> Markdown, CSV and JSON."""
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
 
+from relnet_jax import files
 from relnet_jax.ablation.results import METRICS, run_config
 from relnet_jax.ablation.statistics import Interval, interval, paired_difference
 
@@ -165,14 +165,10 @@ def _percent(value: float) -> str:
 def json_text(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> str:
     """table.json: everything of the rows in 0..1, undefined numbers null, and the values by seed."""
     def plain(value):
-        if isinstance(value, Interval):
-            return {k: plain(v) for k, v in value._asdict().items()}
-        if isinstance(value, LabRun):
+        if isinstance(value, (Interval, LabRun)):
             return value._asdict()
-        if isinstance(value, dict):
-            return {str(k): plain(v) for k, v in value.items()}
-        return None if isinstance(value, float) and math.isnan(value) else value
+        return {str(k): plain(v) for k, v in value.items()} if isinstance(value, dict) else value
     rows = [{k: plain(v) for k, v in row._asdict().items()}
             for row in make_rows(results, texts, controls=controls)]
-    return json.dumps(dict(about=summary(results) if results else [], lab_note=LAB_NOTE, rows=rows), indent=1,
-                      allow_nan=False) + '\n'
+    about = summary(results) if results else []
+    return files.to_json(dict(about=about, lab_note=LAB_NOTE, rows=rows), indent=1) + '\n'

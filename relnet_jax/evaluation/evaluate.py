@@ -1,5 +1,4 @@
 """Evaluation of a checkpoint on a data set: open both, detect, measure, report."""
-import json
 import math
 from pathlib import Path
 
@@ -7,6 +6,7 @@ from absl import logging
 from rich.console import Console
 from rich.table import Table
 
+from relnet_jax import files
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import with_parts
 from relnet_jax.evaluation import anatomy, report
@@ -69,7 +69,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     if config.model.anatomy_head:
         parts = anatomy.part_metrics(anatomy.make_find_parts(config, class_table), params, source, config)
         anatomy.print_parts(parts, title=f'anatomical parts, {about["data_set"]}')
-        report.write_json(out / 'parts.json', parts)
+        files.write_json(out / 'parts.json', parts)
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
     logging.info('written: %s, detections.json and overlays/ beside it', path)
     return metrics
@@ -91,8 +91,7 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     Console().print(table)
     path = (Path(out) if out else step_folder.parent.parent / 'eval') / 'boxes.json'
     path.parent.mkdir(parents=True, exist_ok=True)
-    numbers = {count: {name: None if math.isnan(metrics.get(name, math.nan)) else metrics[name] for name in names}
-               for count, metrics in found.items()}
-    path.write_text(json.dumps(dict(checkpoint=str(step_folder), data=source.name, boxes=numbers), indent=1) + '\n')
+    numbers = {count: {name: metrics.get(name) for name in names} for count, metrics in found.items()}
+    files.write_json(path, dict(checkpoint=str(step_folder), data=source.name, boxes=numbers))
     logging.info('written: %s', path)
     return found

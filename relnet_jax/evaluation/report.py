@@ -1,5 +1,4 @@
 """All metrics of one result list, and the report that says what they were measured on."""
-import json
 import math
 from pathlib import Path
 
@@ -7,6 +6,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from relnet_jax import files
 from relnet_jax.evaluation.coco import coco_metrics, has_mask
 from relnet_jax.evaluation.voc import voc_metrics
 
@@ -102,19 +102,7 @@ def write_report(out, *, metrics: dict, results: list, about: dict) -> Path:
     into the folder `out`, which is made if needed. Returns the path of metrics.json."""
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / 'detections.json', 'w') as f:
-        json.dump(results, f)
+    files.write_json(out / 'detections.json', results, indent=None)
     path = out / 'metrics.json'
-    write_json(path, dict(about=about, metrics=metrics))
+    files.write_json(path, dict(about=about, metrics=metrics))
     return path
-
-
-def write_json(path: Path, value) -> None:
-    """Indented; NaN, for which JSON has no word, becomes null."""
-    path.write_text(json.dumps(_nulls(value), indent=1, allow_nan=False) + '\n')
-
-
-def _nulls(value):
-    if isinstance(value, dict):
-        return {k: _nulls(v) for k, v in value.items()}
-    return None if isinstance(value, float) and math.isnan(value) else value

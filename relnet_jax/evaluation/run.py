@@ -1,21 +1,17 @@
 """Run a jitted detector over a data source and collect COCO result records."""
-import sys
-import time
 from collections.abc import Iterator
 
 import jax
 import numpy as np
 from absl import logging
-from tqdm import tqdm
 
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.results import to_coco_results
 from relnet_jax.models import mask_rcnn
+from relnet_jax.progress import Bar
 from relnet_jax.runs import checkpoint
 from relnet_jax.runs.state import abstract_params, batch_shapes
-
-REPORT_EVERY = 30.0  # seconds between progress lines where there is no terminal
 
 
 def make_detect(model):
@@ -69,13 +65,12 @@ def detect_source(detect_fn, params, source, config, *, progress: str = '') -> l
     Unreadable images have no results; how many there were is logged.
     """
     results, seen = [], 0
-    report = _progress(progress, len(source))
-    for batch, found in detect_batches(detect_fn, params, source, config, batch_size=config.test.batch_size):
-        results.extend(found)
-        done = int(np.sum(batch.image_valid))
-        seen += done
-        report(done)
-    report(None)
+    with Bar(progress, total=len(source), unit='img') as bar:
+        for batch, found in detect_batches(detect_fn, params, source, config, batch_size=config.test.batch_size):
+            results.extend(found)
+            done = int(np.sum(batch.image_valid))
+            seen += done
+            bar.advance(done)
     if seen < len(source):
         logging.warning('%s: %d of %d images could not be read; they count as images without detections',
                         source.name, len(source) - seen, len(source))
@@ -94,24 +89,3 @@ def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
         results = detect_source(detect_fn, params, source, config, progress=f'{source.name}, {count} test boxes')
         found[count] = report.evaluate(truth, results, convention=convention)
     return found
-
-
-def _progress(title: str, total: int):
-    """A function to call with the number of images just done, and with None at the end."""
-    if not title:
-        return lambda done: None
-    if sys.stderr.isatty():
-        bar = tqdm(total=total, desc=title, unit='img')
-        return lambda done: bar.close() if done is None else bar.update(done)
-    start = last = time.monotonic()
-    so_far = 0
-
-    def line(done):
-        nonlocal last, so_far
-        now = time.monotonic()
-        so_far += done or 0
-        if done is None or now - last >= REPORT_EVERY:
-            last, elapsed = now, now - start
-            logging.info('%s: %d/%d images, %.1f img/s, eta %.0f s', title, so_far, total,
-                         so_far / max(elapsed, 1e-9), elapsed / max(so_far, 1) * (total - so_far))
-    return line

@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relnet_jax import config as config_lib
+from relnet_jax import files
 from relnet_jax.trees import path_name
 from relnet_jax.runs.state import TrainState
 
@@ -64,7 +65,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     items['optimizer'] = ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state))
     if state.ema is not None:
         items['ema'] = ocp.args.PyTreeSave(state.ema)
-    metrics = {k: float(v) if np.isfinite(v) else None for k, v in (metrics or {}).items()}
+    metrics = files.nulls({name: float(value) for name, value in (metrics or {}).items()})
     manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
 
@@ -150,14 +151,7 @@ HARMLESS = ('name', 'data.threads', 'data.prefetch', 'data.cache', 'train.log_ev
 
 def config_changes(stored: ConfigDict, now: ConfigDict) -> list[str]:
     """Lines 'train.learning_rate: 0.02 -> 0.01' for every key that differs and may change how a run goes on."""
-    def flat(tree, prefix=''):
-        for key, value in tree.items():
-            if isinstance(value, ConfigDict):
-                yield from flat(value, f'{prefix}{key}.')
-            else:
-                yield prefix + key, value
-
-    before, after = dict(flat(stored)), dict(flat(config_lib.from_json(config_lib.to_json(now))))
+    before, after = config_lib.flat(stored), config_lib.flat(config_lib.from_json(config_lib.to_json(now)))
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
             for key in sorted(before.keys() | after.keys())
             if before.get(key) != after.get(key) and key not in HARMLESS and not key.startswith('test.')]

@@ -1,11 +1,11 @@
 """Numbers of a run as they come: metrics.jsonl, TensorBoard event files, and the progress lines on the screen."""
 import datetime
 import json
-import math
-import os
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
+
+from relnet_jax import files
 
 METRICS_FILE = 'metrics.jsonl'
 THREE_LOSSES = ('loss_cls', 'loss_bbox', 'loss_mask')    # in the lab's order; those of relations follow on a line
@@ -22,9 +22,7 @@ def truncate(path: Path, step: int) -> None:
                 kept.append(line + '\n')
         except json.JSONDecodeError:
             continue
-    scratch = path.with_suffix('.tmp')
-    scratch.write_text(''.join(kept))
-    os.replace(scratch, path)
+    files.write_text(path, ''.join(kept))
 
 
 class MetricWriter:
@@ -42,10 +40,10 @@ class MetricWriter:
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """`split` is 'train' or 'val'; NaN and infinity become null in the JSON and are no point in TensorBoard."""
-        finite = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
-        self._lines.write(json.dumps({'step': step, 'split': split, **finite}) + '\n')
+        values = files.nulls({name: float(value) for name, value in values.items()})
+        self._lines.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
         self._lines.flush()
-        for name, value in finite.items():
+        for name, value in values.items():
             if value is not None:
                 self._events.add_scalar(f'{split}/{name}', value, step)
         self._events.flush()

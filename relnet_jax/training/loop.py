@@ -11,7 +11,6 @@ import numpy as np
 import optax
 from absl import logging
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 from relnet_jax.data import graph, pipeline
 from relnet_jax.data.source import Source
@@ -20,6 +19,7 @@ from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, make_detect
 from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
+from relnet_jax.progress import Bar
 from relnet_jax.runs import checkpoint, finetune, startup
 from relnet_jax.runs import state as train_state
 from relnet_jax.runs.metrics import MetricWriter, progress_lines
@@ -107,7 +107,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     window = Window(source, batch_size=t.batch_size)
     with (checkpoint.make_manager(workdir, keep=t.keep, best=t.best) as manager,
           MetricWriter(workdir, step=first_step) if first_process else nullcontext() as writer,
-          tqdm(total=steps, initial=first_step, unit='step', disable=None if first_process else True) as bar,
+          Bar(workdir.name if first_process else '', total=steps, done=first_step, unit='step', lines=False) as bar,
           stop_signal() as stop):
         for step in range(first_step + 1, steps + 1):
             if step > now.phase.last:
@@ -124,7 +124,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
             window.add(step, batch.image_index, metrics)
             if step in (first_step + 1, now.phase.first):
                 logging.info('step %d, with compilation: %.1f s', step, window.discard())
-            bar.update()
+            bar.advance()
 
             last, stopping = step == now.phase.last, stop.is_set()
             evaluating = not stopping and (last or (t.eval_every > 0 and step % t.eval_every == 0))
@@ -133,8 +133,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                 warn_of_mask_loss(step, values)
                 if first_process:
                     writer.write(step, 'train', values)
-                    show(bar, progress_lines(values, run=workdir.name, config_name=name_of(config, now.phase),
-                                             step=step, steps=steps))
+                    bar.say(progress_lines(values, run=workdir.name, config_name=name_of(config, now.phase), step=step,
+                                           steps=steps))
             if evaluating or last or stopping or step % t.checkpoint_every == 0:
                 window.check()      # what is not finite must not become a checkpoint
                 scores = None
@@ -219,14 +219,6 @@ def warn_of_mask_loss(step: int, values: dict[str, float]) -> None:
     if values.get('mask_rois', 0) > 0 and values['loss_mask'] < MASK_LOSS_FLOOR:
         logging.warning('step %d: the mask loss is %.2g although %.1f RoIs a step have masks; are the masks empty?',
                         step, values['loss_mask'], values['mask_rois'])
-
-
-def show(bar: tqdm, text: str) -> None:
-    """On a terminal above the bar, else into the log."""
-    if bar.disable:
-        logging.info('%s', text)
-    else:
-        bar.write(text)
 
 
 @contextmanager

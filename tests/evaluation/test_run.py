@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from relnet_jax import progress
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.source import Source
 from relnet_jax.evaluation import run
@@ -85,13 +86,13 @@ def test_unreadable_images_have_no_results_and_are_counted(config, caplog):
 
 
 def test_progress_is_a_line_with_the_time_left_where_there_is_no_terminal(config, caplog, monkeypatch):
-    monkeypatch.setattr(run, 'REPORT_EVERY', 0.0)
-    monkeypatch.setattr(run.sys, 'stderr', SimpleNamespace(isatty=lambda: False))
+    monkeypatch.setattr(progress, 'REPORT_EVERY', 0.0)
+    monkeypatch.setattr(progress.sys, 'stderr', SimpleNamespace(isatty=lambda: False))
     with caplog.at_level('INFO', logger='absl'):
         run.detect_source(bright_region_detector([]), 0.75, make_source(), config, progress='val')
     lines = [m for m in caplog.messages if m.startswith('val: ')]
-    assert [line.split(' images')[0] for line in lines] == ['val: 2/5', 'val: 4/5', 'val: 5/5', 'val: 5/5']
-    assert lines[-1].endswith('eta 0 s')
+    assert [line.split(' img')[0] for line in lines] == ['val: 2/5', 'val: 4/5', 'val: 5/5', 'val: 5/5']
+    assert lines[-1].endswith('eta 0:00:00')
     caplog.clear()
     with caplog.at_level('INFO', logger='absl'):
         run.detect_source(bright_region_detector([]), 0.75, make_source(), config)

@@ -1,0 +1,33 @@
+"""Files that are there whole or not at all, and JSON without numbers that JSON has no word for."""
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Writes under another name beside `path` and renames: a killed process leaves the old file or the new one."""
+    path = Path(path)
+    scratch = path.with_name(f'{path.name}.tmp')
+    scratch.write_text(text)
+    os.replace(scratch, path)
+
+
+def nulls(value: Any) -> Any:
+    """`value` with every NaN and infinity in its dicts, lists and tuples replaced by None."""
+    if isinstance(value, dict):
+        return {key: nulls(v) for key, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [nulls(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def to_json(value: Any, *, indent: int | None = None) -> str:
+    """Text in which undefined numbers are null."""
+    return json.dumps(nulls(value), indent=indent, allow_nan=False)
+
+
+def write_json(path: str | Path, value: Any, *, indent: int | None = 1) -> None:
+    """`to_json` as a file, written at once."""
+    write_text(path, to_json(value, indent=indent) + '\n')
