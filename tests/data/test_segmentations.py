@@ -87,7 +87,7 @@ def test_every_writing_of_an_rle_is_the_same_mask():
     plain = {'size': [40, 60], 'counts': runs}
     for rle, said in ((plain, 0), (plain | {'counts': text}, 0), (plain | {'counts': text.decode()}, 0),
                       (plain | {'counts': [float(run) for run in runs]}, 1), ([plain], 1),
-                      (plain | {'counts': [str(run) for run in runs]}, 1), (plain | {'size': ['40', 60.0]}, 0)):
+                      (plain | {'counts': str(text)}, 1), (plain | {'counts': [str(run) for run in runs]}, 1), (plain | {'size': ['40', 60.0]}, 0)):
         cleaned, issues = clean(rle)
         np.testing.assert_array_equal(decode_mask(cleaned), mask)
         assert mask_box(cleaned) == [30, 10, 50, 20] and [i.rule for i in issues] == ['read'] * said
