@@ -10,6 +10,7 @@ from pathlib import Path
 
 from relnet_jax.data.formats import vindr
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.files import write_text
 
 NO_FINDING = '14 1 0 0 1 1'     # VinDr-CXR: class 14, sure of it, in a box of one pixel
@@ -24,7 +25,7 @@ def vindr_submission(results: Sequence[dict], films: Mapping, categories: Mappin
     """
     for name in categories.values():
         if name not in vindr.CLASSES:
-            raise ValueError(f"VinDr-CXR has no class '{name}'; it has {', '.join(vindr.CLASSES)}")
+            raise UserError(f"VinDr-CXR has no class '{name}'; it has {', '.join(vindr.CLASSES)}")
 
     def box(r: dict) -> str:
         x, y, w, h = r['bbox']

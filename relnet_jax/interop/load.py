@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
 from relnet_jax.interop.coco_table import ROWS_OF_91
 from relnet_jax.interop.families import Family, to_torchvision
 from relnet_jax.interop.read import read_weights
@@ -28,7 +29,7 @@ PER_CLASS = tuple(f'roi_heads.{module}.{leaf}' for leaf in ('weight', 'bias') fo
 STEM = 'backbone.body.conv1.weight'
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights do not fit the model or its config."""
 
 

@@ -14,8 +14,10 @@ from typing import Any, BinaryIO, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from relnet_jax.errors import UserError
 
-class RefusedPickle(ValueError):
+
+class RefusedPickle(UserError):
     """A pickle that wants something else than tensors, arrays, dictionaries, lists, numbers and strings."""
 
 

@@ -15,6 +15,7 @@ from typing import Any, Mapping, NamedTuple
 import ml_dtypes
 import numpy as np
 
+from relnet_jax.errors import UserError
 from relnet_jax.interop import pickles
 from relnet_jax.interop.pickles import RefusedPickle, Storage, Tensor
 
@@ -66,9 +67,9 @@ def read_weights(path: str | Path) -> Weights:
     except RefusedPickle as error:
         raise RefusedPickle(f'{path}: refused, {error}') from None
     except DAMAGE as error:
-        raise ValueError(f'{path}: damaged or cut off ({type(error).__name__}: {error})') from error
+        raise UserError(f'{path}: damaged or cut off ({type(error).__name__}: {error})') from error
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise UserError(f'{path}: {error}') from error
 
 
 def _read_zip(path: Path) -> Weights:

@@ -4,6 +4,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from relnet_jax.errors import UserError
 from relnet_jax.interop.torchvision import POOL, torch_name
 from relnet_jax.trees import path_name
 
@@ -50,7 +51,7 @@ def to_state_dict(params: Any) -> dict[str, np.ndarray]:
     """
     named, without = entries(params)
     if without:
-        raise ValueError(f'torchvision has no module for {len(without)} parameters: {", ".join(without[:5])}'
+        raise UserError(f'torchvision has no module for {len(without)} parameters: {", ".join(without[:5])}'
                          + (', ...' if len(without) > 5 else ''))
     state = {}
     for name, (path, value) in named.items():

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.box_head import BoxPredictor, RoISample
 from relnet_jax.models.relations import RELATIONS, RelationContext, fuse
 from relnet_jax.types import Array, Proposals
@@ -28,7 +29,7 @@ def relation_options(model: ConfigDict) -> tuple[tuple[str, Options], ...]:
     chosen = []
     for name in model.relations:
         if name not in RELATIONS:
-            raise ValueError(f'model.relations: expected names of {tuple(RELATIONS)}, got {name!r}')
+            raise UserError(f'model.relations: expected names of {tuple(RELATIONS)}, got {name!r}')
         options = dict(model.relation['class_' if name == 'class' else name])
         for key in ('reduction', 'features', 'keys'):
             if options.get(key) == 0:
@@ -37,7 +38,7 @@ def relation_options(model: ConfigDict) -> tuple[tuple[str, Options], ...]:
             options['reduction'] = options['reduction'] or C4_REDUCTION
         chosen.append((name, tuple(options.items())))
     if len(set(model.relations)) != len(chosen):
-        raise ValueError(f'model.relations: each relation at most once, got {tuple(model.relations)}')
+        raise UserError(f'model.relations: each relation at most once, got {tuple(model.relations)}')
     return tuple(chosen)
 
 

@@ -1,6 +1,7 @@
 """What a detector is told besides its layers, and which settings go together."""
 from typing import NamedTuple
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.relation_head import IN_BOX_HEAD, LOSSES
 from relnet_jax.ops.anchors import NECK_STRIDES
 
@@ -43,16 +44,16 @@ def check(model) -> None:
     for key, value, known in (('neck', model.neck, tuple(NECK_STRIDES)), ('relation_loss', r.loss, LOSSES),
                               ('boxes_from', r.boxes_from, ('first', 'second')), ('parts', r.parts, PARTS)):
         if value not in known:
-            raise ValueError(f'model.{key}: expected one of {known}, got {value!r}')
+            raise UserError(f'model.{key}: expected one of {known}, got {value!r}')
     if len(model.cascade_weights) < len(model.cascade):
-        raise ValueError(f'model.cascade_weights: expected one per stage of model.cascade {model.cascade}, '
+        raise UserError(f'model.cascade_weights: expected one per stage of model.cascade {model.cascade}, '
                          f'got {model.cascade_weights}')
     if model.neck == 'c4' and (len(model.cascade) > 1 or IN_BOX_HEAD in relations):
-        raise ValueError("model.neck 'c4' has one RoI head and no fully connected layers: model.cascade and "
+        raise UserError("model.neck 'c4' has one RoI head and no fully connected layers: model.cascade and "
                          'object_attention need the FPN')
     if r.parts != 'given' and not model.anatomy:
-        raise ValueError(f'model.parts {r.parts!r} needs model.anatomy_head')
+        raise UserError(f'model.parts {r.parts!r} needs model.anatomy_head')
     sizes = [len(size) if isinstance(size, tuple) else 1 for size in model.anchor_sizes]
     if len(sizes) != len(model.strides) or len(set(sizes)) != 1:
-        raise ValueError(f'model.anchor_sizes: expected {len(model.strides)} entries alike, one per level, '
+        raise UserError(f'model.anchor_sizes: expected {len(model.strides)} entries alike, one per level, '
                          f'got {model.anchor_sizes}')

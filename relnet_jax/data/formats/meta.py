@@ -4,6 +4,7 @@ from pathlib import Path
 from relnet_jax.data.formats.broken import Broken, attempt
 from relnet_jax.data.formats.rows import Row, read_rows
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 NAMES = ('image_id', 'patientid', 'imageid', 'file_name', 'image', 'id')     # columns that may name the image
 SIZES = (('dim0', 'dim1'), ('height', 'width'), ('rows', 'columns'), ('rows', 'cols'))      # height, width
@@ -37,7 +38,7 @@ def add_meta(document: dict, path: Path) -> tuple[dict, list[Issue]]:
             issues.append(Issue(path.name, 'image without a row in data.meta', 'kept as it is', str(image.get('id'))))
         images.append(image if cells is None else image | cells)
     if images and not known:
-        raise ValueError(f'{path}: data.meta has a row for none of the images; its first is of '
+        raise UserError(f'{path}: data.meta has a row for none of the images; its first is of '
                          f'{next(iter(table), None)!r}, the first image is {next(iter(_keys(images[0])), None)!r}')
     return document | dict(images=images), issues
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from relnet_jax.data.formats.broken import Broken
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 NO_MASK = 'box kept without mask'
 
@@ -19,7 +20,7 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as e:
-        raise ValueError(f'{path}: not valid JSON: {e}') from e
+        raise UserError(f'{path}: not valid JSON: {e}') from e
 
 
 def read_records(path: Path, issues: list[Issue]) -> Iterator[tuple[int, str, dict]]:
@@ -27,7 +28,7 @@ def read_records(path: Path, issues: list[Issue]) -> Iterator[tuple[int, str, di
     join `issues`. Raises as `read_json`, and ValueError for a file that is no list."""
     entries = read_json(path)
     if not isinstance(entries, list):
-        raise ValueError(f'{path}: expected a list of records with file_name, syms and boxes, '
+        raise UserError(f'{path}: expected a list of records with file_name, syms and boxes, '
                          f'got {type(entries).__name__}')
     seen = {}
     for i, entry in enumerate(entries):
