@@ -11,8 +11,10 @@ class UserError(ValueError):
     """
 
 
-def hint(name: str, known: Iterable[str]) -> str:
-    """What to say after an unknown name: ", did you mean 'x'?", or all known names where none is near."""
+def hint(name: str, known: Iterable[str], *, all_known: bool = True) -> str:
+    """What to say after an unknown name: ", did you mean 'x'?"; where none is near, all known ones, or nothing."""
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
-    return f", did you mean '{near[0]}'?" if near else f'; there are {", ".join(known)}' if known else ''
+    if near:
+        return f", did you mean '{near[0]}'?"
+    return f'; there are {", ".join(known)}' if known and all_known else ''

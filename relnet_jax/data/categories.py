@@ -1,16 +1,18 @@
 """The category table of a document: ids and names, one to one, and the names that a config or a model asks for."""
 import difflib
+import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from relnet_jax.data.issues import Issue, shown
+from relnet_jax.data.issues import Issue, listed, shown
 from relnet_jax.data.values import whole
 from relnet_jax.errors import UserError
 
 BACKGROUND = ('background', 'bg')       # label 0 stands for it: not trained on unless asked for
 LONGEST_NAME = 200
+UNPRINTABLE = ('Cc', 'Cs')              # control characters and halves of pairs
 
 
 def category_ids(file: Path, categories: list, used: Mapping[int, int]) -> tuple[dict[str, int], list[Issue]]:
@@ -28,7 +30,7 @@ def category_ids(file: Path, categories: list, used: Mapping[int, int]) -> tuple
         if number is None or not isinstance(name, (str, type(None))):
             raise UserError(f'{where}: expected a whole number as id, and a name, got {shown(category)}')
         name = (name or '').strip()
-        if len(name) > LONGEST_NAME or not name.isprintable():
+        if len(name) > LONGEST_NAME or any(unicodedata.category(letter) in UNPRINTABLE for letter in name):
             raise UserError(f'{where}: expected a name of at most {LONGEST_NAME} printable letters, got {len(name)}: '
                             f'{shown(name)}')
         if name and name != category['name']:
@@ -95,12 +97,6 @@ def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *, strict: 
 
 def is_background(name: str) -> bool:
     return name.casefold().strip('_- <>[]()') in BACKGROUND
-
-
-def listed(names: Iterable[str]) -> str:
-    """The first of many names."""
-    names = list(names)
-    return ', '.join(names[:20]) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
 
 
 def fold(name: str) -> str:

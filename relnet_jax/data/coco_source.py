@@ -9,10 +9,10 @@ from absl import logging
 
 from relnet_jax.data import fit, geometry_checks
 from relnet_jax.data.annotations import grow_box
-from relnet_jax.data.categories import category_ids, choose, count_used, is_background, listed
+from relnet_jax.data.categories import category_ids, choose, count_used, is_background
 from relnet_jax.data.document import candidates, check_dropped, fit_objects, use_images
 from relnet_jax.data.images import UnreadableImage, read_image
-from relnet_jax.data.issues import A_FEW, Issue, log_summary
+from relnet_jax.data.issues import A_FEW, Issue, listed, log_summary
 from relnet_jax.data.read_options import DEFAULTS, ReadOptions
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.source import Source
@@ -48,6 +48,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     if not folder.is_dir():
         raise FileNotFoundError(f"no image folder '{folder}'")
     issues, annotations = list(issues), document['annotations']
+    not_read = sum(issue.rule == 'dropped' for issue in issues)
     ids, found = category_ids(file, document['categories'], count_used(annotations))
     issues += found
     part_ids, found = choose(file, tuple(parts) or document.get('parts', ()), ids, strict=strict,
@@ -67,7 +68,8 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
         geometry_checks.check_whole_file(file, to_check)
     objects, fitted = fit_objects(to_check, issues=issues)
     counts += fitted
-    check_dropped(file, counts['dropped'], len(to_check) + counts['dropped'] - fitted['dropped'], max_dropped, issues)
+    count = len(to_check) + counts['dropped'] - fitted['dropped']
+    check_dropped(file, not_read + counts['dropped'], not_read + count, max_dropped, issues)
     objects = {record['id']: objects.get(record['id'], []) for record in images.records}
     if min_box:
         _grow_boxes(images.records, objects, min_box, but=set(part_ids.values()))

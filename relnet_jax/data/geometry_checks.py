@@ -67,8 +67,10 @@ def doubtful_boxes(boxes: np.ndarray, sizes: np.ndarray, mask_boxes: np.ndarray)
                 f'y and height by its height; {GO_ON}')
     corners = {name: np.stack(read(*boxes.T), 1) for name, read in READINGS.items()}
     masked = np.isfinite(mask_boxes[:, 0])
+    per_cent = np.tile(sizes / 100, 2)
     if masked.sum() >= A_FEW:
-        agree = {name: _share(_near(box[masked], mask_boxes[masked])) for name, box in corners.items()}
+        read = corners | {f'{name} in per cent': box * per_cent for name, box in corners.items()}
+        agree = {name: _share(_near(box[masked], mask_boxes[masked])) for name, box in read.items()}
         best = max(agree, key=agree.get)
         if agree[COCO] < OWN and agree[best] >= CLEAR:
             turned = ', or the points of polygons like [y, x]' if best == '[y, x, height, width]' else ''

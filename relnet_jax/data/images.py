@@ -24,6 +24,7 @@ from relnet_jax.data.codestream import START_JPEG_2000, jpeg2000_frame, jpeg_fra
 from relnet_jax.data.fit import INVERSE, Header, turn
 from relnet_jax.data.grey import window_16bit
 from relnet_jax.data.read_options import DEFAULTS, ReadOptions
+from relnet_jax.errors import UserError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.jp2', '.avif', '.gif', '.pgm', '.ppm', '.dcm',
             '.dicom')
@@ -48,7 +49,7 @@ warnings.filterwarnings('ignore', module='PIL')
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """The file at `path` is missing, damaged or not an image; `reason` says which."""
 
     def __init__(self, path: Path | str, reason: str):
@@ -132,7 +133,7 @@ def _bytes(path: Path | str, options: ReadOptions) -> bytes:
 
 def _is_dicom(start: bytes, path: Path | str) -> bool:
     """By content, with the preamble or without it (the first element's group is 2 or 8), or by suffix."""
-    return (start[128:132] == b'DICM' or start[:2] in (b'\2\0', b'\x08\0', b'\0\x08') and start[2:4] != b'\0\0'
+    return (start[128:132] == b'DICM' or start[:2] in (b'\2\0', b'\x08\0', b'\0\x08')
             or Path(path).suffix.lower() in DICOM_SUFFIXES)
 
 

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from relnet_jax.data import batching, transforms
 from relnet_jax.data.formats import FORMATS, has_validation
 from relnet_jax.data.images import UnreadableImage
-from relnet_jax.data.issues import too_many
+from relnet_jax.data.issues import listed, summary, too_many
 from relnet_jax.data.sampling import repeated_order
 from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
 from relnet_jax.errors import UserError
@@ -36,7 +36,8 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     train = _open(config, 'train', None)
     if train.counts and not train.counts['objects']:
         raise UserError(f'{train.name}: nothing to train on, none of its {train.counts["annotations"]} annotations is '
-                        'an object of a class to detect')
+                        f'an object of the classes {listed(train.classes)}'
+                        + ''.join(f'; {line}' for line in summary(train.issues)[:1]))
     if has_validation(config.data):
         val = open_for_model(config, 'val', {key: getattr(train, key) for key in CLASS_TABLE})
         if not val.annotated:

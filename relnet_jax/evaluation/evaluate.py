@@ -36,6 +36,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     detect_fn, params = load_detector(step_folder, config, class_table)
+    startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
     out = Path(out) if out else step_folder.parent.parent / 'eval'
     if not source.annotated:

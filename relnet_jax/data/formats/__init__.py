@@ -46,7 +46,7 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
             raise UserError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of images '
                             f'as data.{split}.images')
         if not files.images:
-            raise UserError(f'data.{split}.images is not set: give the folder of the images of {files.annotations}')
+            raise UserError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = amend(*read(path, folder, data), path, data)
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,
