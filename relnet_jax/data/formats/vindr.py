@@ -37,7 +37,7 @@ def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]
     for row in rows:
         image, reader = row.get('image_id'), row.get('rad_id')
         try:
-            name = _class_name(row, ids)
+            name = _class_name(row, ids) if row.has('class_name') else NO_FINDING      # a list of films alone
             if not image:
                 raise Broken('no image_id')
             box = None if name == NO_FINDING else _box(row)

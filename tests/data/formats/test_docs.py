@@ -1,4 +1,4 @@
-"""docs/formats.md: its example of a new format is run, its commands name what there is, its table has every format."""
+"""docs/formats.md: commands name what there is, the table has every format; the example of docs/extending.md runs."""
 import re
 import types
 from pathlib import Path
@@ -14,10 +14,11 @@ from relnet_jax.data.formats import lab
 
 ROOT = Path(formats.__file__).parents[3]
 TEXT = (ROOT / 'docs' / 'formats.md').read_text()
+RECIPE = (ROOT / 'docs' / 'extending.md').read_text().split('\n## A data format\n')[1].split('\n## ')[0]
 
 
-def blocks(language):
-    return re.findall(rf'```{language}\n(.*?)```', TEXT, re.DOTALL)
+def blocks(language, text=TEXT):
+    return re.findall(rf'```{language}\n(.*?)```', text, re.DOTALL)
 
 
 def test_the_table_has_every_format():
@@ -50,11 +51,11 @@ def test_the_example_of_the_lab_s_json_is_read(tmp_path):
 
 
 def test_the_example_of_a_new_format_is_one_file_and_one_line(tmp_path, monkeypatch):
-    code, = blocks('python')
+    code, = blocks('python', RECIPE)
     assert len(code.splitlines()) <= 35
     nih_boxes = types.ModuleType('nih_boxes')
-    exec(compile(code, 'docs/formats.md', 'exec'), nih_boxes.__dict__)
-    line = re.search(r"in the table: `'(\w+)': (.*),`", TEXT)
+    exec(compile(code, 'docs/extending.md', 'exec'), nih_boxes.__dict__)
+    line = re.search(r"in the table: `'(\w+)': (.*),`", RECIPE)
     monkeypatch.setitem(formats.FORMATS, line[1], eval(line[2], {**vars(formats), 'nih_boxes': nih_boxes}))
 
     films = [f'{patient:08}_{number:03}.png' for patient in range(1, 7) for number in range(2)]
