@@ -1,21 +1,26 @@
 """Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.3]
 
-Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is reported and
-skipped; the exit code is then 1, and 0 when all went well.
+Installed, the command is relnet-predict. --images may be given several times; a name with a comma in it is taken as it
+is if it exists. Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is
+reported and skipped, and the exit code is then 1. The config is the checkpoint's own; any key can be overridden, such
+as --config.test.boxes=256.
 """
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from absl import logging
+from absl import flags, logging
+from absl.flags import FlagValues
 from pycocotools import mask as coco_mask
 
+from relnet_jax import cli
+from relnet_jax import config as config_lib
 from relnet_jax.data import fit
 from relnet_jax.data.images import SUFFIXES, UnreadableImage, is_image_file, read_header, read_image
 from relnet_jax.data.read_options import ReadOptions, read_options
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.evaluation.overlays import draw_results
 from relnet_jax.evaluation.run import detect_batches, load_detector
 from relnet_jax.runs import checkpoint, startup
@@ -110,19 +115,19 @@ def categories(class_table: dict) -> list:
     return [dict(id=i, name=name) for i, name in zip(class_table['category_ids'], class_table['classes'])]
 
 
-def predict(detect_fn, params, class_table: dict, config, names: list, out, *, score: float) -> list:
-    """Detect in the images that `names` (files and folders) stand for and write overlays and predictions.json to `out`.
+def predict(detect_fn, params, class_table: dict, config, files: list, outputs: list, out: Path, *,
+            score: float) -> list:
+    """Detect in image `files` and write their overlays, called `outputs`, and predictions.json to the folder `out`.
 
     `detect_fn` and `params` are those of `load_detector`. Every batch has the same shape, so that the detector compiles
     once. Only detections of at least `score` are written. Returns what went wrong, one line for each file.
     """
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    files, outputs, problems = list_images(names, out)
+    problems = []
     source = file_source(files, class_table, config, problems=problems)
     caption = PHANTOM_MODEL_CAPTION if config.data.format == 'phantom' else ''
     images, annotations = [], []
-    batch_size = min(config.test.batch_size, max(len(files), 1))
+    batch_size = min(config.test.batch_size, len(files))
     for batch, results in detect_batches(detect_fn, params, source, config, batch_size=batch_size):
         for index in batch.image_index[batch.image_valid]:
             found = [r for r in results if r['image_id'] == index + 1 and r['score'] >= score]
@@ -146,27 +151,37 @@ def _area(result: dict) -> float:
     return result['bbox'][2] * result['bbox'][3]
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m relnet_jax.predict', description=__doc__.splitlines()[0])
-    parser.add_argument('--ckpt', required=True, help='run folder, its checkpoints folder, or one step folder')
-    parser.add_argument('--images', required=True, help='image files and folders, separated by commas')
-    parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument('--score', type=float, default=0.3, help='leave out weaker ones (default: %(default)s)')
-    args = parser.parse_args(argv)
-    logging.set_verbosity(logging.INFO)
+def define(values: FlagValues) -> None:
+    cli.define_path(values, 'ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best')
+    flags.DEFINE_multi_string('images', None, 'image files and folders, separated by commas; may be repeated',
+                              flag_values=values)
+    cli.define_path(values, 'out', None, 'folder to write to', kind='folder')
+    flags.DEFINE_float('score', 0.3, 'leave out detections weaker than this', lower_bound=0, upper_bound=1,
+                       flag_values=values)
+
+
+def command(call: cli.Call) -> int:
+    f, out = call.flags, Path(call.flags.out)
+    files, outputs, problems = list_images(cli.paths(f.images), out)
+    if not files:
+        raise UserError(f'--images: {"; ".join(problems)}')
+    startup.quiet_libraries()
     startup.use_compilation_cache()
-    try:
-        config, class_table = checkpoint.read_config(args.ckpt), checkpoint.read_class_table(args.ckpt)
-        detect_fn, params = load_detector(args.ckpt, config, class_table)
-    except checkpoint.CheckpointError as e:
-        parser.error(f'--ckpt: {e}')
-    if args.score < config.test.score_threshold:
-        logging.warning('--score=%g: the checkpoint keeps no detection below its config.test.score_threshold = %g',
-                        args.score, config.test.score_threshold)
-    problems = predict(detect_fn, params, class_table, config, args.images.split(','), args.out, score=args.score)
+    config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
+    class_table = checkpoint.read_class_table(f.ckpt)
+    detect_fn, params = load_detector(f.ckpt, config, class_table)
+    if f.score < config.test.score_threshold:
+        logging.warning('--score=%g: no detection below config.test.score_threshold = %g is kept', f.score,
+                        config.test.score_threshold)
+    startup.log_compilation('the detector')
+    problems += predict(detect_fn, params, class_table, config, files, outputs, out, score=f.score)
     for problem in problems:
         print(f'skipped: {problem}', file=sys.stderr)
-    return 1 if problems else 0
+    return cli.UNFINISHED if problems else cli.DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('predict', __doc__, define, command, argv)
 
 
 if __name__ == '__main__':

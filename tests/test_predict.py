@@ -154,18 +154,23 @@ def test_the_score_threshold_is_the_users(images, traces, tmp_path):
     assert json.loads((tmp_path / 'high' / 'predictions.json').read_text())['annotations'] == []
 
 
-def test_no_image_at_all_is_an_error_not_a_crash(traces, tmp_path, capsys):
-    (tmp_path / 'empty').mkdir()
-    assert run('run', tmp_path / 'empty', tmp_path / 'out') == 1
-    assert 'no images' in capsys.readouterr().err
-    assert json.loads((tmp_path / 'out' / 'predictions.json').read_text())['images'] == []
+def test_images_may_be_given_one_by_one_and_with_commas_in_their_names(images, traces, tmp_path):
+    odd = images / 'x,y.png'
+    (images / 'c.jpg').rename(odd)
+    assert run('run', odd, tmp_path / 'out', f'--images={images}/a,{images}/b') == 0
+    written = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert [i['overlay'] for i in written['images']] == ['x,y.png', 'chest.png', 'chest_png.png']
+
+
+def test_keys_of_the_stored_config_can_be_overridden(images, traces, tmp_path):
+    (images / 'damaged.png').unlink()
+    assert run('run', images, tmp_path / 'out', '--config.test.batch_size=3', '--config.data.canvas=(64,128)') == 0
+    assert traces == [(3, 64, 128, 3)]
 
 
 def test_a_wrong_checkpoint_is_said_plainly(traces, images, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run('rum', images, tmp_path / 'out')
-    assert stop.value.code == 2
-    assert "--ckpt: no checkpoint folder 'rum'" in capsys.readouterr().err
+    assert run('rum', images, tmp_path / 'out') == 2
+    assert capsys.readouterr().err == "predict: no checkpoint folder 'rum'\n"
     assert not (tmp_path / 'out').exists()
 
 

@@ -2,9 +2,9 @@
 
     python -m relnet_jax.data.check --config=configs/coco.py --config.data.train.annotations=... [more overrides]
 
-Prints the issues found at opening, unreadable images, images that training and validation share (by file, file name or
-content), and per class: instances, images, masks, crowds, size on the canvas, and the share of boxes that no anchor
-overlaps with IoU >= 0.5, for which the RPN has only its fall-back match.
+Installed, the command is relnet-check. Prints the issues found at opening, unreadable images, images that training and
+validation share (by file, file name or content), and per class: instances, images, masks, crowds, size on the canvas,
+and the share of boxes that no anchor overlaps with IoU >= 0.5, for which the RPN has only its fall-back match.
 """
 import hashlib
 import sys
@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from absl import app
-from ml_collections import ConfigDict, config_flags
+from absl.flags import FlagValues
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from relnet_jax import cli
 from relnet_jax.data.coco_source import counted
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.issues import summary
@@ -165,15 +166,17 @@ def print_report(config: ConfigDict, console: Console):
     _print_lines(console, 'images in both training and validation', shared_images(train, val))
 
 
+def define(values: FlagValues) -> None:
+    cli.define_config(values, 'phantom')
+
+
+def command(call: cli.Call) -> None:
+    print_report(cli.config_of(call), Console())
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('check', __doc__, define, command, argv)
+
+
 if __name__ == '__main__':
-    CONFIG = config_flags.DEFINE_config_file('config', 'configs/phantom.py', 'the run whose data is checked')
-
-    def main(argv: list[str]):
-        if len(argv) > 1:
-            sys.exit(f'unexpected arguments: {argv[1:]}')
-        try:
-            print_report(CONFIG.value, Console())
-        except (FileNotFoundError, ValueError) as e:
-            sys.exit(f'error: {e}')
-
-    app.run(main)
+    sys.exit(main())

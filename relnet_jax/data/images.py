@@ -24,6 +24,7 @@ from relnet_jax.data.codestream import START_JPEG_2000, jpeg2000_frame, jpeg_fra
 from relnet_jax.data.fit import INVERSE, Header, turn
 from relnet_jax.data.grey import window_16bit
 from relnet_jax.data.read_options import DEFAULTS, ReadOptions
+from relnet_jax.errors import UserError
 
 SUFFIXES = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff', '.webp', '.jp2', '.avif', '.gif', '.pgm', '.ppm', '.dcm',
             '.dicom')
@@ -48,7 +49,7 @@ warnings.filterwarnings('ignore', module='PIL')
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 
-class UnreadableImage(ValueError):
+class UnreadableImage(UserError):
     """The file at `path` is missing, damaged or not an image; `reason` says which."""
 
     def __init__(self, path: Path | str, reason: str):

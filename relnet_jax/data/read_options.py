@@ -16,6 +16,8 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
+
 EXIF = ('auto', 'apply', 'ignore')
 CORRECTABLE = (
     'PhotometricInterpretation', 'BitsStored', 'HighBit', 'PixelRepresentation', 'PixelPaddingValue',
@@ -46,11 +48,11 @@ def read_options(data: ConfigDict) -> ReadOptions:
     """The options of `config.data`. Raises ValueError or FileNotFoundError, naming the key."""
     low, high = data.window
     if not 0 <= low < high <= 100:
-        raise ValueError(f'data.window: expected two percentiles in order, got {tuple(data.window)}')
+        raise UserError(f'data.window: expected two percentiles in order, got {tuple(data.window)}')
     if data.max_pixels < 1:
-        raise ValueError(f'data.max_pixels: expected at least 1, got {data.max_pixels}')
+        raise UserError(f'data.max_pixels: expected at least 1, got {data.max_pixels}')
     if data.exif not in EXIF:
-        raise ValueError(f"data.exif: expected one of {EXIF}, got '{data.exif}'")
+        raise UserError(f"data.exif: expected one of {EXIF}, got '{data.exif}'")
     return ReadOptions(window=(low, high), max_pixels=data.max_pixels, exif=data.exif,
                        dicom_overrides=_read_overrides(data.dicom_overrides) if data.dicom_overrides else {})
 
@@ -62,12 +64,12 @@ def _read_overrides(file: str) -> dict[str, dict[str, Any]]:
     try:
         table = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as e:
-        raise ValueError(f'data.dicom_overrides: {file}: not valid JSON: {e}') from e
+        raise UserError(f'data.dicom_overrides: {file}: not valid JSON: {e}') from e
     if not isinstance(table, dict) or not all(isinstance(values, dict) for values in table.values()):
-        raise ValueError(f'data.dicom_overrides: {file}: expected {{file name pattern: {{keyword: value}}}}')
+        raise UserError(f'data.dicom_overrides: {file}: expected {{file name pattern: {{keyword: value}}}}')
     for pattern, values in table.items():
         wrong = [keyword for keyword in values if keyword not in CORRECTABLE]
         if not pattern or wrong:
-            raise ValueError(f"data.dicom_overrides: {file}: '{pattern}': {wrong} cannot be corrected, only "
+            raise UserError(f"data.dicom_overrides: {file}: '{pattern}': {wrong} cannot be corrected, only "
                              f'{", ".join(CORRECTABLE)}')
     return table

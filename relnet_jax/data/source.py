@@ -12,6 +12,7 @@ import numpy as np
 from absl import logging
 
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 from relnet_jax.types import Example
 
 CLASS_TABLE = ('classes', 'category_ids', 'parts')      # fields of a `Source` that a model is made for
@@ -86,19 +87,19 @@ def subset(source: Source, indices: list[int], *, name: str) -> Source:
 def select(source: Source, wanted: str) -> Source:
     """The images whose record says `wanted`, 'key=value' (config.data.subset), as a source of its own.
 
-    Raises ValueError, naming the keys or values that there are, if a record lacks the key or none has the value.
+    Raises UserError, naming the keys or values that there are, if a record lacks the key or none has the value.
     """
     key, equals, value = wanted.partition('=')
     if not key or not equals:
-        raise ValueError(f"data.subset: expected 'key=value', got '{wanted}'")
+        raise UserError(f"data.subset: expected 'key=value', got '{wanted}'")
     lacking = [record for record in source.records if key not in record]
     if lacking:
-        raise ValueError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
-                         f'asks for; it has {sorted(lacking[0])}')
+        raise UserError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
+                        f'asks for; it has {sorted(lacking[0])}')
     indices = [i for i, record in enumerate(source.records) if str(record[key]) == value]
     if not indices:
         values = sorted({str(record[key]) for record in source.records})
-        raise ValueError(f"{source.name}: no image has {key} '{value}' (data.subset); there are {values[:10]}")
+        raise UserError(f"{source.name}: no image has {key} '{value}' (data.subset); there are {values[:10]}")
     return subset(source, indices, name=f'{source.name}, {wanted}')
 
 
@@ -107,20 +108,21 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
 
     Images with an equal value of the record key `by` (a patient id, say) stay together. The parts depend on these
     values alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest
-    part so far. Raises ValueError for a key that a record lacks, and for parts that cannot be made.
+    part so far. Raises UserError for a key that a record lacks, and for parts that cannot be made.
     """
     if folds < 2 or not 0 <= hold_out < folds:
-        raise ValueError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
+        raise UserError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
     groups = {}
     for i, record in enumerate(source.records):
         if by not in record:
-            raise ValueError(
+            raise UserError(
                 f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
         other = f'data.split.folds={len(groups)} or less' if len(groups) > 1 else 'more images'
-        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds, one of "
-                         f'which is held out: give a validation file (data.val.annotations, data.val.images), or {other}')
+        raise UserError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds, one of "
+                        'which is held out: give a validation file (data.val.annotations, data.val.images), or '
+                        f'{other}')
     parts = [[] for _ in range(folds)]
     for value in sorted(groups, key=lambda v: (-len(groups[v]), zlib.crc32(v.encode()), v)):
         min(parts, key=len).extend(groups[value])       # the first of the emptiest
@@ -134,7 +136,7 @@ def for_model(source: Source, *, classes: Sequence[str], category_ids: Sequence[
     """The same images for a model that knows `classes` and `parts`, by their names: labels and rows are the model's.
 
     Objects of other classes are left out. A class that the data lack keeps the model's category id, or gets one that
-    the data do not use; a part that they lack is unknown. Raises ValueError if the data have annotations, but none of
+    the data do not use; a part that they lack is unknown. Raises UserError if the data have annotations, but none of
     the classes.
     """
     if source.classes == tuple(classes) and source.parts == tuple(parts):
@@ -142,7 +144,7 @@ def for_model(source: Source, *, classes: Sequence[str], category_ids: Sequence[
     classes, parts = tuple(classes), tuple(parts)
     ids, missing = dict(zip(source.classes, source.category_ids)), [n for n in classes if n not in source.classes]
     if source.annotated and len(missing) == len(classes):
-        raise ValueError(f'{source.name}: has none of the classes {", ".join(classes)}')
+        raise UserError(f'{source.name}: has none of the classes {", ".join(classes)}')
     if source.annotated and missing:
         logging.warning('%s: without the classes %s: nothing is measured for them', source.name, ', '.join(missing))
     if extra := [name for name in source.classes if name not in classes]:

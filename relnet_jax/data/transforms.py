@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from relnet_jax.errors import UserError
 from relnet_jax.types import Example
 
 
@@ -51,18 +52,18 @@ def flip_tables(classes: Sequence[str], parts: Sequence[str],
     labels, slots = np.arange(len(classes) + 1, dtype=np.int32), np.arange(len(parts), dtype=np.int32)
     for pair in pairs:
         if len(pair) != 2 or pair[0] == pair[1]:
-            raise ValueError(f'data.flip_pairs: expected pairs of two names, got {pair!r}')
+            raise UserError(f'data.flip_pairs: expected pairs of two names, got {pair!r}')
         found = False
         for names, table, first in ((list(classes), labels, 1), (list(parts), slots, 0)):
             present = [name in names for name in pair]
             if any(present) and not all(present):
-                raise ValueError(f'data.flip_pairs: of {tuple(pair)} only one is among {names}: a flip would mislabel')
+                raise UserError(f'data.flip_pairs: of {tuple(pair)} only one is among {names}: a flip would mislabel')
             if all(present):
                 i, j = (names.index(name) + first for name in pair)
                 table[i], table[j] = j, i
                 found = True
         if not found:
-            raise ValueError(
+            raise UserError(
                 f'data.flip_pairs: {tuple(pair)} are neither classes {list(classes)} nor parts {list(parts)}')
     return labels, slots
 

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from relnet_jax import files
 from relnet_jax.data import pipeline
+from relnet_jax.errors import UserError
 from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
@@ -35,6 +36,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     detect_fn, params = load_detector(step_folder, config, class_table)
+    startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
     out = Path(out) if out else step_folder.parent.parent / 'eval'
     if not source.annotated:
@@ -64,7 +66,7 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     if not source.annotated:
-        raise ValueError(f'{source.name} has no annotations: no metrics')
+        raise UserError(f'{source.name} has no annotations: no metrics')
     found = evaluate_at(counts, step_folder, config, class_table, source, convention=convention)
     names = [name for name in SWEEP_METRICS if any(name in metrics for metrics in found.values())]
     table = Table('test boxes', *names, title=f'{source.name}, {step_folder}, per cent', title_justify='left')

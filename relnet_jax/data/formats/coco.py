@@ -5,6 +5,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 
 def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
@@ -16,7 +17,7 @@ def read_document(path: Path) -> dict:
     """The file's dict, with lists under `images`, `annotations` and `categories`.
 
     Without `annotations`, as in test sets, there need be no `categories` either, and a list of image records or of file
-    names (which are then the ids) will do. Raises FileNotFoundError without the file and ValueError for any other.
+    names (which are then the ids) will do. Raises FileNotFoundError without the file and UserError for any other.
     """
     if not path.is_file():
         what = 'is a folder, expected a JSON file' if path.is_dir() else 'is not there'
@@ -24,16 +25,16 @@ def read_document(path: Path) -> dict:
     try:
         document = json.loads(path.read_bytes())
     except ValueError as e:
-        raise ValueError(f'{path}: not valid JSON: {e}') from e
+        raise UserError(f'{path}: not valid JSON: {e}') from e
     except RecursionError:
-        raise ValueError(f'{path}: no COCO file, its lists or dicts are nested too deep') from None
+        raise UserError(f'{path}: no COCO file, its lists or dicts are nested too deep') from None
     if isinstance(document, list):
         document = dict(images=_image_list(path, document))
     if not isinstance(document, dict):
-        raise ValueError(f"{path}: not a COCO instances file, expected a list under 'images'")
+        raise UserError(f"{path}: not a COCO instances file, expected a list under 'images'")
     for key in ('images', 'annotations', 'categories') if document.get('annotations') else ('images',):
         if not isinstance(document.get(key), list):
-            raise ValueError(f"{path}: not a COCO instances file, expected a list under '{key}'")
+            raise UserError(f"{path}: not a COCO instances file, expected a list under '{key}'")
     return document | {key: document.get(key) or [] for key in ('annotations', 'categories')}
 
 
@@ -43,10 +44,10 @@ def _image_list(path: Path, records: list) -> list:
         return [dict(id=name, file_name=name) for name in records]
     keys = set().union(*(record for record in records if isinstance(record, dict)))
     if 'syms' in keys:
-        raise ValueError(f"{path}: not a COCO instances file, expected a list under 'images'; records with 'syms' are "
-                         "read with data.format='chestx_det' or 'lab'")
+        raise UserError(f"{path}: not a COCO instances file, expected a list under 'images'; records with 'syms' are "
+                        "read with data.format='chestx_det' or 'lab'")
     if {'image_id', 'category_id', 'score'} <= keys:
-        raise ValueError(f'{path}: a list of results (detections), expected a COCO instances file')
+        raise UserError(f'{path}: a list of results (detections), expected a COCO instances file')
     if not keys & {'file_name', 'coco_url'}:
-        raise ValueError(f"{path}: not a COCO instances file, expected a list under 'images'")
+        raise UserError(f"{path}: not a COCO instances file, expected a list under 'images'")
     return records

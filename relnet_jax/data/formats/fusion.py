@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from relnet_jax.errors import UserError
+
 FUSIONS = ('none', 'majority', 'wbf')
 
 
@@ -57,7 +59,7 @@ def fuse_readers(boxes: np.ndarray, labels: np.ndarray, drawn_by: list[str], *, 
     """The boxes [n, 4] of a film that `readers` people looked at, `drawn_by` whom each: the share who drew it is its
     score. 'none': every box as it is; 'wbf': fused; 'majority': those fused boxes that more than half of them drew."""
     if fusion not in FUSIONS:
-        raise ValueError(f'data.fusion: expected one of {FUSIONS}, got {fusion!r}')
+        raise UserError(f'data.fusion: expected one of {FUSIONS}, got {fusion!r}')
     if fusion == 'none':
         return Fused(boxes, np.full(len(boxes), 1 / readers), labels, [[i] for i in range(len(boxes))])
     fused = weighted_box_fusion(boxes, np.ones(len(boxes)), labels, models=readers, iou=iou)

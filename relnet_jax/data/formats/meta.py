@@ -4,6 +4,7 @@ from pathlib import Path
 from relnet_jax.data.formats.broken import Broken, attempt
 from relnet_jax.data.formats.rows import Row, read_rows
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 NAMES = ('image_id', 'patientid', 'imageid', 'file_name', 'image', 'id')     # columns that may name the image
 SIZES = (('dim0', 'dim1'), ('height', 'width'), ('rows', 'columns'), ('rows', 'cols'))      # height, width
@@ -15,7 +16,7 @@ def add_meta(document: dict, path: Path) -> tuple[dict, list[Issue]]:
     The first column of NAMES that is there, else the first column, names the image: by its id, file name, or file name
     without the suffix. A pair of SIZES gives the pixels that annotations refer to, in place of a size that was known;
     the other columns are strings in the record, lower case names. Rows of other images are passed over: one table may
-    serve several data sets. Raises ValueError if it has none of the images.
+    serve several data sets. Raises UserError if it has none of the images.
     """
     rows, issues = read_rows(path, ())
     table, size = {}, ()
@@ -37,7 +38,7 @@ def add_meta(document: dict, path: Path) -> tuple[dict, list[Issue]]:
             issues.append(Issue(path.name, 'image without a row in data.meta', 'kept as it is', str(image.get('id'))))
         images.append(image if cells is None else image | cells)
     if images and not known:
-        raise ValueError(f'{path}: data.meta has a row for none of the images; its first is of '
+        raise UserError(f'{path}: data.meta has a row for none of the images; its first is of '
                          f'{next(iter(table), None)!r}, the first image is {next(iter(_keys(images[0])), None)!r}')
     return document | dict(images=images), issues
 

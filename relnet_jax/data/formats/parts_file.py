@@ -15,6 +15,7 @@ from relnet_jax.data.formats import coco
 from relnet_jax.data.formats.broken import Broken, attempt
 from relnet_jax.data.formats.records import box_xywh, is_number, read_json
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 
 def add_parts(document: dict, parts_file: str, parts: Sequence[str]) -> tuple[dict, list[Issue]]:
@@ -22,7 +23,7 @@ def add_parts(document: dict, parts_file: str, parts: Sequence[str]) -> tuple[di
 
     parts: the names that count, () = all that the file has; one that is nowhere is a category without annotations.
     Images go by their file name, else by its last part without the suffix. Parts of other images are passed over: one
-    file may serve several data sets. Raises ValueError for a file that is neither form or has none of the images.
+    file may serve several data sets. Raises UserError for a file that is neither form or has none of the images.
     """
     issues, found = [], {}
     if parts_file != 'none':
@@ -42,7 +43,7 @@ def add_parts(document: dict, parts_file: str, parts: Sequence[str]) -> tuple[di
         annotations += [dict(image_id=image.get('id'), category_id=ids[part], bbox=box, where=f'{name}, {part}')
                         for part, box in boxes if part in names]
     if found and document['images'] and not known:
-        raise ValueError(f'{parts_file}: data.parts_file has none of the images; its first is {next(iter(found))!r}')
+        raise UserError(f'{parts_file}: data.parts_file has none of the images; its first is {next(iter(found))!r}')
     return document | dict(categories=document['categories'] + new, annotations=document['annotations'] + annotations,
                            parts=list(dict.fromkeys([*document.get('parts', ()), *names]))), issues
 
@@ -55,7 +56,7 @@ def _entries(path: Path, issues: list[Issue]) -> Iterator[tuple[str, str, list[f
     """(file name, part, box [x, y, width, height]) of everything in the file that is one."""
     document = read_json(path)
     if not isinstance(document, dict):
-        raise ValueError(f'{path}: expected a COCO file or a dict of file names, got {type(document).__name__}')
+        raise UserError(f'{path}: expected a COCO file or a dict of file names, got {type(document).__name__}')
     if {'images', 'annotations', 'categories'} <= document.keys():
         yield from _coco_entries(path, issues)
         return

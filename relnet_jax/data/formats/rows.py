@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from relnet_jax.data.formats.broken import Broken
 from relnet_jax.data.issues import Issue, shown
+from relnet_jax.errors import UserError
 
 DELIMITERS = ',;\t'
 EMPTY = ('', 'nan', 'na', 'null', 'none')
@@ -53,14 +54,14 @@ def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[Row], list[Issue
 
     A byte order mark, CRLF, quotes, semicolons or tabs for commas, capitals and blanks in the header are read; further
     columns ride along. Lines without any cell are no rows. A row with more or fewer cells than the header is an issue.
-    Raises FileNotFoundError without a file, and ValueError, naming the file, for one that is no such table.
+    Raises FileNotFoundError without a file, and UserError, naming the file, for one that is no such table.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no annotation file '{path}'")
+        raise FileNotFoundError(f"annotation file '{path}' is not there")
     try:
         text = path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as e:
-        raise ValueError(f'{path}: not text in UTF-8, byte {e.start} is {e.object[e.start]:#x}') from e
+        raise UserError(f'{path}: not text in UTF-8, byte {e.start} is {e.object[e.start]:#x}') from e
     header = next(iter(text.splitlines()), '')
     delimiter = max(DELIMITERS, key=header.count)       # the first of equals
     reader = csv.reader(io.StringIO(text, newline=''), delimiter=delimiter, skipinitialspace=True, strict=True)
@@ -77,9 +78,9 @@ def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[Row], list[Issue
                                     f'the header has {len(names)} cells, the row another number', 'dropped',
                                     str(len(cells))))
     except csv.Error as e:
-        raise ValueError(f'{path}: line {reader.line_num} is no CSV: {e}') from e
+        raise UserError(f'{path}: line {reader.line_num} is no CSV: {e}') from e
     if names is None:
-        raise ValueError(f'{path}: empty, expected a header with the columns {", ".join(columns)}')
+        raise UserError(f'{path}: empty, expected a header with the columns {", ".join(columns)}')
     return rows, issues
 
 
@@ -87,10 +88,10 @@ def _header(path: Path, cells: list[str], columns: Sequence[str]) -> list[str]:
     names = [cell.lower() for cell in cells]
     lacking = [column for column in columns if column not in names]
     if lacking:
-        raise ValueError(f'{path}: no column {", ".join(map(repr, lacking))}; its first line is {shown(cells)}')
+        raise UserError(f'{path}: no column {", ".join(map(repr, lacking))}; its first line is {shown(cells)}')
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
-        raise ValueError(f'{path}: column {twice[0]!r} is there twice')
+        raise UserError(f'{path}: column {twice[0]!r} is there twice')
     return names
 
 

@@ -1,6 +1,5 @@
 """The phantom as images and as a data set."""
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -182,9 +181,8 @@ def test_wrong_options_are_named():
         phantom.render(0, 0, ambiguity=1.5, size=64)
 
 
-def test_command_line_writes_images_and_coco_truth(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['phantom', f'--out={tmp_path / "films"}', '--count=3', '--size=96'])
-    main()
+def test_command_line_writes_images_and_coco_truth(tmp_path, capsys):
+    assert main([f'--out={tmp_path / "films"}', '--count=3', '--size=96']) == 0
     truth = json.loads((tmp_path / 'films' / 'instances.json').read_text())
     assert len(truth['images']) == 3 and f"{len(truth['annotations'])} findings" in capsys.readouterr().out
     for record in truth['images']:
