@@ -71,11 +71,12 @@ def _one_to_one(file: Path, names: dict[int, str], used: Mapping[int, int], issu
     return {name: number for number, name in names.items() if number not in left_out}
 
 
-def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *,
-           strict: bool) -> tuple[dict[str, int], list[Issue]]:
+def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *, strict: bool,
+           remedy: str = '') -> tuple[dict[str, int], list[Issue]]:
     """(name as asked for -> category id, issues) of the wanted `names`, case and spaces aside if need be.
 
-    A name that is no category raises UserError, with the nearest one that is; if not `strict` it is left out.
+    A name that is no category raises UserError, with the nearest one that is and a `remedy`; if not `strict` it is
+    left out.
     """
     folded = Counter(map(fold, ids))
     near_ids = {fold(name): (name, number) for name, number in ids.items() if folded[fold(name)] == 1}
@@ -90,7 +91,7 @@ def choose(file: Path, names: Sequence[str], ids: Mapping[str, int], *,
         elif strict:
             near = difflib.get_close_matches(name, ids, 1)
             hint = f"did you mean '{near[0]}'?" if near else f'it has {listed(ids)}'
-            raise UserError(f"{file}: no category '{name}', {hint}")
+            raise UserError(f"{file}: no category '{name}', {hint}{remedy}")
     return chosen, issues
 
 

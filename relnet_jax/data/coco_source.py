@@ -51,7 +51,8 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     not_read = sum(issue.rule == 'dropped' for issue in issues)
     ids, found = category_ids(file, document['categories'], count_used(annotations))
     issues += found
-    part_ids, found = choose(file, tuple(parts) or document.get('parts', ()), ids, strict=strict)
+    part_ids, found = choose(file, tuple(parts) or document.get('parts', ()), ids, strict=strict,
+                             remedy='; a part may also come from data.parts_file')
     issues += found
     class_ids, found = choose(file, classes or [n for n in ids if n not in part_ids and not is_background(n)], ids,
                               strict=strict)
