@@ -47,6 +47,7 @@ CASES = {
     'padding': "FPN, 800 x 1333, each side's own way with padding",
     'whole': "FPN, from file to boxes, each side's own resizing and padding",
     'group_norm': 'FPN with group norm, images smaller than the canvas, one by one',
+    'convnext': 'ConvNeXt-T with FPN, images smaller than the canvas, one by one',
     'c4': 'C4, 300 proposals, images smaller than the canvas, one by one',
     'bfloat16': 'FPN, bfloat16 against float32, both this project',
     'checkpoint': 'trained checkpoint, bfloat16 against float32, both this project',
@@ -66,7 +67,7 @@ class Work(NamedTuple):
 TORCHVISION = {     # case -> (model, mode, padded to a multiple of); the others need no torchvision
     'alone': ('fpn', 'each', 32), '800x1333': ('fpn', 'batch', STEP), 'batch': ('fpn', 'batch', STEP),
     'padding': ('fpn', 'each', 32), 'whole': ('fpn', 'whole', 32), 'group_norm': ('group_norm', 'each', 32),
-    'c4': ('c4', 'each', 32)}
+    'convnext': ('convnext', 'each', 32), 'c4': ('c4', 'each', 32)}
 
 
 def run_torchvision(python: str, work: Work, cases: list[str]) -> None:
@@ -102,6 +103,8 @@ def model_config(name: str) -> ConfigDict:
             config.test.boxes = 300
         if name == 'group_norm':
             config.model.norm = name
+        if name == 'convnext':
+            config.model.update(backbone='convnext_tiny', norm='layer_norm')
     return config
 
 
@@ -120,8 +123,8 @@ def group_norm_params(state: dict[str, np.ndarray], template: dict) -> dict:
     return {room: modules | norms.get(room, {}) for room, modules in found.items()}
 
 
-def prepare(work: Work, name: str, **changes: Any) -> tuple[MaskRCNN, Any]:
-    """(model with fields changed, parameters from torchvision's file)."""
+def prepare(work: Work, name: str) -> tuple[MaskRCNN, Any]:
+    """(model, parameters from torchvision's file)."""
     config = model_config(name)
     model = build(config, CLASSES)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.uint8),
@@ -132,13 +135,14 @@ def prepare(work: Work, name: str, **changes: Any) -> tuple[MaskRCNN, Any]:
     else:
         params, report = load_weights(path, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), config)
         assert not report.kept and not report.unused, report
-    return model.clone(**changes), jax.device_put(params)
+    return model, jax.device_put(params)
 
 
 def detect(work: Work, name: str, images: list[np.ndarray], *, canvas: tuple[int, int], batch: int = 1,
-           **changes: Any) -> list[dict]:
+           dtype: Any = jax.numpy.float32, mask_padding: bool = True) -> list[dict]:
     """Detections of each image, by batches of `batch`."""
-    model, params = prepare(work, name, **changes)
+    model, params = prepare(work, name)
+    model = model.clone(dtype=dtype, image=model.image._replace(mask_padding=mask_padding))
     run = jax.jit(lambda params, image, size: model.apply({'params': params}, image, size))
     found = []
     for start in range(0, len(images) - len(images) % batch, batch):

@@ -91,13 +91,14 @@ FORMATS = {
     'dicom_jpeg_2000': ('dcm', lambda path, film: write_dicom(path, film, uid.JPEG2000Lossless, jpeg_2000))}
 
 
-def write_films(folder: Path, name: str, count: int, size: int) -> None:
-    """`count` films in one format, and annotations as polygons.json and rle.json."""
+def write_films(folder: Path, name: str, films: list[np.ndarray]) -> None:
+    """The first phantom films in one format, and their annotations as polygons.json and rle.json."""
     suffix, write = FORMATS[name]
-    document = coco_dict(0, list(range(count)), size=size)
-    for record in document['images']:
+    size = len(films[0])
+    document = coco_dict(0, list(range(len(films))), size=size)
+    for record, film in zip(document['images'], films, strict=True):
         record['file_name'] = f'{record["id"]}.{suffix}'
-        write(folder / record['file_name'], render(0, record['id'], ambiguity=0.5, size=size)[0])
+        write(folder / record['file_name'], film)
     (folder / 'polygons.json').write_text(json.dumps(document))
     for annotation in document['annotations']:
         rle = rle_tools.merge(rle_tools.frPyObjects(annotation['segmentation'], size, size))
@@ -128,10 +129,11 @@ def cpu_ms(work: Callable[[int], object], count: int, rounds: int) -> float:
     return min(times) / count * 1000
 
 
-def measure(name: str, masks: str, *, count: int, size: int, rounds: int) -> dict:
+def measure(name: str, masks: str, films: list[np.ndarray], *, rounds: int) -> dict:
+    count, size = len(films), len(films[0])
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        write_films(folder, name, count, size)
+        write_films(folder, name, films)
         config = make_config(folder, masks, size)
         start = time.process_time()
         source, _ = pipeline.open_sources(config)
@@ -161,9 +163,10 @@ def main() -> None:
                  date=datetime.date.today().isoformat(),
                  command=' '.join(['python -m benchmarks.pipeline', *sys.argv[1:]]))
     RESULTS.parent.mkdir(exist_ok=True)
+    films = [render(0, index, ambiguity=0.5, size=options.size)[0] for index in range(options.images)]
     for name in options.formats.split(','):
         for masks in ('polygons', 'rle'):
-            found = measure(name, masks, count=options.images, size=options.size, rounds=options.rounds)
+            found = measure(name, masks, films, rounds=options.rounds)
             print(json.dumps(found), flush=True)
             with RESULTS.open('a') as file:
                 file.write(json.dumps(found | about) + '\n')

@@ -53,8 +53,9 @@ def get_config() -> ConfigDict:
 
     # ---- model ----
     m = c.model = ConfigDict()
-    m.backbone = 'resnet50'              # 'tiny' | 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101'
-    m.norm = 'frozen_bn'                 # 'frozen_bn' (pre-trained) | 'group_norm' (from scratch); neck and heads follow
+    m.backbone = 'resnet50'              # 'tiny' | 'resnet18', 34, 50, 101 | 'convnext_tiny', _small, _base, _large
+    m.norm = 'frozen_bn'                 # 'frozen_bn' (pre-trained) | 'group_norm' (from scratch; neck and heads too)
+                                         # ConvNeXt has its own: 'layer_norm' (neck and heads bare) | 'group_norm'
     m.stride_in_1x1 = False              # True: the older layout, stride in the first 1x1 convolution
     m.frozen_stages = 2                  # 0: none, 1: stem, 2: stem and first stage, ... 5: whole body
     m.pixel_mean = (123.675, 116.28, 103.53)

@@ -5,18 +5,21 @@
         --config.data.train.annotations=$D/ChestX_Det_train.json --config.data.train.images=$D/train_data \
         --config.data.val.annotations=$D/ChestX_Det_test.json --config.data.val.images=$D/test_data
 
-configs/chestx_det.py:sar_net is the structure-aware relation network of Lian et al., IEEE TMI 2021 (who published the data), in the
-form of the lab's best run (configs/lab.py:fpn3). Its relations look at five anatomical parts, which ChestX-Det does not annotate. Either
+configs/chestx_det.py:sar_net is the structure-aware relation network of Lian et al., IEEE TMI 2021 (who published the
+data), in the form of the lab's best run (configs/lab.py:fpn3). Its relations look at five anatomical parts, which
+ChestX-Det does not annotate. Either
 
-    --config.data.parts_file=parts.json         boxes from a file, relnet_jax/data/formats/parts_file.py says which; the authors published
-                                                a network that segments the anatomy, whose masks give such boxes. Where the file lacks a
-                                                film, the anatomy head predicts its parts, which it learns from the others
+    --config.data.parts_file=parts.json
+        boxes from a file (relnet_jax/data/formats/parts_file.py says which). The authors published a network that
+        segments the anatomy; its masks give such boxes. Where the file lacks a film, the anatomy head predicts its
+        parts, which it learns from the others; or
     --config.data.parts_file=none --config.train.init_from=RUN --config.train.freeze="('anatomy_head',)"
-                                                predicted throughout by the anatomy head of a run that has learned these parts
+        parts predicted throughout by the anatomy head of a run that has learned these five.
 
-3,025 films for training, 553 for testing; 36 epochs. Trained on the annotations with phantom films only: neither the schedule nor any figure
-on the real films has been measured with this project. Measured on the training annotations: with COCO's anchors (32 to 512, one a level)
-3.2 % of the boxes, and 36 % of the calcifications, have no anchor of IoU 0.5; with two sizes a level from 16 px on 1.0 % and none.
+3,025 films for training, 553 for testing; 37 epochs. Tried on phantom films in this format and on the complete
+annotations; neither the schedule nor any figure on the real films has been measured. Measured on the training
+annotations: with COCO's anchors (32 to 512, one a level) 3.2 % of the boxes, and 36 % of the calcifications, have no
+anchor of IoU 0.5; with two sizes a level from 16 px on 1.0 %, and none of the calcifications.
 """
 from configs import base, lab
 from relnet_jax.data.formats.chestx_det import CLASSES

@@ -10,8 +10,8 @@ from relnet_jax import rules
 from relnet_jax.data import read_options
 from relnet_jax.data.formats import FORMATS, fusion
 from relnet_jax.errors import UserError
-from relnet_jax.models import layers, relation_head, settings
-from relnet_jax.models.backbones import deformable, resnet
+from relnet_jax.models import settings
+from relnet_jax.models.backbones import BACKBONES, deformable
 from relnet_jax.models.relations import RELATIONS, attention, class_relation, region_relation
 from relnet_jax.ops.anchors import NECK_STRIDES
 from relnet_jax.training import parallel
@@ -147,7 +147,7 @@ def test_paths_are_expanded_wherever_they_come_from():
     ('test.boxes=1000000000000', 'config.test.boxes: expected a whole number from 1 to 100000, got 1000000000000'),
     ('test.score_threshold=30', 'config.test.score_threshold: expected a number from 0 to 1, got 30.0')])
 def test_a_wrong_override_gets_its_keys_own_message(override, said):
-    names = dict(formats=', '.join(map(repr, FORMATS)), backbones=', '.join(map(repr, resnet.LAYOUTS)))
+    names = dict(formats=', '.join(map(repr, FORMATS)), backbones=', '.join(map(repr, BACKBONES)))
     with pytest.raises(UserError) as error:
         config_lib.with_overrides(config_lib.load('phantom'), [override])
     assert str(error.value) == (said.format(**names) if '{' in said else said)
@@ -183,9 +183,10 @@ def test_a_new_line_in_a_room_s_table_is_a_name_to_choose(monkeypatch):
 
 def test_names_to_choose_from_are_those_that_the_rooms_know():
     tables = {'data.format': FORMATS, 'data.fusion': fusion.FUSIONS, 'data.exif': read_options.EXIF,
-              'model.backbone': resnet.LAYOUTS, 'model.norm': layers.NORMS, 'model.neck': NECK_STRIDES,
+              'model.backbone': BACKBONES,
+              'model.norm': {norm for body in BACKBONES.values() for norm in body.takes['norm']}, 'model.neck': NECK_STRIDES,
               'model.deformable': ('', *deformable.VERSIONS), 'model.parts': settings.PARTS,
-              'model.relation_loss': relation_head.LOSSES, 'model.relation.class_.form': class_relation.FORMS,
+              'model.relation_loss': settings.LOSSES, 'model.relation.class_.form': class_relation.FORMS,
               'model.relation.region.kernel': region_relation.KERNELS,
               'model.relation.class_region.kernel': region_relation.KERNELS,
               'model.relation.context.scale': attention.SCALES,

@@ -9,19 +9,16 @@ from absl import logging
 
 from relnet_jax.data import fit, geometry_checks
 from relnet_jax.data.annotations import grow_box
-from relnet_jax.data.categories import category_ids, choose, count_used, is_background, listed
-from relnet_jax.data.document import Candidate, candidates, check_dropped, fit_objects, use_images
+from relnet_jax.data.categories import category_ids, choose, count_used, is_background
+from relnet_jax.data.document import candidates, check_dropped, fit_objects, use_images
 from relnet_jax.data.images import UnreadableImage, read_image
-from relnet_jax.data.issues import Issue, log_summary
+from relnet_jax.data.issues import A_FEW, Issue, listed, log_summary
 from relnet_jax.data.read_options import DEFAULTS, ReadOptions
 from relnet_jax.data.rle import decode_mask
-from relnet_jax.data.segmentations import fit_segmentation, mask_box
 from relnet_jax.data.source import Source
 from relnet_jax.errors import UserError
 from relnet_jax.ops.masks import crop_mask, crop_polygons
 from relnet_jax.types import Example
-
-BOXES_LOOKED_AT = 2000      # annotations that the checks of a whole file look at
 
 
 def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes: Sequence[str] = (),
@@ -44,16 +41,18 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     * max_unreadable, max_dropped: shares of missing image files and of unusable annotations above which it is an error.
 
     Files that are turned or of another size than the annotations say go by the rules of `fit`, broken records by those
-    of `document` and `annotations`; each is one of `Source.issues`, and `Source.counts`
-    adds up. Images without objects are kept. Raises FileNotFoundError without the folder and ValueError for a name that
-    is no category, for a file that is broken as a whole, and when no image or no object is left of those there were.
+    of `document` and `annotations`; each is one of `Source.issues`, and `Source.counts` adds up. Images without objects
+    are kept. Raises FileNotFoundError without the folder and UserError for a name that is no category, for a file that
+    is broken as a whole, and when no image or no object is left of those there were.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no image folder '{folder}'")
     issues, annotations = list(issues), document['annotations']
+    not_read = sum(issue.rule == 'dropped' for issue in issues)
     ids, found = category_ids(file, document['categories'], count_used(annotations))
     issues += found
-    part_ids, found = choose(file, tuple(parts) or document.get('parts', ()), ids, strict=strict)
+    part_ids, found = choose(file, tuple(parts) or document.get('parts', ()), ids, strict=strict,
+                             remedy='; a part may also come from data.parts_file')
     issues += found
     class_ids, found = choose(file, classes or [n for n in ids if n not in part_ids and not is_background(n)], ids,
                               strict=strict)
@@ -66,10 +65,11 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     to_check, counts, unwanted = candidates(file, annotations, images, names=names, wanted=wanted, crowds=crowds,
                                             issues=issues)
     if check_geometry:
-        _check_geometry(file, to_check)
+        geometry_checks.check_whole_file(file, to_check)
     objects, fitted = fit_objects(to_check, issues=issues)
     counts += fitted
-    check_dropped(file, counts['dropped'], len(to_check) + counts['dropped'] - fitted['dropped'], max_dropped, issues)
+    count = len(to_check) + counts['dropped'] - fitted['dropped']
+    check_dropped(file, not_read + counts['dropped'], not_read + count, max_dropped, issues)
     objects = {record['id']: objects.get(record['id'], []) for record in images.records}
     if min_box:
         _grow_boxes(images.records, objects, min_box, but=set(part_ids.values()))
@@ -82,7 +82,9 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                   annotations=len(annotations),
                   **{key: counts[key] for key in ('used', 'dropped', 'duplicates', 'image_left_out', 'not_wanted')},
                   objects=shown)
-    _log_counts(name, counts, objects, unwanted, [n for n in ids if ids[n] not in wanted])
+    _log_counts(name, counts, objects, class_ids)
+    if others := [f'{n} ({unwanted[n]})' for n in ids if ids[n] not in wanted]:
+        logging.info('%s: categories not asked for, with their objects: %s', name, listed(others))
     for note in notes:
         logging.info('%s: %s', name, note)
     log_summary(str(file), issues)
@@ -107,42 +109,15 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                   other_ids=tuple(number for number in names if number not in labels))
 
 
-def _check_geometry(file: Path, found: Sequence[Candidate]) -> None:
-    """Raises ValueError if a part of the annotations shows that all mean something else; warns if it may be so."""
-    rles, boxes, frames, mask_boxes = [], [], [], []
-    for c in (found[i] for i in _spread(len(found), BOXES_LOOKED_AT)):
-        height, width = c.record['height'], c.record['width']
-        if isinstance(c.reading.segmentation, dict):
-            rles.append((c.reading.segmentation['size'], height, width))
-        mask, _ = fit_segmentation(c.reading.segmentation, width, height, c.where)
-        boxes.append(c.reading.box or [np.nan] * 4)
-        frames.append([width, height])
-        mask_boxes.append([np.nan] * 4 if mask is None else mask_box(mask))
-    boxes, frames, mask_boxes = (np.array(a, np.float64).reshape(-1, n) for a, n in
-                                 ((boxes, 4), (frames, 2), (mask_boxes, 4)))
-    masked, boxed = np.isfinite(mask_boxes[:, 0]), np.isfinite(boxes[:, 0])
-    doubts = [geometry_checks.exchanged_rle_sizes(rles), geometry_checks.doubtful_polygons(mask_boxes[masked]),
-              geometry_checks.doubtful_boxes(boxes[boxed], frames[boxed], mask_boxes[boxed])]
-    if any(doubts):
-        raise UserError(f'{file}: ' + '; '.join(doubt for doubt in doubts if doubt))
-    if remark := geometry_checks.doubtful_reach(boxes[boxed], frames[boxed]):
-        logging.warning('%s: %s', file, remark)
-
-
-def _spread(count: int, most: int) -> list[int]:
-    """At most `most` of the numbers below `count`, evenly."""
-    return sorted(set(np.linspace(0, count - 1, min(count, most)).astype(int).tolist())) if count else []
-
-
 def _check_crowds(file: Path, objects: dict, names: dict[int, str]) -> None:
-    """Warns of classes whose objects are all crowds, which teach nothing; raises ValueError if all classes are so."""
+    """Warns of classes whose objects are all crowds, which teach nothing; raises UserError if all classes are so."""
     found = Counter((o['category_id'], o['crowd']) for here in objects.values() for o in here
                     if o['category_id'] in names)
     crowded = [number for number in names if found[number, True] and not found[number, False]]
     remedy = 'if they are single objects all the same, set data.crowds=False'
-    if crowded and not any(found[number, False] for number in names):
+    if found.total() >= A_FEW and not any(found[number, False] for number in names):
         raise UserError(f'{file}: all {found.total()} objects are marked as crowds (iscrowd 1), and none is left to '
-                         f'train on or to be found; {remedy}')
+                        f'train on or to be found; {remedy}')
     if crowded:
         logging.warning('%s: all objects of %s are marked as crowds (iscrowd 1): nothing is learnt of them; %s', file,
                         listed(names[number] for number in crowded), remedy)
@@ -164,14 +139,15 @@ def counted(counts: Mapping[str, int]) -> str:
     return f'{c["image_records"]} image records = {images}; {c["annotations"]} annotations = {annotations}'
 
 
-def _log_counts(name: str, counts: dict[str, int], objects: dict, unwanted: Counter, others: Sequence[str]) -> None:
+def _log_counts(name: str, counts: dict[str, int], objects: dict, classes: dict[str, int]) -> None:
     everything = [o for found in objects.values() for o in found]
     logging.info('%s: %d images (%d without objects), %d objects (%d without a mask, %d crowds)', name, len(objects),
                  sum(not found for found in objects.values()), len(everything),
                  sum(o['segmentation'] is None for o in everything), sum(o['crowd'] for o in everything))
     logging.info('%s: %s', name, counted(counts))
-    if others:
-        logging.info('%s: categories not asked for: %s', name, listed(f'{n} ({unwanted[n]})' for n in others))
+    found = {o['category_id'] for o in everything}
+    if empty := [n for n, number in classes.items() if number not in found]:
+        logging.info('%s: no objects of %s', name, listed(empty))
 
 
 def _crop(o: dict, size: int) -> np.ndarray:
@@ -217,8 +193,8 @@ def _ground_truth(records: list[dict], objects: dict[int, list[dict]], ids: dict
                 annotation['segmentation'] = segmentation | {'counts': segmentation['counts'].decode()}
             elif segmentation is not None:
                 annotation['segmentation'] = segmentation
-            if annotation['area'] is None:
-                annotation['area'] = _box_area(o) if segmentation is None else _mask_area(segmentation, record)
+            if annotation['area'] is None:      # a mask may be thinner than the pixels that are counted
+                annotation['area'] = (segmentation and _mask_area(segmentation, record)) or _box_area(o)
             annotations.append(annotation)
     return dict(images=[dict(record) for record in records], annotations=annotations,
                 categories=[dict(id=i, name=n) for n, i in ids.items()])

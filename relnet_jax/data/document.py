@@ -3,20 +3,21 @@
 Broken records go by the rules of the functions here and of `annotations`; each is one `Issue`, and the counts add up.
 """
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from relnet_jax.data import fit
 from relnet_jax.data.annotations import Reading, fit_annotation, read_annotation
-from relnet_jax.data.image_files import BY_STEM, image_finder, nearest_name
+from relnet_jax.data.image_files import BY_STEM, Found, image_finder, nearest_name
 from relnet_jax.data.images import UnreadableImage, read_header
 from relnet_jax.data.issues import Issue, by_kind, shown, too_many
 from relnet_jax.data.read_options import ReadOptions
 from relnet_jax.data.values import id_key, whole
 from relnet_jax.errors import UserError
 
+QUOTES = '\'"'
 MOST_PIXELS = 2 ** 31       # of an image record: the mask library counts pixels in 32 bits
 
 
@@ -24,9 +25,9 @@ class Images(NamedTuple):
     """The image records that can be used, in order; the annotations of the others are passed over."""
     records: list[dict]             # copies, with `width` and `height`
     paths: list[Path]
-    by_key: dict[Any, dict | None]  # id, as `key` reads it -> the record, None for an image that is left out
-    key: Any                        # see `values.id_key`
     headers: list[fit.Header | None]    # of the files; None: unreadable, as it will be said when one is loaded
+    by_key: dict[Hashable, dict | None] # id, as `key` reads it -> the record, None for an image that is left out
+    key: Callable[[Any], Hashable]      # see `values.id_key`
     dropped: int
 
 
@@ -34,68 +35,82 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_l
                options: ReadOptions, issues: list[Issue]) -> Images:
     """The first `max_images` (0 = all) usable image records; what is wrong with others joins `issues`.
 
-    Raises ValueError if more than the share `max_lost` of the records looked at have no file, or one that does not fit
+    Raises UserError if more than the share `max_lost` of the records looked at have no file, or one that does not fit
     (`data.fit`), or if none can be used.
     """
     valid = [image for image in images if isinstance(image, dict)]
     key = id_key(image.get('id') for image in valid)
     find = image_finder(folder, (name for image in valid if (name := _file_name(image))), allow_outside=allow_outside)
-    records, paths, headers, by_key, owners, lost, looked_at = [], [], [], {}, {}, [], 0
+    used, by_key, owners, lost, looked_at = [], {}, {}, [], 0
     for i, image in enumerate(images):
-        if max_images and len(records) == max_images:
+        if max_images and len(used) == max_images:
             break
         looked_at += 1
         where = where_of(file, image, f'images[{i}]')
-        name = _file_name(image)
         number = key(image.get('id')) if isinstance(image, dict) else None
-        if number is None:
-            issues.append(Issue(where, 'expected an id', 'image dropped', shown(image)))
+        if number is None or number in by_key:
+            issues.append(Issue(where, 'expected an id', 'image dropped', shown(image)) if number is None else
+                          Issue(where, 'id is there twice', 'second image dropped'))
             continue
-        if number in by_key:
-            issues.append(Issue(where, 'id is there twice', 'second image dropped'))
+        record, path, header, problems = _use_image(image, find, options, where)
+        by_key[number] = record
+        if record is None:
+            lost += problems
             continue
-        by_key[number] = None
-        if name is None:
-            issues.append(Issue(where, 'expected a file_name', 'image dropped', shown(image)))
-            continue
-        path, remark = find(name)
-        size, header, issue = _size(image), None, Issue(where, f'file {remark}', 'image dropped', shown(name))
-        if path is not None:
-            header, issue = _header(path, size, options, where)
-        if issue:
-            lost.append(issue)
-            continue
-        if remark and (remark != BY_STEM or name != image['id']):     # a file called by its id has no extension to say
-            issues.append(Issue(where, 'no file of this name', f'found {remark}', f'{shown(name)} -> {path.name}'))
-        if size is None:
-            size = fit.turned_size(header[:2], 1 if options.exif == 'ignore' else header.orientation)
-            if image.get('width') is not None or image.get('height') is not None:
-                issues.append(Issue(where, 'width and height are not two whole numbers', 'read from the file',
-                                    f'{shown(image.get("width"))}, {shown(image.get("height"))}'))
+        issues += problems
         if path in owners:
             issues.append(Issue(where, 'file is also that of another image', 'both kept',
-                                f'{shown(name)}, id {shown(owners[path])}'))
-        own = image['id'] if isinstance(image['id'], str) else whole(image['id'])
-        by_key[number] = image | dict(id=own, file_name=name, height=size[0], width=size[1])
-        owners.setdefault(path, own)
-        records.append(by_key[number])
-        paths.append(path)
-        headers.append(header)
+                                f'{shown(record["file_name"])}, id {shown(owners[path])}'))
+        owners.setdefault(path, record['id'])
+        used.append((record, path, header))
     issues += lost
-    if lost and too_many(len(lost), looked_at, max_lost):
-        (problem, _), same = next(iter(by_kind(lost).items()))
-        nearest = nearest_name(folder, same[0].found) or 'no file at all'
-        raise UserError(f'{file}: {len(lost)} of {looked_at} image files cannot be used, more than '
-                         f"data.max_unreadable = {max_lost} allows; looked in '{folder}'; most often ({len(same)}): "
-                         f'{problem}; such as {same[0].found}'
-                         + f', nearest there: {nearest}' * problem.startswith('file not found'))
-    if not records:
+    _check_lost(file, folder, lost, looked_at, max_lost)
+    if not used:
         raise UserError(f'{file}: none of its {len(images)} images can be used'
-                         + (f'; first: {issues[0]}' if issues else ''))
+                        + (f'; first: {issues[0]}' if issues else ''))
     for image in images[looked_at:]:
         if isinstance(image, dict):
             by_key.setdefault(key(image.get('id')), None)
-    return Images(records, paths, by_key, key, headers, looked_at - len(records))
+    records, paths, headers = (list(column) for column in zip(*used))
+    return Images(records, paths, headers, by_key, key, looked_at - len(used))
+
+
+def _use_image(image: dict, find: Callable[[str], Found], options: ReadOptions,
+               where: str) -> tuple[dict | None, Path | None, fit.Header | None, list[Issue]]:
+    """(record with `width` and `height`, its file, the header of it, issues); without a record the one issue says why.
+    """
+    name, size = _file_name(image), _size(image)
+    if name is None:
+        return None, None, None, [Issue(where, 'expected a file_name', 'image dropped', shown(image))]
+    path, remark = find(name)
+    header, issue = (_header(path, size, options, where) if path else
+                     (None, Issue(where, f'file {remark}', 'image dropped', shown(name))))
+    if issue:
+        return None, path, None, [issue]
+    issues = []
+    if remark and (remark != BY_STEM or name != image['id']):   # a file called by its id has no extension to say
+        issues.append(Issue(where, 'no file of this name', f'found {remark}', f'{shown(name)} -> {path.name}'))
+    if size is None:
+        size = fit.turned_size(header[:2], 1 if options.exif == 'ignore' else header.orientation)
+        if image.get('width') is not None or image.get('height') is not None:
+            issues.append(Issue(where, 'width and height are not two whole numbers', 'read from the file',
+                                f'{shown(image.get("width"))}, {shown(image.get("height"))}'))
+    own = image['id'] if isinstance(image['id'], str) else whole(image['id'])
+    return image | dict(id=own, file_name=name, height=size[0], width=size[1]), path, header, issues
+
+
+def _check_lost(file: Path, folder: Path, lost: list[Issue], count: int, share: float) -> None:
+    """Raises UserError, with the commonest reason, if more than this share of `count` image records cannot be used."""
+    if not lost or not too_many(len(lost), count, share):
+        return
+    (problem, _), same = next(iter(by_kind(lost).items()))
+    nearest = ''
+    if problem.startswith('file not found'):
+        near = nearest_name(folder, same[0].found.strip(QUOTES))
+        nearest = f', nearest there: {near or "no file at all"}'
+    raise UserError(f'{file}: {len(lost)} of {count} image files cannot be used, more than data.max_unreadable = '
+                    f"{share} allows; looked in '{folder}'; most often ({len(same)}): {problem}; such as "
+                    f'{same[0].found}{nearest}')
 
 
 def _header(path: Path, size: fit.Size | None, options: ReadOptions,
@@ -207,11 +222,11 @@ def fit_objects(found: Sequence[Candidate], *, issues: list[Issue]) -> tuple[dic
 
 
 def check_dropped(file: Path, dropped: int, count: int, max_dropped: float, issues: Sequence[Issue]) -> None:
-    """Raises ValueError, with the commonest reason, if too many of `count` annotations were dropped."""
+    """Raises UserError, with the commonest reason, if too many of `count` annotations were dropped."""
     if dropped and too_many(dropped, count, max_dropped):
         (problem, _), same = next(kind for kind in by_kind(issues).items() if kind[0][1] == 'dropped')
         raise UserError(f'{file}: {dropped} of {count} annotations cannot be used, more than data.max_dropped = '
-                         f'{max_dropped} allows; most often ({len(same)}): {problem}; such as {same[0]}')
+                        f'{max_dropped} allows; most often ({len(same)}): {problem}; such as {same[0]}')
 
 
 def where_of(file: Path, record: Any, place: str) -> str:

@@ -4,10 +4,17 @@ One box of [0.2, 0.1, 0.3, 0.2] may be any; if all of a file are like that, they
 gives one line that says what it looks like and what to do, or '' if nothing does.
 """
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
+from absl import logging
 
-A_FEW = 3               # boxes that must agree
+from relnet_jax.data.document import Candidate
+from relnet_jax.data.issues import A_FEW
+from relnet_jax.data.segmentations import fit_segmentation, mask_box
+from relnet_jax.errors import UserError
+
+LOOKED_AT = 2000        # annotations, spread over the file
 CLEAR = 0.95            # share of boxes that speak for a reading
 OWN = 0.5               # at least so many agree with their masks if boxes are what they should be
 LEAVE = 0.1             # share of boxes that leave the image if they are not
@@ -23,24 +30,52 @@ COCO = '[x, y, width, height]'
 TOLD_BY_FRAME = ('[x1, y1, x2, y2]', '[y, x, height, width]', '[y1, x1, y2, x2]')   # without masks
 
 
+def check_whole_file(file: Path, found: Sequence[Candidate]) -> None:
+    """Raises UserError if the annotations of a file show that all mean something else; warns if it may be so."""
+    rles, boxes, frames, mask_boxes = [], [], [], []
+    for i in np.unique(np.linspace(0, len(found) - 1, min(len(found), LOOKED_AT)).astype(int)):
+        _, record, _, reading, where = found[i]
+        height, width = record['height'], record['width']
+        if isinstance(reading.segmentation, dict):
+            rles.append((reading.segmentation['size'], height, width))
+        mask, _ = fit_segmentation(reading.segmentation, width, height, where)
+        boxes.append(reading.box or [np.nan] * 4)
+        frames.append([width, height])
+        mask_boxes.append([np.nan] * 4 if mask is None else mask_box(mask))
+    boxes, mask_boxes = (np.array(a, np.float64).reshape(-1, 4) for a in (boxes, mask_boxes))
+    frames = np.array(frames, np.float64).reshape(-1, 2)
+    masked, boxed = np.isfinite(mask_boxes[:, 0]), np.isfinite(boxes[:, 0])
+    doubts = [exchanged_rle_sizes(rles), doubtful_polygons(mask_boxes[masked]),
+              doubtful_boxes(boxes[boxed], frames[boxed], mask_boxes[boxed])]
+    if any(doubts):
+        raise UserError(f'{file}: {"; ".join(doubt for doubt in doubts if doubt)}')
+    if remark := doubtful_reach(boxes[boxed], frames[boxed]):
+        logging.warning('%s: %s', file, remark)
+
+
 def doubtful_boxes(boxes: np.ndarray, sizes: np.ndarray, mask_boxes: np.ndarray) -> str:
     """What the boxes [n, 4] of a file (as they are written) look like in images of `sizes` [n, 2] (width, height).
 
     mask_boxes: xyxy [n, 4] of the masks, NaN where there is none.
     """
+    good = (boxes[:, 2:] > 0).all(1)
+    boxes, sizes, mask_boxes = boxes[good], sizes[good], mask_boxes[good]
     if not len(boxes):
         return ''
-    if _share(np.abs(boxes).max(1) <= 1.02) >= CLEAR and (boxes % 1).any():
+    if _share(np.abs(boxes).max(1) <= 1.02) >= CLEAR and ((boxes % 1).any() or len(boxes) >= A_FEW):
         return ('boxes look normalised, all their numbers lie in 0..1: multiply x and width by the width of the image, '
                 f'y and height by its height; {GO_ON}')
     corners = {name: np.stack(read(*boxes.T), 1) for name, read in READINGS.items()}
     masked = np.isfinite(mask_boxes[:, 0])
+    per_cent = np.tile(sizes / 100, 2)
     if masked.sum() >= A_FEW:
-        agree = {name: _share(_near(box[masked], mask_boxes[masked])) for name, box in corners.items()}
+        read = corners | {f'{name} in per cent': box * per_cent for name, box in corners.items()}
+        agree = {name: _share(_near(box[masked], mask_boxes[masked])) for name, box in read.items()}
         best = max(agree, key=agree.get)
         if agree[COCO] < OWN and agree[best] >= CLEAR:
-            return (f'boxes look like {best}, not {COCO}: so read, {agree[best]:.0%} of them lie around their masks, '
-                    f'else {agree[COCO]:.0%}; {GO_ON}')
+            turned = ', or the points of polygons like [y, x]' if best == '[y, x, height, width]' else ''
+            return (f'boxes look like {best}, not {COCO}{turned}: so read, {agree[best]:.0%} of them lie around their '
+                    f'masks, else {agree[COCO]:.0%}; {GO_ON}')
     edges = sizes * 1.01 + 1
     leave = (corners[COCO][:, 2:] > edges).any(1)
     if leave.sum() >= A_FEW and _share(leave) >= LEAVE:

@@ -56,7 +56,7 @@ def image_finder(folder: Path, names: Iterable[str], *, allow_outside: bool = Fa
     def by_ending(name: str) -> Found:
         """The one file below the folder whose path ends most as `name` does."""
         if not index:
-            index.update(_index(folder))
+            index.update(_index(folder) or {'': []})
         parts = [_folded(part) for part in name.split('/')]
         paths = index.get(parts[-1]) or index.get(os.path.splitext(parts[-1])[0]) or []
         same = {path: _same_ending(parts, path) for path in paths}

@@ -133,7 +133,7 @@ def _bytes(path: Path | str, options: ReadOptions) -> bytes:
 
 def _is_dicom(start: bytes, path: Path | str) -> bool:
     """By content, with the preamble or without it (the first element's group is 2 or 8), or by suffix."""
-    return (start[128:132] == b'DICM' or start[:2] in (b'\2\0', b'\x08\0', b'\0\x08') and start[2:4] != b'\0\0'
+    return (start[128:132] == b'DICM' or start[:2] in (b'\2\0', b'\x08\0', b'\0\x08')
             or Path(path).suffix.lower() in DICOM_SUFFIXES)
 
 

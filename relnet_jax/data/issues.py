@@ -1,6 +1,6 @@
 """What is wrong with a record of a data set, where it stands, and what was done about it."""
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -30,6 +30,12 @@ class Issue(NamedTuple):
 def shown(value: Any) -> str:
     """`repr` of anything that a file may hold, cut to what fits into a line."""
     return _short.repr(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of many names."""
+    names = list(names)
+    return ', '.join(names[:20]) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
 
 
 def by_kind(issues: Sequence[Issue]) -> dict[tuple[str, str], list[Issue]]:

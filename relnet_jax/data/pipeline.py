@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from relnet_jax.data import batching, transforms
 from relnet_jax.data.formats import FORMATS, has_validation
 from relnet_jax.data.images import UnreadableImage
-from relnet_jax.data.issues import too_many
+from relnet_jax.data.issues import listed, summary, too_many
 from relnet_jax.data.sampling import repeated_order
 from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
 from relnet_jax.errors import UserError
@@ -27,7 +27,7 @@ EPOCHS = 1 << 30        # endless for all purposes; Grain's own endless repeat c
 
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key.
+    """(training, validation) data of a config. Raises FileNotFoundError or UserError, naming the file or the key.
 
     The validation data are opened as `open_for_model` opens them, with the classes and parts of the training data;
     without data of its own it is a part of the training images. config.data.subset holds for the training images
@@ -36,12 +36,13 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     train = _open(config, 'train', None)
     if train.counts and not train.counts['objects']:
         raise UserError(f'{train.name}: nothing to train on, none of its {train.counts["annotations"]} annotations is '
-                         'an object of a class to detect')
+                        f'an object of the classes {listed(train.classes)}'
+                        + ''.join(f'; {line}' for line in summary(train.issues)[:1]))
     if has_validation(config.data):
         val = open_for_model(config, 'val', {key: getattr(train, key) for key in CLASS_TABLE})
         if not val.annotated:
             raise UserError(f'{val.name}: no annotations, so that nothing can be measured on it; without '
-                             'data.val.annotations a part of the training images is held out')
+                            'data.val.annotations a part of the training images is held out')
     else:
         train, val = _hold_out(train, config)
     if config.data.subset:
@@ -56,7 +57,7 @@ def open_for_model(config: ConfigDict, split_name: str, class_table: Mapping[str
     the names of classes and parts.
 
     Validation data of their own are opened without the training data, which need not be on this machine. Raises as
-    `open_sources`, and ValueError if no class of the model is in the data.
+    `open_sources`, and UserError if no class of the model is in the data.
     """
     own = has_validation(config.data)
     source = _open(config, split_name if own else 'train', tuple(class_table['classes']))
@@ -128,7 +129,7 @@ class _Reader:
         logging.warning('unreadable image %d (of %d), the next one takes its place: %s', bad, count, error)
         if too_many(bad, count, self.data.max_unreadable):
             raise UserError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
-                             f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
+                            f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
 
 def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_step: int = 0,
@@ -136,7 +137,7 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
     """Endless batches of `batch_size` from step `start_step` on, read ahead by `config.data.threads` threads.
 
     Every epoch has its own order, in which images with rare classes come again if `config.data.repeat_threshold` says
-    so; a batch may span two epochs. Raises ValueError for an empty source, and when more
+    so; a batch may span two epochs. Raises UserError for an empty source, and when more
     than `config.data.max_unreadable` of the images turn out unreadable.
     """
     if not len(source):

@@ -1,4 +1,5 @@
 """Masks as files give them, brought into the two forms of COCO: flat polygons, or run lengths (RLE)."""
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from relnet_jax.data.values import are_numbers, number, whole
 
 DEEPEST = 6             # lists within lists
 LONGEST_OUTLINE = 200   # times width + height of the image; the mask library's memory grows with the outline's length
+REPR_OF_BYTES = re.compile("""b'.*'|b".*\"""", re.DOTALL)     # what str() makes of pycocotools' counts
 NO_MASK = 'box kept without mask'
 
 Segmentation = list[list[float]] | dict | None
@@ -83,6 +85,9 @@ def _read_rle(rle: dict, where: str) -> tuple[dict | None, list[Issue]]:
             isinstance(counts, (str, bytes)) or (isinstance(counts, list) and None not in counts)):
         return None, [Issue(where, 'RLE without a size and run lengths', NO_MASK,
                             f'size {shown(rle.get("size"))}, counts {shown(rle.get("counts"))}')]
+    if isinstance(counts, str) and REPR_OF_BYTES.fullmatch(counts):
+        issues.append(Issue(where, "RLE counts are written as b'...'", 'read'))
+        counts = counts[2:-1].replace('\\\\', '\\')
     return dict(size=size, counts=counts), issues
 
 

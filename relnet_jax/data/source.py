@@ -87,7 +87,7 @@ def subset(source: Source, indices: list[int], *, name: str) -> Source:
 def select(source: Source, wanted: str) -> Source:
     """The images whose record says `wanted`, 'key=value' (config.data.subset), as a source of its own.
 
-    Raises ValueError, naming the keys or values that there are, if a record lacks the key or none has the value.
+    Raises UserError, naming the keys or values that there are, if a record lacks the key or none has the value.
     """
     key, equals, value = wanted.partition('=')
     if not key or not equals:
@@ -95,7 +95,7 @@ def select(source: Source, wanted: str) -> Source:
     lacking = [record for record in source.records if key not in record]
     if lacking:
         raise UserError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
-                         f'asks for; it has {sorted(lacking[0])}')
+                        f'asks for; it has {sorted(lacking[0])}')
     indices = [i for i, record in enumerate(source.records) if str(record[key]) == value]
     if not indices:
         values = sorted({str(record[key]) for record in source.records})
@@ -108,7 +108,7 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
 
     Images with an equal value of the record key `by` (a patient id, say) stay together. The parts depend on these
     values alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest
-    part so far. Raises ValueError for a key that a record lacks, and for parts that cannot be made.
+    part so far. Raises UserError for a key that a record lacks, and for parts that cannot be made.
     """
     if folds < 2 or not 0 <= hold_out < folds:
         raise UserError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
@@ -136,7 +136,7 @@ def for_model(source: Source, *, classes: Sequence[str], category_ids: Sequence[
     """The same images for a model that knows `classes` and `parts`, by their names: labels and rows are the model's.
 
     Objects of other classes are left out. A class that the data lack keeps the model's category id, or gets one that
-    the data do not use; a part that they lack is unknown. Raises ValueError if the data have annotations, but none of
+    the data do not use; a part that they lack is unknown. Raises UserError if the data have annotations, but none of
     the classes.
     """
     if source.classes == tuple(classes) and source.parts == tuple(parts):

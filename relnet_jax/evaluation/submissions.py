@@ -20,7 +20,7 @@ def vindr_submission(results: Sequence[dict], films: Mapping, categories: Mappin
     """VinDr-CXR's and AMIA's form: `image_id,PredictionString`; class, score, x1 y1 x2 y2 of each box, best first.
 
     results: COCO result records. films: image id -> the competition's name of the film, in the order of the rows.
-    categories: category id -> class name; boxes go by the competition's class id of that name. Raises ValueError for a
+    categories: category id -> class name; boxes go by the competition's class id of that name. Raises UserError for a
     class that the competition does not have.
     """
     for name in categories.values():
@@ -51,7 +51,7 @@ def _table(column: str, results: Sequence[dict], films: Mapping, box: Callable[[
     boxes = {image_id: [] for image_id in films}
     for r in sorted(results, key=lambda r: -r['score']):
         if r['image_id'] not in boxes:
-            raise ValueError(f"a detection in image {r['image_id']!r}, which is none of the {len(films)} films")
+            raise UserError(f"a detection in image {r['image_id']!r}, which is none of the {len(films)} films")
         boxes[r['image_id']].append(box(r))
     out = io.StringIO()
     rows = csv.writer(out, lineterminator='\n')

@@ -78,8 +78,8 @@ def weights_out(ckpt: str | Path, out: str | Path) -> str:
     The file's metadata holds config and class table as JSON. Raises ValueError for a model torchvision does not have.
     """
     params, config = checkpoint.load_params(ckpt), checkpoint.read_config(ckpt)
-    if config.model.norm != 'frozen_bn':
-        raise WeightsError(f"config.model.norm='{config.model.norm}': torchvision's model has batch norm ('frozen_bn')")
+    if config.model.norm == 'group_norm':
+        raise WeightsError("config.model.norm='group_norm': torchvision's model has batch norm ('frozen_bn')")
     converted = to_state_dict(params)
     classes = checkpoint.read_class_table(ckpt)['classes']
     write_safetensors(out, converted, {'config': config_lib.to_json(config), 'classes': ','.join(classes)})

@@ -10,17 +10,10 @@ import optax
 from ml_collections import ConfigDict
 
 from relnet_jax.errors import UserError
+from relnet_jax.models import backbones
 from relnet_jax.trees import path_name, path_names
 
 NORM_LEAF = r'(.*[/_])?bn\d*/(scale|bias)'     # parameters of frozen batch norm: `bn1/scale`, `downsample_bn/bias`
-
-
-def frozen_stage_patterns(frozen_stages: int) -> tuple[str, ...]:
-    """Patterns of what config.model.frozen_stages keeps: 0 nothing, 1 the stem, 2 also layer1, ... 5 the whole body."""
-    if not 0 <= frozen_stages <= 5:
-        raise UserError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
-    stem = (r'backbone/(?!layer)',) if frozen_stages else ()
-    return stem + tuple(rf'backbone/layer{k}[_/]' for k in range(1, frozen_stages))
 
 
 def must_match(patterns: Iterable[str], names: list[str], key: str) -> None:
@@ -41,7 +34,7 @@ def trainable(params: Any, config: ConfigDict) -> Any:
     """
     names = path_names(params)
     must_match(config.train.freeze, names, 'freeze')
-    patterns = [*config.train.freeze, *frozen_stage_patterns(config.model.frozen_stages)]
+    patterns = [*config.train.freeze, *backbones.find(config.model.backbone).freeze_patterns(config.model.frozen_stages)]
     if config.model.norm == 'frozen_bn':
         patterns.append(NORM_LEAF)
     return jax.tree_util.tree_map_with_path(

@@ -237,7 +237,7 @@ REFUSED = {
     'colour': (dict(SamplesPerPixel=3, PhotometricInterpretation='RGB', PlanarConfiguration=0), 'RGB with 3 samples'),
     'palette': (dict(PhotometricInterpretation='PALETTE COLOR'), 'PALETTE COLOR'),
     'no_photometric': (dict(PhotometricInterpretation=None), 'the header lacks PhotometricInterpretation'),
-    'no_rows': (dict(Rows=None), 'the header lacks Rows'),
+    'no_rows': (dict(Rows=None), 'without Rows and Columns: no picture'),
     'zero_rows': (dict(Rows=0), '8 x 0 pixels'),
     '32_bits': (dict(BitsAllocated=32), 'BitsAllocated 32, expected 8 or 16'),
     'more_bits_stored': (dict(BitsStored=16, BitsAllocated=8, HighBit=15), 'do not fit BitsAllocated 8'),
@@ -295,6 +295,8 @@ def test_reports_and_documents_are_named(tmp_path, kind):
     path = write_dicom(tmp_path / 'a.dcm', None, SOPClassUID=kind, EncapsulatedDocument=b'%PDF-1.4')
     with pytest.raises(UnreadableImage, match=f'a.dcm: {kind.name} without PixelData'):
         read_image(path)
+    with pytest.raises(UnreadableImage, match=f'a.dcm: {kind.name} without Rows and Columns: no picture'):
+        image_size(path)
 
 
 def test_the_missing_package_is_named_with_the_command_that_installs_it(tmp_path, monkeypatch):

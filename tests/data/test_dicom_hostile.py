@@ -158,6 +158,15 @@ def test_a_jpeg_of_a_thousand_scans_is_refused(tmp_path):
     refused(path, 'JPEG of more than 100 scans')
 
 
+def test_run_lengths_fill_no_more_than_the_picture(tmp_path):
+    bomb = struct.pack('<16L', 1, 64, *[0] * 14) + bytes([129, 7]) * 2_000_000      # 256 MB
+    path = write_dicom(tmp_path / 'a.dcm', film_of(uid.JPEGBaseline8Bit), syntax=uid.RLELossless)
+    ds = pydicom.dcmread(path)
+    ds.PixelData = encapsulate([bomb])
+    pydicom.dcmwrite(path, ds)
+    refused(path, 'damaged DICOM')
+
+
 def test_a_header_that_claims_huge_values_reads_no_more_than_the_file(tmp_path):
     ds = dicom(film_of(FORMS[0]))
     path = tmp_path / 'a.dcm'

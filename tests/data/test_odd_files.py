@@ -347,7 +347,8 @@ def test_boxes_that_look_like_something_else_stop(files, masks, form, words):
 @pytest.mark.parametrize('form, words', [
     (lambda x, y, w, h: [x + w / 2, y + h / 2, w, h], r'\[center x, center y, width, height\]'),
     (lambda x, y, w, h: [y, x, h, w], r'\[y, x, height, width\]'),
-    (lambda x, y, w, h: [y, x, y + h, x + w], r'\[y1, x1, y2, x2\]')])
+    (lambda x, y, w, h: [y, x, y + h, x + w], r'\[y1, x1, y2, x2\]'),
+    (lambda x, y, w, h: [100 * v for v in normalised([x, y, w, h])], r'\[x, y, width, height\] in per cent')])
 def test_masks_tell_what_boxes_mean(files, form, words):
     with pytest.raises(ValueError, match=f'boxes look like {words}, not'):
         files(changed('bbox', lambda a: form(*a['bbox'])))

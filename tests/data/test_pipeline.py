@@ -194,7 +194,8 @@ def test_a_validation_file_may_have_other_classes_too(write_coco, tmp_path, capl
         _, val = open_sources(coco_config(files, (other, files[1]), classes=('nodule', 'mass')))
     assert val.classes == ('nodule', 'mass') and val.category_ids == (1, 0)     # 3 is taken here, 1 is free
     assert val.load(0).labels.tolist() == [2] and [a['category_id'] for a in val.ground_truth()['annotations']] == [0]
-    assert 'other: without the classes nodule' in caplog.text and 'not asked for: scar (1)' in caplog.text
+    assert 'other: without the classes nodule' in caplog.text
+    assert 'not asked for, with their objects: scar (1)' in caplog.text
     other.write_text(json.dumps(document | {'annotations': document['annotations'][:1]}))
     assert len(open_sources(coco_config(files, (other, files[1])))[1].load(0).labels) == 0
     document['categories'], document['annotations'] = document['categories'][:1], document['annotations'][:1]
@@ -243,7 +244,7 @@ def test_forgotten_paths_are_named(write_boxes):
     for train, val, words in ((('', ''), ('', ''), 'data.train.annotations is not set'),
                               ((file, ''), ('', ''), 'data.train.images is not set'),
                               ((file, folder), (file, ''), 'data.val.images is not set')):
-        with pytest.raises(FileNotFoundError, match=words):
+        with pytest.raises(ValueError, match=words):
             open_sources(coco_config(train, val))
 
 

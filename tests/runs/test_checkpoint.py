@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from relnet_jax.runs import checkpoint, finetune, state
-from relnet_jax.training import optimizer
 from relnet_jax.runs.checkpoint import CheckpointError
+from relnet_jax.training import optimizer
 from tests.training.standin import Standin, small_config
 
 TABLE = dict(classes=('mass', 'nodule', 'effusion'), category_ids=(3, 7, 9), parts=('heart',))

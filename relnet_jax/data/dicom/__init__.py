@@ -16,7 +16,7 @@ import numpy as np
 
 from relnet_jax.data.codestream import Refused
 from relnet_jax.data.dicom.grey import to_grey
-from relnet_jax.data.dicom.header import check_picture, corrected, read_header
+from relnet_jax.data.dicom.header import check_picture, corrected, read_header, size_of
 from relnet_jax.data.dicom.pixels import read_codes
 
 
@@ -40,8 +40,7 @@ def read(data: bytes, *, window: tuple[float, float], max_pixels: int, tags: Map
 def read_size(file: BinaryIO, *, max_pixels: int) -> tuple[int, int]:
     """(height, width) of an open file, without reading its pixel data. Raises ValueError with the reason."""
     try:
-        header = read_header(file, pixels=False, max_pixels=max_pixels)
-        return int(header.Rows), int(header.Columns)
+        return size_of(read_header(file, pixels=False, max_pixels=max_pixels), max_pixels=max_pixels)
     except Refused:
         raise
     except Exception as e:

@@ -69,27 +69,40 @@ def corrected(header: Dataset, tags: Mapping[str, Any]) -> Dataset:
     return header
 
 
+def size_of(header: Dataset, *, max_pixels: int) -> tuple[int, int]:
+    """(rows, columns). Raises Refused without them, and above `max_pixels`."""
+    rows, columns = header.get('Rows'), header.get('Columns')
+    if rows is None or columns is None:
+        raise Refused(f'{_kind(header)} without Rows and Columns: no picture')
+    if rows <= 0 or columns <= 0:
+        raise Refused(f'{_kind(header)}: {columns} x {rows} pixels')
+    if rows * columns > max_pixels:
+        raise Refused(f'{columns} x {rows} pixels, more than data.max_pixels = {max_pixels} allows')
+    return rows, columns
+
+
+def _kind(header: Dataset) -> str:
+    """What the file calls itself, as 'Computed Radiography Image Storage'."""
+    meta = getattr(header, 'file_meta', Dataset())
+    return UID(header.get('SOPClassUID') or meta.get('MediaStorageSOPClassUID') or '').name or 'DICOM without SOP class'
+
+
 def check_picture(header: Dataset, *, max_pixels: int) -> None:
     """Raises Refused unless the header describes one grey picture of 8 to 16 bits that is there."""
-    meta = getattr(header, 'file_meta', Dataset())
-    kind = UID(header.get('SOPClassUID') or meta.get('MediaStorageSOPClassUID') or '').name or 'DICOM without SOP class'
+    kind = _kind(header)
     if 'FloatPixelData' in header or 'DoubleFloatPixelData' in header:
         raise Refused(f'{kind}: pixels in floating point, expected whole numbers')
     if 'PixelData' not in header:
         raise Refused(f'{kind} without PixelData: cut off, or no picture')
     if int(header.get('NumberOfFrames') or 1) != 1:
         raise Refused(f'{kind}: {header.NumberOfFrames} frames, expected a single picture')
-    missing = [keyword for keyword in ('Rows', 'Columns', 'BitsAllocated', 'PhotometricInterpretation')
-               if header.get(keyword) is None]
+    size_of(header, max_pixels=max_pixels)
+    missing = [keyword for keyword in ('BitsAllocated', 'PhotometricInterpretation') if header.get(keyword) is None]
     if missing:
         raise Refused(f'{kind}: the header lacks {", ".join(missing)}')
     photometric, samples = header.PhotometricInterpretation, header.get('SamplesPerPixel') or 1
     if photometric not in ('MONOCHROME1', 'MONOCHROME2') or samples != 1:
         raise Refused(f'{kind}: {photometric} with {samples} samples per pixel, expected grey (MONOCHROME1 or 2)')
-    if header.Rows <= 0 or header.Columns <= 0:
-        raise Refused(f'{kind}: {header.Columns} x {header.Rows} pixels')
-    if header.Rows * header.Columns > max_pixels:
-        raise Refused(f'{header.Columns} x {header.Rows} pixels, more than data.max_pixels = {max_pixels} allows')
     if header.BitsAllocated not in (8, 16):
         raise Refused(f'{kind}: BitsAllocated {header.BitsAllocated}, expected 8 or 16')
     stored, high = bits_stored(header), high_bit(header)

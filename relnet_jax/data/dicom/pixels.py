@@ -73,7 +73,8 @@ def _run_lengths(stream: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.n
         raise Refused(f'RLE segments at {bounds[:-1]} in {len(stream)} bytes')
     codes = np.zeros(shape[0] * shape[1], dtype)
     for start, end in zip(bounds, bounds[1:]):
-        segment = np.frombuffer(imagecodecs.packbits_decode(stream[start:end]), np.uint8)
+        buffer = np.empty(len(codes) + 128, np.uint8)       # more than that is an error: bytes can grow 64-fold
+        segment = imagecodecs.packbits_decode(stream[start:end], out=buffer)
         if len(segment) < len(codes):
             raise Refused(f'RLE segment of {len(segment)} pixels, expected {len(codes)}')
         codes = (codes << 8 if dtype.itemsize == 2 else codes) | segment[:len(codes)]

@@ -14,7 +14,7 @@ A **reader** is `read(path, folder, data) -> (document, issues)`: the annotation
 An image or annotation may say in `where` ('row 17') how messages shall call it; else it is 'annotations[16] id 4'.
 `coco_source` checks every record and drops what is broken, so a reader need not; what a reader itself drops or changes
 it returns as `Issue`s, one for each row of the file: rows in = rows used + rows reported. It raises FileNotFoundError
-without the file and ValueError, naming file and place, for one that is not of its format at all.
+without the file and UserError, naming file and place, for one that is not of its format at all.
 
 An entry of FORMATS is `open(data, split, wanted) -> Source`: `split` is 'train' or 'val', `wanted` the class names of
 the model at hand (those that the data lack are left out), or None for those of `data.classes`.
@@ -33,6 +33,7 @@ from relnet_jax.data.issues import Issue
 from relnet_jax.data.phantom import phantom_source
 from relnet_jax.data.read_options import read_options
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 
 Wanted = tuple[str, ...] | None
 
@@ -42,10 +43,10 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
     def open_split(data: ConfigDict, split: str, wanted: Wanted) -> Source:
         files = data[split]
         if not files.annotations:
-            raise FileNotFoundError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder '
-                                    f'of images as data.{split}.images')
+            raise UserError(f'data.{split}.annotations is not set: give a {data.format} file, and its folder of images '
+                            f'as data.{split}.images')
         if not files.images:
-            raise FileNotFoundError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
+            raise UserError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = amend(*read(path, folder, data), path, data)
         return coco_source(document, folder, file=path, issues=issues, name=path.stem,

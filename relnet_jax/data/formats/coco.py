@@ -17,7 +17,7 @@ def read_document(path: Path) -> dict:
     """The file's dict, with lists under `images`, `annotations` and `categories`.
 
     Without `annotations`, as in test sets, there need be no `categories` either, and a list of image records or of file
-    names (which are then the ids) will do. Raises FileNotFoundError without the file and ValueError for any other.
+    names (which are then the ids) will do. Raises FileNotFoundError without the file and UserError for any other.
     """
     if not path.is_file():
         what = 'is a folder, expected a JSON file' if path.is_dir() else 'is not there'
@@ -45,7 +45,7 @@ def _image_list(path: Path, records: list) -> list:
     keys = set().union(*(record for record in records if isinstance(record, dict)))
     if 'syms' in keys:
         raise UserError(f"{path}: not a COCO instances file, expected a list under 'images'; records with 'syms' are "
-                         "read with data.format='chestx_det' or 'lab'")
+                        "read with data.format='chestx_det' or 'lab'")
     if {'image_id', 'category_id', 'score'} <= keys:
         raise UserError(f'{path}: a list of results (detections), expected a COCO instances file')
     if not keys & {'file_name', 'coco_url'}:

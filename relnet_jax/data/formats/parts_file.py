@@ -23,7 +23,7 @@ def add_parts(document: dict, parts_file: str, parts: Sequence[str]) -> tuple[di
 
     parts: the names that count, () = all that the file has; one that is nowhere is a category without annotations.
     Images go by their file name, else by its last part without the suffix. Parts of other images are passed over: one
-    file may serve several data sets. Raises ValueError for a file that is neither form or has none of the images.
+    file may serve several data sets. Raises UserError for a file that is neither form or has none of the images.
     """
     issues, found = [], {}
     if parts_file != 'none':

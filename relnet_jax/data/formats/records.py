@@ -14,9 +14,9 @@ NO_MASK = 'box kept without mask'
 
 
 def read_json(path: Path) -> Any:
-    """What the file holds. Raises FileNotFoundError without it and ValueError, naming it, if it is no JSON."""
+    """What the file holds. Raises FileNotFoundError without it and UserError, naming it, if it is no JSON."""
     if not path.is_file():
-        raise FileNotFoundError(f"no annotation file '{path}'")
+        raise FileNotFoundError(f"annotation file '{path}' is not there")
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as e:
@@ -25,11 +25,12 @@ def read_json(path: Path) -> Any:
 
 def read_records(path: Path, issues: list[Issue]) -> Iterator[tuple[int, str, dict]]:
     """(index, place for messages, record) of every entry of a JSON list that has a `file_name` of its own; the others
-    join `issues`. Raises as `read_json`, and ValueError for a file that is no list."""
+    join `issues`. Raises as `read_json`, and UserError for a file that is no list."""
     entries = read_json(path)
     if not isinstance(entries, list):
+        hint = "; a COCO file is read with data.format='coco'" if isinstance(entries, dict) else ''
         raise UserError(f'{path}: expected a list of records with file_name, syms and boxes, '
-                         f'got {type(entries).__name__}')
+                        f'got {type(entries).__name__}{hint}')
     seen = {}
     for i, entry in enumerate(entries):
         name = entry.get('file_name') if isinstance(entry, dict) else None

@@ -54,10 +54,10 @@ def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[Row], list[Issue
 
     A byte order mark, CRLF, quotes, semicolons or tabs for commas, capitals and blanks in the header are read; further
     columns ride along. Lines without any cell are no rows. A row with more or fewer cells than the header is an issue.
-    Raises FileNotFoundError without a file, and ValueError, naming the file, for one that is no such table.
+    Raises FileNotFoundError without a file, and UserError, naming the file, for one that is no such table.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no annotation file '{path}'")
+        raise FileNotFoundError(f"annotation file '{path}' is not there")
     try:
         text = path.read_bytes().decode('utf-8-sig')
     except UnicodeDecodeError as e:

@@ -76,7 +76,7 @@ def test_every_chestx_det_record_is_used_or_reported(write):
         'record 7, finding 0: box is not four finite numbers ([1, 2, 3]): dropped',
         'record 7, finding 1: expected a name (3): dropped',
         'record 7, finding 2: box (xyxy) without positive width and height ([9, 9, 3, 4]): dropped',
-        "record 7, finding 3: polygon is neither [x, y] points nor a flat list of them ('round'): box kept without mask",
+        "record 7, finding 3: polygon is neither [x, y] points nor a flat list of them ('round'): box kept",
         'record 8, finding 0: box is not four finite numbers ([1, 2, 3, '])
 
 

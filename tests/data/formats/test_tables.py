@@ -152,9 +152,9 @@ def test_vindr_rows_that_contradict_are_reported(write):
         'a': (['R1', 'R2'], [2, 3]), 'b': (['R1', 'R2'], [])}
     assert {c['name']: c['id'] for c in document['categories']} == {
         **{name: i for i, name in enumerate(vindr.CLASSES)}, 'COPD': 20}
-    words = {5: 'earlier row', 7: "as elsewhere (['ILD', 6])", 8: "as elsewhere (['COPD', 5])", 10: 'no whole number (5.5)',
-             11: 'no class_name', 12: 'without a box', 13: 'without positive width', 14: 'no number in x_min',
-             15: "x_min is no number ('inf')", 16: 'no image_id', 17: 'another number (7)'}
+    words = {5: 'earlier row', 7: "as elsewhere (['ILD', 6])", 8: "as elsewhere (['COPD', 5])",
+             10: 'no whole number (5.5)', 11: 'no class_name', 12: 'without a box', 13: 'without positive width',
+             14: 'no number in x_min', 15: "x_min is no number ('inf')", 16: 'no image_id', 17: 'another number (7)'}
     assert {line: True for line in words} == {
         line: words[line] in str(issue) for line, issue in zip(reported(issues), issues)}
 
@@ -183,7 +183,7 @@ def test_a_table_is_read_in_whatever_dress_it_comes(write, kind):
 
 
 def test_what_is_no_such_table_is_refused_by_name(write, tmp_path):
-    with pytest.raises(FileNotFoundError, match="no annotation file '.*lost.csv'"):
+    with pytest.raises(FileNotFoundError, match="annotation file '.*lost.csv' is not there"):
         read_rows(tmp_path / 'lost.csv', ('a',))
     with pytest.raises(ValueError, match=r"train.csv: no column 'x_min', 'y_max'; its first line is \['image_id'"):
         read_vindr(write('image_id,class_name,y_min,x_max', 'a,ILD,1,2'))
