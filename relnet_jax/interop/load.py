@@ -21,7 +21,7 @@ from relnet_jax.interop.torchvision_out import entries
 from relnet_jax.models.backbones import convnext, resnet
 from relnet_jax.trees import compact
 
-PARTS = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
+MODULES = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
          'mask head': 'roi_heads.mask_'}
 LOGITS = 'roi_heads.box_predictor.cls_score.weight'
 PER_CLASS = tuple(f'roi_heads.{module}.{leaf}' for leaf in ('weight', 'bias') for module in
@@ -86,7 +86,7 @@ def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> 
     return _merge(params_template, tree, loaded), report
 
 
-def init_from(params: Any, path: str | Path, config: ConfigDict) -> Any:
+def start_from_weights(params: Any, path: str | Path, config: ConfigDict) -> Any:
     """`load_weights` for the start of a run: logs the report. Raises WeightsError also where config.train.init_strict
     is set and anything stays at init or unused."""
     params, report = load_weights(path, params, config)
@@ -108,7 +108,7 @@ def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:
         fitted.model.norm = 'layer_norm'
     if LOGITS in state:
         fitted.model.roi_aligned = family.roi_aligned
-        fitted.model.mask_head = any(name.startswith(PARTS['mask head']) for name in state)
+        fitted.model.mask_head = any(name.startswith(MODULES['mask head']) for name in state)
     return fitted.lock(), state[LOGITS].shape[0] if LOGITS in state else 0
 
 
@@ -188,7 +188,7 @@ def _fit_classes(state: dict, wanted: dict) -> tuple[dict, list[str]]:
 
 
 def _part(name: str) -> str | None:
-    return next((part for part, prefix in PARTS.items() if name.startswith(prefix)), None)
+    return next((part for part, prefix in MODULES.items() if name.startswith(prefix)), None)
 
 
 def _check_parts(path, state: dict, wanted: dict, skip: tuple[str, ...]) -> None:
@@ -203,7 +203,7 @@ def _check_parts(path, state: dict, wanted: dict, skip: tuple[str, ...]) -> None
         if got != expected:
             problems.append(f'{name}: expected {expected}, got {got}')
     if not shared:
-        raise WeightsError(f'{path}: no part of the model ({", ".join(PARTS)}) is in the file')
+        raise WeightsError(f'{path}: no part of the model ({", ".join(MODULES)}) is in the file')
     if problems:
         raise WeightsError(f'{path}: {len(problems)} arrays do not fit the model:\n  ' + '\n  '.join(problems[:10])
                            + ('\n  ...' if len(problems) > 10 else ''))
