@@ -137,6 +137,7 @@ SECTIONS = {
         'anchor_ratios': _each('numbers above 0', _is_positive), 'box_head_dim': LENGTH, 'box_dropout': BELOW_ONE,
         'mask_head': SWITCH, 'mask_channels': LENGTH, 'mask_convs': LENGTH_OR_NONE, 'roi_aligned': SWITCH,
         'rpn_beta': NOT_NEGATIVE, 'box_beta': NOT_NEGATIVE, 'background_weight': NOT_NEGATIVE,
+        'class_weights': _each('numbers of 0 or more', lambda v: _is_number(v) and v >= 0), 'focal_gamma': NOT_NEGATIVE,
         'neck': _one_of(*COARSEST), 'deformable': _one_of('', 'v1', 'v2'), 'cascade': _each('shares', _is_share),
         'cascade_weights': _each('numbers', _is_number), 'relations': NAMES, 'fusion': _one_of('cat', 'add'),
         'fusion_order': NAMES, 'relation_loss': _one_of('published', 'second_only'),
