@@ -55,6 +55,7 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
                            min_box=data.min_box, options=read_options(data), crowds=data.crowds,
                            check_geometry=data.check_geometry, allow_outside=data.allow_outside,
                            max_unreadable=data.max_unreadable, max_dropped=data.max_dropped)
+    open_split.read = read      # for those who want the records alone, `data.records`
     return open_split
 
 
