@@ -201,11 +201,11 @@ def test_suggested_sizes_cover_boxes_that_the_present_ones_miss():
 
 def test_suggested_sizes_have_the_form_of_the_present_ones():
     corner = np.random.default_rng(0).uniform(0, 200, (50, 2))
-    boxes = np.concatenate([corner, corner + 6], axis=1)       # all of one size
+    boxes = np.concatenate([corner, corner + 12], axis=1)      # all of one size
     anchors = dict(canvas=(256, 256), strides=(4, 8), ratios=(1.0,))
     sizes, share = anchor_fit.suggest_sizes(boxes, sizes=((32, 48), (64, 96)), **anchors)
-    assert sizes == ((6, 12), (24, 48)) and share < 0.2
-    assert anchor_fit.suggest_sizes(boxes, canvas=(256, 256), strides=(4,), sizes=(64,), ratios=(1.0,))[0] == (6,)
+    assert sizes == ((12, 24), (48, 96)) and share == 0
+    assert anchor_fit.suggest_sizes(boxes, canvas=(256, 256), strides=(4,), sizes=(64,), ratios=(1.0,))[0] == (12,)
 
 
 def test_patients_in_both_sets_are_named_once(write_boxes):
