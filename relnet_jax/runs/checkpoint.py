@@ -14,7 +14,6 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
@@ -129,7 +128,7 @@ def _best(path: Path) -> Path:
 
 def _read_json(step_folder: Path, item: str) -> dict:
     filename = 'metrics' if item == 'metrics' else None     # as the CheckpointManager names it; None: Orbax's default
-    return ocp.JsonCheckpointHandler(filename=filename).restore(epath.Path(step_folder / item))
+    return ocp.JsonCheckpointHandler(filename=filename).restore(step_folder / item)
 
 
 def read_config(ckpt: str | Path) -> ConfigDict:
@@ -173,12 +172,12 @@ def _check_fit(found: Any, wanted: Any, where: Path) -> None:
 
 def _restore(folder: Path, template: Any = None) -> Any:
     """Item `folder` as numpy arrays; with a template also in its tree type (named tuples of optax)."""
-    reader, path = ocp.PyTreeCheckpointHandler(), epath.Path(folder)
+    reader = ocp.PyTreeCheckpointHandler()
     if template is None:
-        template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), reader.metadata(path).tree,
+        template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), reader.metadata(folder).tree,
                                 is_leaf=lambda node: hasattr(node, 'dtype'))
     as_numpy = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), template)
-    return reader.restore(path, args=ocp.args.PyTreeRestore(item=template, restore_args=as_numpy))
+    return reader.restore(folder, args=ocp.args.PyTreeRestore(item=template, restore_args=as_numpy))
 
 
 def load_params(ckpt: str | Path, template: Any = None) -> Any:
