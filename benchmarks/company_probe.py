@@ -2,9 +2,9 @@
 
 On the phantom an effusion anywhere in the image tells an atelectasis from a mass. For runs with a relation head this
 takes the RoI that fits each of these findings best and measures how well the two are told apart (area under the ROC
-curve, 0.5 = not at all) by the logits of both passes, and by a linear probe (ridge regression on the findings of one half
-of the images, measured on the other) of what enters and leaves each relation. A probe far above the logits says that
-the information is there and that the predictor has not learned to read it. `--pair` names two other classes.
+curve, 0.5 = not at all) by the logits of both passes, and by a linear probe (ridge regression on the findings of one
+half of the images, measured on the other) of what enters and leaves each relation. A probe far above the logits says
+that the information is there and that the predictor has not learned to read it. `--pair` names two other classes.
 """
 import argparse
 
@@ -17,7 +17,7 @@ from benchmarks.class_ceiling import IOU, overlaps
 from relnet_jax.data import pipeline
 from relnet_jax.data.phantom.labels import BY_COMPANY
 from relnet_jax.data.source import Source, subset
-from relnet_jax.evaluation.relation_weights import observe
+from relnet_jax.evaluation.relation_weights import watch
 from relnet_jax.evaluation.run import build_model
 from relnet_jax.runs import checkpoint, startup
 
@@ -52,7 +52,7 @@ def make_spy(model):
         def predictor(path, features, out):
             seen[f'{path}: input'], seen[f'{path}: logits'] = features, out[0]
 
-        with observe(relation, predictor):
+        with watch(relation, predictor):
             model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes, batch.part_valid,
                         method='detect')
         return seen

@@ -1,9 +1,10 @@
 """Parameters and cost of the relations: python -m benchmarks.relations [--step] [--size=512] [--repeats=5]
 
-Without `--step`: for each relation of models/relations, at R50-FPN width (D = 1024, K = 14, P = 5, 512 RoIs), the number
-of its parameters, XLA's count of the arithmetic of its forward pass, and the time of that pass alone. With `--step`:
-losses and gradients of one training step of R50-FPN at --size px with and without class, part and context relation,
-taking turns in this one process, and the ratio of the medians. Ratios hold on a busy machine, single times do not.
+Without `--step`: for each relation of models/relations, at R50-FPN width (D = 1024, K = 14, P = 5, 512 RoIs), the
+number of its parameters, XLA's count of the arithmetic of its forward pass, and the time of that pass alone. With
+`--step`: losses and gradients of one training step of R50-FPN at --size px with and without class, part and context
+relation, taking turns in this one process, and the ratio of the medians. Ratios hold on a busy machine, single times do
+not.
 """
 import argparse
 import statistics
@@ -17,8 +18,7 @@ from rich.table import Table
 
 from configs import base
 from relnet_jax.models.mask_rcnn import build
-from relnet_jax.models.relation_head import relation_options
-from relnet_jax.models.relations import RELATIONS, RelationContext
+from relnet_jax.models.relations import RELATIONS, RelationContext, chosen
 from relnet_jax.runs.state import batch_shapes, init_params
 
 ROIS, WIDTH, CLASSES, PARTS = 512, 1024, 14, 5
@@ -63,9 +63,8 @@ def relation_table(size: int, repeats: int) -> Table:
     config.relations = tuple(RELATIONS)
     context = make_context(size)
     forward, rows = {}, {}
-    for name, options in relation_options(config):
-        fields = {k: v for k, v in options if k not in ('grid', 'window')}
-        module = RELATIONS[name](**fields)
+    for name, fields in chosen(config):
+        module = RELATIONS[name](**dict(fields))
         params = module.init(jax.random.key(0), context).get('params', {})
         compiled = jax.jit(lambda p, c, m=module: m.apply({'params': p}, c)).lower(params, context).compile()
         forward[name] = lambda compiled=compiled, params=params: compiled(params, context)

@@ -8,7 +8,7 @@ from absl import logging
 from relnet_jax.types import Batch, Example
 
 
-@functools.lru_cache(maxsize=None)      # once per image, not once per epoch
+@functools.cache      # once per image, not once per epoch
 def _warn_left_out(image_id: int, count: int, max_objects: int):
     logging.warning('image %s has %d objects; the largest %d are used (data.max_objects)', image_id, count, max_objects)
 
@@ -29,7 +29,7 @@ def pad_example(example: Example, *, canvas: tuple[int, int], max_objects: int,
                 original_size: tuple[int, int]) -> Batch:
     """One row of a batch: `Batch` fields without the leading B. The resized image must fit the canvas (ValueError).
 
-    original_size: (height, width) of the image before it was resized.
+    original_size: (height, width) of the picture that annotations and results refer to.
     """
     height, width = example.image.shape[:2]
     if height > canvas[0] or width > canvas[1]:

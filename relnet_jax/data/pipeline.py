@@ -4,9 +4,9 @@ So resuming needs the step alone. Grain gives the order (a new shuffle per epoch
 and the reader threads; everything else is plain functions on numpy arrays.
 """
 import dataclasses
+import sys
 import threading
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import grain
@@ -15,49 +15,36 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.data import batching, transforms
-from relnet_jax.data.formats.coco import read_coco
+from relnet_jax.data.formats import FORMATS, has_validation
 from relnet_jax.data.images import UnreadableImage
-from relnet_jax.data.phantom import phantom_source
-from relnet_jax.data.source import Source, select, split, subset
+from relnet_jax.data.issues import listed, summary, too_many
+from relnet_jax.data.sampling import repeated_order
+from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
+from relnet_jax.errors import UserError
 from relnet_jax.types import Batch, Example
 
-
-def _open_phantom(config: ConfigDict) -> tuple[Source, Source]:
-    p, mask_size = config.data.phantom, config.data.mask_size
-    return tuple(phantom_source(split=split_name, mask_size=mask_size, **p) for split_name in ('train', 'val'))
-
-
-def _open_coco(config: ConfigDict) -> tuple[Source, Source]:
-    """The training file, and the validation file read with its class table, or else held-out training images."""
-    d = config.data
-    if not d.train.annotations:
-        raise FileNotFoundError('data.train.annotations is not set: give a COCO JSON file, and its folder of images as '
-                                'data.train.images')
-
-    def read(files: ConfigDict, name: str, classes: tuple[str, ...]) -> Source:
-        return read_coco(files.annotations, files.images, name=name, classes=classes, parts=tuple(d.parts),
-                         max_images=files.max_images, mask_size=d.mask_size, window=tuple(d.window))
-
-    train = read(d.train, Path(d.train.annotations).stem, tuple(d.classes))
-    if d.val.annotations:
-        return train, read(d.val, Path(d.val.annotations).stem, train.classes)
-    train, val = split(train, by=d.split.by, folds=d.split.folds, hold_out=d.split.hold_out)
-    if d.val.max_images:
-        val = subset(val, range(min(d.val.max_images, len(val))), name=val.name)
-    return train, val
-
-
-FORMATS = {'phantom': _open_phantom, 'coco': _open_coco}     # a new format: one file in this folder and one line here
+EPOCHS = 1 << 30        # endless for all purposes; Grain's own endless repeat cannot be counted in batches of one
 
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key.
+    """(training, validation) data of a config. Raises FileNotFoundError or UserError, naming the file or the key.
 
-    config.data.subset holds for the training images alone: all runs are measured on the same images.
+    The validation data are opened as `open_for_model` opens them, with the classes and parts of the training data;
+    without data of its own it is a part of the training images. config.data.subset holds for the training images
+    alone: all runs are measured on the same images.
     """
-    if config.data.format not in FORMATS:
-        raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{config.data.format}'")
-    train, val = FORMATS[config.data.format](config)
+    train = _open(config, 'train', None)
+    if train.counts and not train.counts['objects']:
+        raise UserError(f'{train.name}: nothing to train on, none of its {train.counts["annotations"]} annotations is '
+                        f'an object of the classes {listed(train.classes)}'
+                        + ''.join(f'; {line}' for line in summary(train.issues)[:1]))
+    if has_validation(config.data):
+        val = open_for_model(config, 'val', {key: getattr(train, key) for key in CLASS_TABLE})
+        if not val.annotated:
+            raise UserError(f'{val.name}: no annotations, so that nothing can be measured on it; without '
+                            'data.val.annotations a part of the training images is held out')
+    else:
+        train, val = _hold_out(train, config)
     if config.data.subset:
         train = select(train, config.data.subset)
     if config.data.cache:
@@ -65,14 +52,47 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, val
 
 
+def open_for_model(config: ConfigDict, split_name: str, class_table: Mapping[str, Sequence]) -> Source:
+    """The 'train' or 'val' images of a config for the model whose `class_table` (with the keys CLASS_TABLE) this is, by
+    the names of classes and parts.
+
+    Validation data of their own are opened without the training data, which need not be on this machine. Raises as
+    `open_sources`, and UserError if no class of the model is in the data.
+    """
+    own = has_validation(config.data)
+    source = _open(config, split_name if own else 'train', tuple(class_table['classes']))
+    if not own:
+        source = _hold_out(source, config)[split_name == 'val']
+    if split_name == 'train' and config.data.subset:
+        source = select(source, config.data.subset)
+    return for_model(source, **{key: class_table[key] for key in CLASS_TABLE})
+
+
+def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source:
+    d = config.data
+    if d.format not in FORMATS:
+        raise UserError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
+    return FORMATS[d.format](d, split_name, wanted)
+
+
+def _hold_out(source: Source, config: ConfigDict) -> tuple[Source, Source]:
+    d = config.data
+    train, val = split(source, by=d.split.by, folds=d.split.folds, hold_out=d.split.hold_out)
+    if d.val.max_images:
+        val = subset(val, range(min(d.val.max_images, len(val))), name=val.name)
+    return train, val
+
+
 def prepared(source: Source, index: int, data: ConfigDict, *, jitter: float) -> tuple[Example, tuple[int, int]]:
-    """(example at `jitter` times the scale of `data`, (height, width) of the image file), from memory if kept there."""
+    """(example at `jitter` times the scale of `data`, (height, width) that its annotations refer to), from memory if
+    kept there."""
     limits = dict(scale=data.scale, max_size=data.max_size, canvas=tuple(data.canvas), jitter=jitter)
     key = index, *limits.values()
     if source.memory is not None and key in source.memory:
         return source.memory[key]
     example = source.load(index)
-    size = example.image.shape[:2]
+    record, (height, width) = source.records[index], example.image.shape[:2]
+    size = record.get('height', height), record.get('width', width)
     found = transforms.resize(example, transforms.resized_size(*size, **limits)), size
     if source.memory is not None:
         source.memory[key] = found      # two threads may both have decoded it: harmless, and no lock to wait for
@@ -98,7 +118,7 @@ class _Reader:
                 return prepared(self.source, i % count, self.data, jitter=self.data.scale_jitter[1])
             except UnreadableImage as e:
                 self._count(i % count, e)
-        raise ValueError(f'{self.source.name}: none of the {count} images can be read')
+        raise UserError(f'{self.source.name}: none of the {count} images can be read')
 
     def _count(self, index: int, error: UnreadableImage):
         with self.lock:
@@ -107,20 +127,21 @@ class _Reader:
             self.unreadable.add(index)
             bad, count = len(self.unreadable), len(self.source)
         logging.warning('unreadable image %d (of %d), the next one takes its place: %s', bad, count, error)
-        if bad > self.data.max_unreadable * count:
-            raise ValueError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
-                             f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
+        if too_many(bad, count, self.data.max_unreadable):
+            raise UserError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
+                            f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
 
 def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_step: int = 0,
                   seed: int) -> Iterator[Batch]:
     """Endless batches of `batch_size` from step `start_step` on, read ahead by `config.data.threads` threads.
 
-    Every epoch has its own order; a batch may span two epochs. Raises ValueError for an empty source, and when more
+    Every epoch has its own order, in which images with rare classes come again if `config.data.repeat_threshold` says
+    so; a batch may span two epochs. Raises UserError for an empty source, and when more
     than `config.data.max_unreadable` of the images turn out unreadable.
     """
     if not len(source):
-        raise ValueError(f'{source.name}: no images to train on')
+        raise UserError(f'{source.name}: no images to train on')
     d = config.data
     canvas = tuple(d.canvas)
     read = _Reader(source, d)
@@ -135,8 +156,11 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
         return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     order, noise = np.random.SeedSequence(seed).generate_state(2)
-    batches = (grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat()
-               .random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack))
+    if d.repeat_threshold:
+        images = grain.MapDataset.range(sys.maxsize).map(repeated_order(source, d.repeat_threshold, int(order)))
+    else:
+        images = grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat(EPOCHS)
+    batches = images.random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack)
     return iter(batches[start_step:].to_iter_dataset(_read_options(config)))
 
 
@@ -155,7 +179,7 @@ def eval_batches(source: Source, config: ConfigDict, batch_size: int) -> Iterato
         try:
             example, size = prepared(source, index, d, jitter=1.0)
         except UnreadableImage as e:
-            logging.warning('image %s is left out of the evaluation: %s', source.records[index]['id'], e)
+            logging.warning('image %s cannot be read: %s', source.records[index]['id'], e)
             return batching.empty_row(index, **blank)
         return batching.pad_example(example, canvas=canvas, max_objects=d.max_objects, original_size=size)
 

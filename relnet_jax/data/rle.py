@@ -16,6 +16,8 @@ def decode_runs(counts: Any) -> list[int] | None:
     """
     if not isinstance(counts, (str, bytes)) or not counts:
         return None
+    if isinstance(counts, str) and not counts.isascii():
+        return None
     codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
     last = (codes & 0x20) == 0
     if codes.min() < 0 or codes.max() > 63 or not last[-1]:
@@ -33,7 +35,7 @@ def decode_runs(counts: Any) -> list[int] | None:
 
 
 def decode_mask(rle: dict) -> np.ndarray:
-    """uint8 [h, w] of zeros and ones from a checked RLE dict: `size` (h, w) and `counts`, a compressed string."""
+    """bool [h, w] from a checked RLE dict: `size` (h, w) and `counts`, a compressed string."""
     runs = decode_runs(rle['counts'])
     height, width = rle['size']
-    return np.repeat(np.arange(len(runs), dtype=np.uint8) & 1, runs).reshape(width, height).T
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(width, height).T

@@ -8,35 +8,13 @@ from rich.table import Table
 
 from relnet_jax import files
 from relnet_jax.data import pipeline
-from relnet_jax.data.source import with_parts
-from relnet_jax.evaluation import anatomy, report
+from relnet_jax.errors import UserError
+from relnet_jax.evaluation import anatomy, report, submissions
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
 from relnet_jax.runs import checkpoint, startup
 
 SWEEP_METRICS = ('box_AP', 'box_AP50', 'mask_AP50', 'voc_AP_0.50', 'voc_AP_0.01')
-
-
-def check_classes(checkpoint_classes, data_classes) -> None:
-    """Raises CheckpointError, naming the difference, unless both name the same classes in the same order."""
-    expected, got = list(checkpoint_classes), list(data_classes)
-    if expected == got:
-        return
-    only = dict(checkpoint=[c for c in expected if c not in got], data=[c for c in got if c not in expected])
-    differences = [f'{where} only: {", ".join(names)}' for where, names in only.items() if names]
-    raise checkpoint.CheckpointError(
-        'the classes of the checkpoint and of the data differ (--config.data.classes chooses among those of the data): '
-        + ('; '.join(differences) or f'same names, other order: expected {expected}, got {got}'))
-
-
-def open_split(config, split: str):
-    """The data source of 'val' or 'train'. Validation files of their own are opened without the training files, which
-    need not be on this machine."""
-    if split == 'val' and config.data.val.annotations:
-        config = config.copy_and_resolve_references()
-        config.data.train = config.data.val
-    train, val = pipeline.open_sources(config)
-    return train if split == 'train' else val
 
 
 def open_checkpoint(ckpt: str, config, split: str) -> tuple:
@@ -45,25 +23,36 @@ def open_checkpoint(ckpt: str, config, split: str) -> tuple:
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
-    source = with_parts(open_split(config, split), class_table['parts'])
-    check_classes(class_table['classes'], source.classes)
-    return step_folder, class_table, source
+    return step_folder, class_table, pipeline.open_for_model(config, split, class_table)
 
 
 def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
-                        convention: str = 'pixel_inclusive') -> dict:
+                        convention: str = 'pixel_inclusive', submission: str = '') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
-    A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Returns the metrics of `report.evaluate`.
+    A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Of images without
+    annotations detections.json and overlays are written, and there are no metrics. submission: '', or the form in
+    `submissions.SUBMISSIONS` of a submission.csv beside them. Returns the metrics of `report.evaluate`, {} without.
     Raises CheckpointError, and what opening the data raises.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
+    submissions.check_form(submission, source.classes)
     detect_fn, params = load_detector(step_folder, config, class_table)
+    startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
+    out = Path(out) if out else step_folder.parent.parent / 'eval'
+    if submission:
+        out.mkdir(parents=True, exist_ok=True)
+        submissions.write_submission(out / 'submission.csv', submission, results, source)
+        logging.info('written: %s', out / 'submission.csv')
+    if not source.annotated:
+        path = report.write_detections(out, results)
+        overlays(source, results, out / 'overlays', config=config, count=num_overlays)
+        logging.warning('%s has no annotations: no metrics; written: %s and overlays/ beside it', source.name, path)
+        return {}
     ground_truth = source.ground_truth()
     metrics = report.evaluate(ground_truth, results, convention=convention)
     about = report.describe(source, ground_truth, config, checkpoint=str(step_folder), convention=convention)
-    out = Path(out) if out else step_folder.parent.parent / 'eval'
     report.print_report(metrics, about)
     path = report.write_report(out, metrics=metrics, results=results, about=about)
     if config.model.anatomy_head:
@@ -82,6 +71,8 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     Returns count -> metrics of `report.evaluate`. Raises as `evaluate_checkpoint`.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
+    if not source.annotated:
+        raise UserError(f'{source.name} has no annotations: no metrics')
     found = evaluate_at(counts, step_folder, config, class_table, source, convention=convention)
     names = [name for name in SWEEP_METRICS if any(name in metrics for metrics in found.values())]
     table = Table('test boxes', *names, title=f'{source.name}, {step_folder}, per cent', title_justify='left')

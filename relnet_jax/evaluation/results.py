@@ -4,7 +4,6 @@ import math
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from relnet_jax.data.annotations import decode_runs
 from relnet_jax.ops.masks import paste_mask
 from relnet_jax.types import Batch, Detections
 
@@ -38,13 +37,6 @@ def encode_mask(mask, *, corner=(0, 0), image_size=None) -> dict:
     counts = counts[:-1] if counts[-1] == 0 else counts
     encoded = coco_mask.frPyObjects(dict(size=[height, width], counts=counts.tolist()), height, width)
     return dict(size=[height, width], counts=encoded['counts'].decode('ascii'))
-
-
-def decode_mask(rle: dict) -> np.ndarray:
-    """Inverse of `encode_mask`, bool [h, w] (pycocotools' own decoder warns under numpy 2)."""
-    h, w = rle['size']
-    runs = decode_runs(rle['counts'])
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(w, h).T
 
 
 def paste_and_encode(mask, box, image_size, *, threshold: float) -> dict:

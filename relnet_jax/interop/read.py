@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from relnet_jax.errors import UserError
 from relnet_jax.interop.pickles import Made, Reader, RefusedPickle, Storage, Tensor
 
 TORCH_MAGIC = 0x1950a86a20f9469cfc6c     # first pickle of a torch file without zip (before 1.6)
@@ -71,9 +72,9 @@ def read_weights(path: str | Path) -> Weights:
     except RefusedPickle as error:
         raise RefusedPickle(f'{path}: refused, {_line(error)}') from None
     except DAMAGE as error:
-        raise ValueError(f'{path}: damaged or cut off ({type(error).__name__}: {_line(error)})') from None
+        raise UserError(f'{path}: damaged or cut off ({type(error).__name__}: {_line(error)})') from None
     except ValueError as error:
-        raise ValueError(f'{path}: {_line(error)}') from None
+        raise UserError(f'{path}: {_line(error)}') from None
 
 
 def _line(error: Exception) -> str:

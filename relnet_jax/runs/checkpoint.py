@@ -19,15 +19,16 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relnet_jax import config as config_lib
 from relnet_jax import files
-from relnet_jax.trees import path_name
+from relnet_jax.data.source import CLASS_TABLE
+from relnet_jax.errors import UserError
 from relnet_jax.runs.state import TrainState
+from relnet_jax.trees import path_name
 
 FOLDER = 'checkpoints'
-CLASS_TABLE = ('classes', 'category_ids', 'parts')
 GRAPH = 'graph'     # in the class table of a model that reasons over classes
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, incomplete, or does not fit what it is to be loaded into."""
 
 
@@ -98,7 +99,7 @@ def find(ckpt: str | Path) -> Path:
     if not path.is_dir():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*/')], 1)
         hint = f", did you mean '{path.parent / near[0]}'?" if near else ''
-        raise CheckpointError(f"no checkpoint folder '{ckpt}'{hint}")
+        raise CheckpointError(f"no checkpoint folder '{path}'{hint}")
     if path.name.isdigit() and not (path / FOLDER).exists():
         missing = [k for k in ('params', 'config', 'classes') if not (path / k).is_dir()]
         if missing:

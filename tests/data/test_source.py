@@ -4,9 +4,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from relnet_jax.data.formats.coco import read_coco
 from relnet_jax.data.phantom import phantom_source
-from relnet_jax.data.source import split, subset, with_parts
+from relnet_jax.data.source import for_model, split, subset
+from tests.data.opening import open_coco
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def source(write_coco):
                        sizes=[(20, 40)] * 20,
                        images=[{'id': i, 'file_name': f'{i}.png', 'height': 20, 'width': 40, 'patient': f'p{p}'}
                                for i, p in enumerate(patients, 1)])
-    return read_coco(*files, name='set', mask_size=4)
+    return open_coco(*files, name='set', mask_size=4)
 
 
 def test_a_subset_counts_positions_anew_and_keeps_ids_and_truth(source):
@@ -34,13 +34,14 @@ def test_a_subset_counts_positions_anew_and_keeps_ids_and_truth(source):
 
 def test_parts_of_a_model_are_found_by_name_and_unknown_where_the_data_lack_them():
     known = phantom_source(split='val', seed=0, ambiguity=0.5, size=64, train_images=1, val_images=2, mask_size=4)
-    assert with_parts(known, known.parts) is known
-    model = with_parts(known, ('Heart', 'Airways', 'Left Lung'))
+    classes = dict(classes=known.classes, category_ids=known.category_ids)
+    assert for_model(known, **classes, parts=known.parts) is known
+    model = for_model(known, **classes, parts=('Heart', 'Airways', 'Left Lung'))
     ours, theirs = model.load(1), known.load(1)
     assert model.parts == ('Heart', 'Airways', 'Left Lung') and ours.part_valid.tolist() == [True, False, True]
     np.testing.assert_array_equal(ours.part_boxes[[0, 2]], theirs.part_boxes[[4, 2]])
     np.testing.assert_array_equal(ours.part_boxes[1], 0)
-    none = with_parts(known, ()).load(0)
+    none = for_model(known, **classes, parts=()).load(0)
     assert none.part_boxes.shape == (0, 4) and none.part_valid.shape == (0,)
 
 

@@ -1,10 +1,14 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from relnet_jax.config import load
+from relnet_jax.models.box_head import RoISample
 from relnet_jax.models.mask_rcnn import build
+from relnet_jax.types import Proposals
 
 LOSSES = {'loss_cls', 'loss_bbox', 'loss_mask'} | {f'rpn_{kind}_p{i}' for kind in ('cls', 'bbox') for i in range(2, 7)}
 
@@ -169,7 +173,7 @@ def test_detections_of_an_odd_sized_image_do_not_depend_on_the_canvas(tiny, tiny
 
 
 def test_computing_on_the_padding_matters_only_where_there_is_padding(tiny, tiny_batch, detections):
-    batch, model = tiny_batch(), tiny.model.clone(mask_padding=False)
+    batch, model = tiny_batch(), tiny.model.clone(image=tiny.model.image._replace(mask_padding=False))
     detect = jax.jit(lambda image, size: model.apply({'params': tiny.params}, image, size))
     assert_same_detections(detect(batch.image, batch.image_size), detections, 1e-5)
     odd = tiny_batch(size=(101, 87))
@@ -226,7 +230,8 @@ def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tin
 
     @jax.jit
     def logits(used):
-        return tiny.model.apply({'params': tiny.params}, maps, boxes, labels, used, method='mask_branch')
+        return tiny.model.apply({'params': tiny.params}, maps, boxes, labels, used,
+                                method=lambda model, *args: model.roi_heads.mask_branch(*args))
 
     whole = logits(jnp.ones((2, 16), bool))
     for count in (1, 2, 3, 8, 9):
@@ -236,15 +241,18 @@ def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tin
 
 
 def test_dropout_is_off_at_inference_and_follows_the_image_keys_in_training(tiny, tiny_batch):
-    batch, model = tiny_batch(), tiny.model.clone(box_dropout=0.5)
+    batch, model = tiny_batch(), tiny.model.clone(heads=tiny.model.heads._replace(box_dropout=0.5))
     pyramid, _ = tiny.model.apply({'params': tiny.params}, batch.image, batch.image_size, method='features')
     maps = tiny.model.roi_maps(pyramid, batch.image_size)
 
-    @jax.jit
-    def features(keys):
-        return model.apply({'params': tiny.params}, maps, batch.gt_boxes, keys, method='box_branch')[0]
+    rois = Proposals(batch.gt_boxes, jnp.zeros(batch.gt_labels.shape), batch.gt_valid)
 
-    plain = tiny.model.apply({'params': tiny.params}, maps, batch.gt_boxes, method='box_branch')[0]
+    def logits(model, keys=None):
+        return model.apply({'params': tiny.params}, 0, maps, rois, batch.image_size, keys,
+                           method=lambda model, *args: model.roi_heads.box_stage(*args)).logits
+
+    features = jax.jit(functools.partial(logits, model))
+    plain = logits(tiny.model)
     np.testing.assert_allclose(features(None), plain, atol=1e-6)
     dropped = features(tiny.keys)
     assert jnp.abs(dropped - plain).max() > 1e-6
@@ -261,6 +269,31 @@ def test_canvas_that_is_no_multiple_of_64_is_refused(tiny):
 
 def test_anchor_sizes_must_fit_the_levels(tiny, tiny_batch):
     batch = tiny_batch()
-    model = tiny.model.clone(anchor_sizes=(32, 64))
+    model = tiny.model.clone(rpn=tiny.model.rpn._replace(anchor_sizes=(32, 64)))
     with pytest.raises(ValueError, match='expected 5 entries alike, one per level, got'):
         jax.eval_shape(model.init, jax.random.key(0), batch.image, batch.image_size)
+
+
+def test_class_weights_and_focal_loss_of_the_config_reach_the_classifier_alone(tiny_batch):
+    batch, rng = tiny_batch(), np.random.default_rng(0)
+    logits, deltas = (jnp.asarray(rng.normal(size=(2, 4, *shape)), jnp.float32) for shape in ((4,), (4, 4)))
+    sample = RoISample(batch.gt_boxes, jnp.tile(jnp.arange(4), (2, 1)), batch.gt_labels, batch.gt_valid, batch.gt_valid,
+                       batch.gt_valid, jnp.zeros((2, 4)))
+
+    def terms(**keys):
+        config = load('configs/base.py')
+        with config.unlocked():
+            config.model.update(dict(backbone='tiny', norm='group_norm', frozen_stages=0) | keys)
+        model = build(config, 4)
+        return model.apply({}, logits, deltas, sample, batch,
+                           method=lambda model, *args: model.roi_heads.box_terms(*args)[0])
+
+    plain, weighted, focal = terms(), terms(class_weights=(0.0, 2.0, 3.0)), terms(focal_gamma=2.0)
+    assert float(plain['loss_cls'][1]) == 6
+    weights = np.array([0, 0, 2, 3])[np.asarray(batch.gt_labels)]
+    assert float(weighted['loss_cls'][1]) == weights.sum()
+    assert 0 < focal['loss_cls'][0] < plain['loss_cls'][0] and focal['loss_cls'][1] == 6
+    for other in (weighted, focal):
+        np.testing.assert_array_equal(other['loss_bbox'], plain['loss_bbox'])
+    with pytest.raises(ValueError, match='class_weights: expected one per class, 3, got 2'):
+        terms(class_weights=(1.0, 2.0))
