@@ -119,8 +119,8 @@ def group_norm_params(state: dict[str, np.ndarray], template: dict) -> dict:
     return {room: modules | norms.get(room, {}) for room, modules in found.items()}
 
 
-def prepare(work: Work, name: str, **changes: Any) -> tuple[MaskRCNN, Any]:
-    """(model with fields changed, parameters from torchvision's file)."""
+def prepare(work: Work, name: str) -> tuple[MaskRCNN, Any]:
+    """(model, parameters from torchvision's file)."""
     config = model_config(name)
     model = build(config, CLASSES)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.uint8),
@@ -131,13 +131,14 @@ def prepare(work: Work, name: str, **changes: Any) -> tuple[MaskRCNN, Any]:
     else:
         params, report = load_weights(path, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), config)
         assert not report.kept and not report.unused, report
-    return model.clone(**changes), jax.device_put(params)
+    return model, jax.device_put(params)
 
 
 def detect(work: Work, name: str, images: list[np.ndarray], *, canvas: tuple[int, int], batch: int = 1,
-           **changes: Any) -> list[dict]:
+           dtype: Any = jax.numpy.float32, mask_padding: bool = True) -> list[dict]:
     """Detections of each image, by batches of `batch`."""
-    model, params = prepare(work, name, **changes)
+    model, params = prepare(work, name)
+    model = model.clone(dtype=dtype, image=model.image._replace(mask_padding=mask_padding))
     run = jax.jit(lambda params, image, size: model.apply({'params': params}, image, size))
     found = []
     for start in range(0, len(images) - len(images) % batch, batch):

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from configs import base, coco, phantom
+from relnet_jax.models.relations import chosen, needs
 
 PARTS = ('Left Scapula', 'Right Scapula', 'Left Lung', 'Right Lung', 'Heart')
 FLIP_PAIRS = (('Left Scapula', 'Right Scapula'), ('Left Lung', 'Right Lung'))
@@ -21,7 +22,6 @@ CHESTX_DET = ('Atelectasis', 'Calcification', 'Cardiomegaly', 'Consolidation', '
               'Emphysema', 'Fibrosis', 'Fracture', 'Mass', 'Nodule', 'Pleural Thickening', 'Pneumothorax')
 GRAPH_OF_ONE = ('Multiple Nodules', 'Diffuse Nodule', 'Cavity', 'Fibrosis', 'Nodule', 'Atelectasis', 'Consolidation',
                 'Tuberculosis', 'Mass', 'Effusion')
-WITH_PARTS = ('part', 'context', 'lung_feature')    # relations that look at anatomical parts
 
 # ---- bases ----
 LAB = {'train.batch_size': 8, 'train.base_batch_size': 8, 'train.learning_rate': 0.01, 'test.score_threshold': 0.02}
@@ -263,7 +263,7 @@ def use_chestx_det(c: ConfigDict) -> None:
 
 def name_parts(c: ConfigDict) -> None:
     """Names the part categories of a COCO file for runs that look at parts."""
-    if c.model.anatomy_head or any(name in WITH_PARTS for name in c.model.relations):
+    if c.model.anatomy_head or 'parts' in needs(chosen(c.model)):
         c.data.parts, c.data.flip_pairs = PARTS, FLIP_PAIRS
 
 

@@ -42,6 +42,12 @@ class Proposals(NamedTuple):
     valid: Array        # bool [B, R]
 
 
+class Parts(NamedTuple):
+    """Anatomical parts. Boxes in canvas pixels."""
+    boxes: Array        # float32 [B, P, 4]
+    valid: Array        # bool [B, P]
+
+
 class Detections(NamedTuple):
     """Final detections, best first. Boxes in canvas pixels."""
     boxes: Array        # float32 [B, D, 4]

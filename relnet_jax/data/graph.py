@@ -15,18 +15,17 @@ from rich.console import Console
 from rich.table import Table
 
 from relnet_jax.data.source import Source
+from relnet_jax.models.relations import chosen, needs
 from relnet_jax.ops.graph import cooccurrence, read_adjacency
 
 CACHE = 'class_graph.csv'           # in the run's folder
-USERS = {'class': 'class_', 'class_region': 'class_region'}     # relation -> its options in config.model.relation
 _counted = {}                       # by description: an ablation trains many runs on the same data in one process
 MAX_CLASSES = 20                    # a table with more columns is printed as a list of its strongest edges
 
 
 def needs_graph(config: ConfigDict) -> bool:
     """Whether a relation of config.model asks for the class graph."""
-    return any(config.model.relation[options].graph for name, options in USERS.items()
-               if name in config.model.relations)
+    return 'graph' in needs(chosen(config.model))
 
 
 def presence(source: Source) -> np.ndarray:

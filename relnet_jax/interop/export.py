@@ -33,7 +33,7 @@ from relnet_jax import __version__
 from relnet_jax.data import pipeline
 from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
-from relnet_jax.models.relation_head import WITH_PARTS
+from relnet_jax.models.relations import chosen, needs
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.types import Array, Detections
 
@@ -72,7 +72,7 @@ class Disagreement(ValueError):
 def takes_parts(config: ConfigDict, parts: int) -> bool:
     """Whether detections depend on parts that the caller knows."""
     m = config.model
-    return parts > 0 and m.parts != 'predicted' and any(name in WITH_PARTS for name in m.relations)
+    return parts > 0 and m.parts != 'predicted' and 'parts' in needs(chosen(m))
 
 
 def input_shapes(config: ConfigDict, *, batch: int, parts: int) -> list[jax.ShapeDtypeStruct]:
@@ -88,12 +88,12 @@ def standalone(detect: Callable, params: Any, parts: int) -> Callable:
     """`detect` of `evaluation.run.make_detect` as a function of the image inputs alone, which returns a dict."""
     def call(*arrays: Array) -> dict:
         # Without the barrier the compiler computes on the constants ahead of time.
-        found = detect(jax.lax.optimization_barrier(params), *with_parts(arrays, parts))._asdict()
+        found = detect(jax.lax.optimization_barrier(params), *detector_inputs(arrays, parts))._asdict()
         return found if found['masks'].shape[-1] else {name: value for name, value in found.items() if name != 'masks'}
     return call
 
 
-def with_parts(arrays: tuple[Array, ...], parts: int) -> tuple[Array, ...]:
+def detector_inputs(arrays: tuple[Array, ...], parts: int) -> tuple[Array, ...]:
     """The exported function's arguments as `detect` takes them: unknown parts where there are none among them."""
     if len(arrays) == len(INPUTS):
         return tuple(arrays)
@@ -216,7 +216,7 @@ def export(ckpt: str, out: str | Path, *, batch: int = 1, size: tuple[int, int] 
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     batches = [noise(shapes, seed=0), noise(shapes, seed=1), *real(config, shapes)]
-    live = [jax.device_get(detect(params, *with_parts(arrays, parts))) for arrays in batches]
+    live = [jax.device_get(detect(params, *detector_inputs(arrays, parts))) for arrays in batches]
     unchecked = out.with_name(f'{out.name}.unchecked')
     try:
         unchecked.write_bytes(content)

@@ -17,14 +17,14 @@ he_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')     # He
 lecun_uniform = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # the "Xavier" of Detectron: neck and fcs
 
 
-def extent(image_size: jax.Array, stride: int) -> jax.Array:
+def map_size(image_size: jax.Array, stride: int) -> jax.Array:
     """Cells (rows, columns) that a stride-`stride` map of the true image has: ceil(size / stride), int32 [B, 2]."""
     return jnp.ceil(image_size / stride).astype(jnp.int32)
 
 
 def valid_map(image_size: jax.Array, stride: int, shape: tuple[int, int]) -> jax.Array:
     """bool [B, H, W, 1] of a map of `shape` = (H, W): True inside the true image of `image_size` [B, 2]."""
-    rows, columns = jnp.moveaxis(extent(image_size, stride), -1, 0)
+    rows, columns = jnp.moveaxis(map_size(image_size, stride), -1, 0)
     inside_y = jnp.arange(shape[0]) < rows[:, None]
     inside_x = jnp.arange(shape[1]) < columns[:, None]
     return (inside_y[:, :, None] & inside_x[:, None, :])[..., None]

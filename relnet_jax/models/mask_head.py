@@ -102,15 +102,15 @@ def on_used_rows(module: nn.Module, run: Callable, used: jax.Array, maps: NamedT
 
 
 def mask_rois(sample: RoISample, batch: Batch, *, num: int) -> tuple[RoISample, jax.Array]:
-    """The first `num` RoIs of a sample (positives come first) and which of them teach masks: bool [B, num]."""
+    """The first `num` RoIs of a sample (positives come first) and which of them have a mask: bool [B, num]."""
     sample = jax.tree.map(lambda x: x[:, :num], sample)
     return sample, sample.positive & jnp.take_along_axis(batch.gt_has_mask, sample.matched, axis=1)
 
 
-def mask_losses(logits: jax.Array, sample: RoISample, teaches: jax.Array, batch: Batch, *, aligned: bool) -> dict:
-    """loss_mask as (sum, count): mean binary cross-entropy of logits [B, P, m, m], over the RoIs that teach masks."""
+def mask_losses(logits: jax.Array, sample: RoISample, has_mask: jax.Array, batch: Batch, *, aligned: bool) -> dict:
+    """loss_mask as (sum, count): mean binary cross-entropy of logits [B, N, m, m], over the RoIs with a mask."""
     targets = crop_targets(batch.gt_masks, batch.gt_boxes, sample.boxes, sample.matched, size=logits.shape[-1],
                            aligned=aligned)
     per_roi = losses.sigmoid_cross_entropy(logits, targets).mean((-1, -2))
-    count = teaches.sum().astype(jnp.float32)
-    return {'loss_mask': (losses.masked_sum(per_roi, teaches), count)}
+    count = has_mask.sum().astype(jnp.float32)
+    return {'loss_mask': (losses.masked_sum(per_roi, has_mask), count)}

@@ -123,7 +123,7 @@ def test_known_parts_are_inputs_where_relations_look_at_them():
     batch = export.noise(shapes, seed=0)
     assert [(a.shape, a.dtype) for a in batch] == [(s.shape, s.dtype) for s in shapes]
     assert batch[3].any() and not batch[3].all()
-    assert export.with_parts(batch, PARTS) == tuple(batch)      # what is known goes to the detector as it is
+    assert export.detector_inputs(batch, PARTS) == tuple(batch)      # what is known goes to the detector as it is
     with c.unlocked():
         c.model.update(parts='predicted', anatomy_head=True)
     assert len(export.input_shapes(c, batch=2, parts=PARTS)) == 2
