@@ -275,7 +275,7 @@ DATA = {'phantom': (use_phantom, finish_phantom), 'chestx_det_coco': (use_chestx
 def nearest(kind: str, name: str, names) -> str:
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean '{near[0]}'?" if near else f'it has {", ".join(names)}'
-    return f"configs/lab.py: no {kind} '{name}', {hint}"
+    return f"no {kind} '{name}', {hint}"
 
 
 def apply(c: ConfigDict, delta: dict) -> None:
@@ -296,7 +296,7 @@ def get_config(argument: str = 'base') -> ConfigDict:
     for option in options:
         key, _, value = option.partition('=')
         if key != 'data':
-            raise ValueError(f"configs/lab.py: expected RUN,data=DATA, got '{argument}'")
+            raise ValueError(f"expected RUN,data=DATA, got '{argument}'")
         data = value
     if run not in RUNS:
         raise ValueError(nearest('run', run, RUNS))

@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.models.relations import chosen, needs
 from relnet_jax.ops.graph import cooccurrence, read_adjacency
 
@@ -52,7 +53,7 @@ def chosen_labels(source: Source, names: tuple[str, ...]) -> list[int] | None:
         logging.warning('config.data.graph_classes: %s has no class %s; the graph does without', source.name,
                         ', '.join(f"'{name}'" for name in absent))
     if len(present) < 2:
-        raise ValueError(f'config.data.graph_classes: expected two or more classes of {source.name}, which are '
+        raise UserError(f'config.data.graph_classes: expected two or more classes of {source.name}, which are '
                          f'{list(source.classes)}, got {list(names)}')
     return present
 
@@ -71,7 +72,7 @@ def class_graph(source: Source, config: ConfigDict, *, workdir: str | Path | Non
     names = ('background', *source.classes)
     if config.data.graph:
         if config.data.graph_classes:
-            raise ValueError('config.data.graph is a file, so config.data.graph_classes must be (), '
+            raise UserError('config.data.graph is a file, so config.data.graph_classes must be (), '
                              f'got {config.data.graph_classes}')
         matrix, title = read_adjacency(config.data.graph, len(names)), config.data.graph
     else:

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.conv3x3 import conv3x3
 from relnet_jax.models.conv7x7 import conv7x7
 
@@ -107,5 +108,5 @@ NORMS = {'frozen_bn': FrozenBatchNorm, 'group_norm': GroupNorm}
 def make_norm(kind: str, *, dtype: jnp.dtype, name: str) -> nn.Module:
     """The norm layer `kind` of NORMS. Raises ValueError for another name."""
     if kind not in NORMS:
-        raise ValueError(f"model.norm: expected one of {sorted(NORMS)}, got '{kind}'")
+        raise UserError(f"model.norm: expected one of {sorted(NORMS)}, got '{kind}'")
     return NORMS[kind](dtype=dtype, name=name)

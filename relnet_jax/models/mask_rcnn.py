@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
 from relnet_jax.models import backbones
 from relnet_jax.models.anatomy_head import AnatomyHead, anatomy_losses, choose_parts
 from relnet_jax.models.backbones import BackboneSettings
@@ -103,7 +104,7 @@ class MaskRCNN(nn.Module):
     def find_parts(self, pyramid: list[Array], image_size: Array, parts: int) -> tuple[Array, Array]:
         """Boxes [B, P, 4] and presence logits [B, P] of the anatomy head. Raises ValueError without parts to find."""
         if not parts:
-            raise ValueError('config.model.anatomy_head: expected data.parts to name the parts to find, got none')
+            raise UserError('config.model.anatomy_head: expected data.parts to name the parts to find, got none')
         return self.anatomy_head(pyramid[CONTEXT_LEVEL[self.neck]], image_size, parts)
 
     def parts(self, image: Array, image_size: Array, parts: int) -> tuple[Array, Array]:

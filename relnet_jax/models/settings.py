@@ -1,6 +1,7 @@
 """What a detector is told, grouped by its parts, and which settings go together. Meanings: configs/base.py."""
 from typing import NamedTuple
 
+from relnet_jax.errors import UserError
 from relnet_jax.models import backbones
 from relnet_jax.models.relations import RELATIONS, Chosen, needs
 from relnet_jax.ops.anchors import NECK_STRIDES
@@ -86,19 +87,19 @@ def validate(model) -> None:
                               ('boxes_from', relation.boxes_from, ('first', 'second')),
                               ('parts', relation.parts, PARTS)):
         if value not in known:
-            raise ValueError(f'config.model.{key}: expected one of {known}, got {value!r}')
+            raise UserError(f'config.model.{key}: expected one of {known}, got {value!r}')
     backbones.validate(model.backbone, model.neck)
     if len(heads.cascade_weights) < len(heads.cascade):
-        raise ValueError('config.model.cascade_weights: expected one per stage of config.model.cascade '
+        raise UserError('config.model.cascade_weights: expected one per stage of config.model.cascade '
                          f'{heads.cascade}, got {heads.cascade_weights}')
     in_box_head = [name for name, _ in relation.acting_in('box_head')]
     if model.neck == 'c4' and (len(heads.cascade) > 1 or in_box_head):
-        raise ValueError(f"config.model.neck 'c4' has one RoI head and no fully connected layers: "
+        raise UserError(f"config.model.neck 'c4' has one RoI head and no fully connected layers: "
                          f'{", ".join(["config.model.cascade"] if len(heads.cascade) > 1 else in_box_head)} needs the FPN')
     if relation.parts != 'given' and not model.anatomy:
-        raise ValueError(f'config.model.parts {relation.parts!r} needs config.model.anatomy_head')
+        raise UserError(f'config.model.parts {relation.parts!r} needs config.model.anatomy_head')
     sizes = [len(size) if isinstance(size, tuple) else 1 for size in model.rpn.anchor_sizes]
     levels = len(NECK_STRIDES[model.neck])
     if len(sizes) != levels or len(set(sizes)) != 1:
-        raise ValueError(f'config.model.anchor_sizes: expected {levels} entries alike, one per level, '
+        raise UserError(f'config.model.anchor_sizes: expected {levels} entries alike, one per level, '
                          f'got {model.rpn.anchor_sizes}')

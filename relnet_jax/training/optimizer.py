@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
 from relnet_jax.models import backbones
 from relnet_jax.trees import path_name, path_names
 
@@ -21,7 +22,7 @@ def must_match(patterns: Iterable[str], names: list[str], key: str) -> None:
         if not any(re.match(pattern, name) for name in names):
             prefixes = {'/'.join(name.split('/')[:k]) for name in names for k in range(1, name.count('/') + 2)}
             near = difflib.get_close_matches(pattern, sorted(prefixes), 3, cutoff=0.3)
-            raise ValueError(f"config.train.{key}: '{pattern}' matches no parameter; near: "
+            raise UserError(f"config.train.{key}: '{pattern}' matches no parameter; near: "
                              f"{', '.join(near) or 'none'}")
 
 
@@ -53,9 +54,9 @@ def learning_rate(config: ConfigDict) -> Callable[[Any], Any]:
     """
     t = config.train
     if t.schedule not in ('step', 'cosine'):
-        raise ValueError(f"config.train.schedule must be 'step' or 'cosine', got '{t.schedule}'")
+        raise UserError(f"config.train.schedule must be 'step' or 'cosine', got '{t.schedule}'")
     if any(not 0 < share <= 1 for share in t.decay_at):
-        raise ValueError(f'config.train.decay_at holds shares of config.train.steps in (0, 1], got {t.decay_at}')
+        raise UserError(f'config.train.decay_at holds shares of config.train.steps in (0, 1], got {t.decay_at}')
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -81,7 +82,7 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
     """
     t = config.train
     if t.optimizer not in ('sgd', 'adamw'):
-        raise ValueError(f"config.train.optimizer must be 'sgd' or 'adamw', got '{t.optimizer}'")
+        raise UserError(f"config.train.optimizer must be 'sgd' or 'adamw', got '{t.optimizer}'")
     names = path_names(params)
     norms = {name.rpartition('/')[0] for name in names if name.endswith('/scale')}
 

@@ -17,7 +17,8 @@ from typing import NamedTuple
 import flax.linen as nn
 import jax.numpy as jnp
 
-from relnet_jax.models.backbones import resnet
+from relnet_jax.errors import UserError
+from relnet_jax.models.backbones import convnext, resnet
 from relnet_jax.models.backbones.deformable import VERSIONS
 
 
@@ -50,13 +51,24 @@ def _resnet(layout: str) -> Backbone:
                            'stride_in_1x1': (False, True)})
 
 
-BACKBONES = {layout: _resnet(layout) for layout in resnet.LAYOUTS}
+def _convnext(layout: str) -> Backbone:
+    def make(settings: BackboneSettings, dtype: jnp.dtype) -> nn.Module:
+        return convnext.ConvNeXt(layout, frozen_stages=settings.frozen_stages, stages=settings.stages, dtype=dtype,
+                                 name='backbone')
+
+    return Backbone(make, convnext.LAYOUTS[layout].widths, convnext.freeze_patterns,
+                    takes={'neck': ('fpn', 'c4'), 'norm': ('layer_norm', 'group_norm'), 'deformable': ('',),
+                           'stride_in_1x1': (False,)})
+
+
+BACKBONES = {layout: _resnet(layout) for layout in resnet.LAYOUTS} | {
+    layout: _convnext(layout) for layout in convnext.LAYOUTS}
 
 
 def find(name: str) -> Backbone:
     """Raises ValueError for a name that is not in BACKBONES."""
     if name not in BACKBONES:
-        raise ValueError(f"config.model.backbone: expected one of {sorted(BACKBONES)}, got '{name}'")
+        raise UserError(f"config.model.backbone: expected one of {sorted(BACKBONES)}, got '{name}'")
     return BACKBONES[name]
 
 
@@ -67,4 +79,4 @@ def validate(settings: BackboneSettings, neck: str) -> None:
     for key, values in body.takes.items():
         value = neck if key == 'neck' else getattr(settings, key)
         if value not in values:
-            raise ValueError(f'config.model.{key}: {settings.name} takes one of {values}, got {value!r}')
+            raise UserError(f'config.model.{key}: {settings.name} takes one of {values}, got {value!r}')

@@ -6,6 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.backbones.deformable import DeformConv
 from relnet_jax.models.layers import Conv, make_norm, zero_padding
 
@@ -132,6 +133,6 @@ def stage_channels(layout: str) -> tuple[int, ...]:
 def freeze_patterns(frozen_stages: int) -> tuple[str, ...]:
     """Patterns of the parameters that stay: 0 none, 1 those of the stem, 2 also of layer1, ... 5 of the whole body."""
     if not 0 <= frozen_stages <= 5:
-        raise ValueError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
+        raise UserError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
     stem = (r'backbone/(?!layer)',) if frozen_stages else ()
     return stem + tuple(rf'backbone/layer{k}[_/]' for k in range(1, frozen_stages))

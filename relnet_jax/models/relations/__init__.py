@@ -18,6 +18,7 @@ from collections.abc import Iterable
 
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.relations.class_region import ClassRegionRelation
 from relnet_jax.models.relations.class_relation import ClassRelation
 from relnet_jax.models.relations.context import RelationContext
@@ -54,16 +55,16 @@ def chosen(model: ConfigDict) -> Chosen:
     found = []
     for name in model.relations:
         if name not in RELATIONS:
-            raise ValueError(f'config.model.relations: expected names of {tuple(RELATIONS)}, got {name!r}')
+            raise UserError(f'config.model.relations: expected names of {tuple(RELATIONS)}, got {name!r}')
         relation, key = RELATIONS[name], f'{name}_' if keyword.iskeyword(name) else name
         options = dict(model.relation.get(key, {}))
         if hasattr(relation, 'fields'):
             options = relation.fields(options, model.neck)
         if unknown := options.keys() - relation.__dataclass_fields__:
-            raise ValueError(f'config.model.relation.{key}: {relation.__name__} has no field {min(unknown)!r}')
+            raise UserError(f'config.model.relation.{key}: {relation.__name__} has no field {min(unknown)!r}')
         found.append((name, tuple(options.items())))
     if len(set(model.relations)) != len(found):
-        raise ValueError(f'config.model.relations: each relation at most once, got {tuple(model.relations)}')
+        raise UserError(f'config.model.relations: each relation at most once, got {tuple(model.relations)}')
     return tuple(found)
 
 

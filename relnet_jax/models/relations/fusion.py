@@ -3,6 +3,7 @@ from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.types import Array
 
 
@@ -17,13 +18,13 @@ def fuse(roi_features: Array, enhanced: Mapping[str, Array], *, fusion: str = 'c
     features = {'roi': roi_features, **enhanced}
     names = tuple(order) or tuple(features)
     if sorted(names) != sorted(features):
-        raise ValueError(f'config.model.fusion_order: must hold each of {tuple(features)} once, got {names}')
+        raise UserError(f'config.model.fusion_order: must hold each of {tuple(features)} once, got {names}')
     if fusion == 'cat':
         return jnp.concatenate([features[name].astype(roi_features.dtype) for name in names], axis=-1)
     if fusion != 'add':
-        raise ValueError(f"config.model.fusion: expected 'cat' or 'add', got {fusion!r}")
+        raise UserError(f"config.model.fusion: expected 'cat' or 'add', got {fusion!r}")
     for name, feature in enhanced.items():
         if feature.shape[-1] != roi_features.shape[-1]:
-            raise ValueError(f'config.model.fusion: relation {name!r} must be {roi_features.shape[-1]} wide to be '
+            raise UserError(f'config.model.fusion: relation {name!r} must be {roi_features.shape[-1]} wide to be '
                              f'added, got {feature.shape[-1]}')
     return sum((feature.astype(roi_features.dtype) for feature in enhanced.values()), start=roi_features)
