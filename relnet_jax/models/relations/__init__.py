@@ -3,8 +3,8 @@
 A relation is a Linen module whose fields are its options in config.model.relation, besides `dtype`, the compute type
 (parameters are float32). It knows no other relation, and says of itself:
 
-* `needs`: a set, of an instance or of the class: 'parts' (boxes of anatomical parts), 'part_features' (what the box head
-  makes of them), 'part_window' (those behind a learned window, `PartWindow`), 'graph' (the class graph).
+* `needs`: a set, of an instance or of the class: 'parts' (boxes of anatomical parts), 'part_features' (what the box
+  head makes of them), 'part_window' (those behind a learned window, `PartWindow`), 'graph' (the class graph).
 * `acts_in`: 'second_pass' (its result is fused with the RoI features for a second predictor), or 'box_head' (a module
   after each fully connected layer, whose result, as wide as the layer, is added to it).
 * `fields(options, neck)`, static, if its fields are not the options as they stand in the config.
@@ -14,9 +14,7 @@ Weights between classes and boxes are sown under 'intermediates'. A new relation
 docs/extending.md shows one.
 """
 import keyword
-from collections.abc import Iterable
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from relnet_jax.errors import UserError
 from relnet_jax.models.relations.class_region import ClassRegionRelation
@@ -46,7 +44,7 @@ __all__ = ['RELATIONS', 'Chosen', 'PartWindow', 'RelationContext', 'chosen', 'fu
 Chosen = tuple[tuple[str, tuple[tuple[str, object], ...]], ...]     # (name, the module's fields) in order, hashable
 
 
-def chosen(model: ConfigDict) -> Chosen:
+def chosen(model: Any) -> Chosen:
     """The relations that config.model asks for, with their fields.
 
     Options are config.model.relation.NAME (`class_` for 'class', which is a keyword); without an entry there, a
@@ -68,6 +66,6 @@ def chosen(model: ConfigDict) -> Chosen:
     return tuple(found)
 
 
-def needs(relations: Iterable) -> set[str]:
+def needs(relations: Chosen) -> set[str]:
     """What `chosen` relations need together."""
     return set().union(*(RELATIONS[name](**dict(fields), parent=None).needs for name, fields in relations))
