@@ -26,7 +26,7 @@ def read(folder: Path, data: ConfigDict, *, split: str) -> tuple[dict, Callable[
     that holds no data set of the two forms, or not this split.
     """
     builder, split = _open(folder, split)
-    about, columns = dict(builder.info.metadata or {}), builder.info.features
+    about, columns = dict(builder.info.metadata or {}), dict(builder.info.features or {})
     if about.get('format') == FORMAT:
         about, rows = {key: json.loads(json.dumps(about[key])) for key in ('categories', 'classes', 'parts')}, _own
     else:
@@ -115,12 +115,12 @@ def _own(examples: _Examples, about: dict, options: ReadOptions) -> Iterator[tup
 
 
 # ---- TFDS's own form ----
-def _plain_table(folder: Path, columns: Any) -> dict:
+def _plain_table(folder: Path, columns: dict[str, Any]) -> dict:
     """The categories of a detection set, by position. Raises UserError for features of another form."""
     import tensorflow_datasets as tfds
     f = tfds.features
-    objects = getattr(columns.get('objects'), 'feature', {})
-    box, label = (objects.get(key) if hasattr(objects, 'get') else None for key in ('bbox', 'label'))
+    objects = getattr(columns.get('objects'), 'feature', None)      # of a Sequence
+    box, label = (dict(objects).get(key) if isinstance(objects, f.FeaturesDict) else None for key in ('bbox', 'label'))
     if not (isinstance(columns.get('image'), f.Image) and isinstance(label, f.ClassLabel)
             and isinstance(box, f.BBoxFeature) and getattr(box.bbox_format, 'value', None) in (None, 'REL_YXYX')):
         raise UserError(f'{folder}: a TFDS data set of {", ".join(columns)}; expected one that '

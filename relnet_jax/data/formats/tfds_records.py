@@ -17,7 +17,7 @@ FORMAT = 'relnet_jax 1'     # in the metadata, with `categories` (id, name: clas
 
 def features(classes: Sequence[str], parts: Sequence[str]) -> Any:
     """The FeaturesDict of an example; labels are positions in these names."""
-    import tensorflow_datasets as tfds      # half a second, wanted by one format alone
+    import tensorflow_datasets as tfds  # half a second, wanted by one format alone
     f = tfds.features
 
     def boxes(names: Sequence[str], **more: Any) -> Any:

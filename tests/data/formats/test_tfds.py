@@ -58,8 +58,13 @@ def assert_same(before, after, *, lacks=()):
             x, y = np.asarray(getattr(a, field)), np.asarray(getattr(b, field))
             assert x.dtype == y.dtype
             np.testing.assert_array_equal(x, y, err_msg=field)
-    first, second = before.ground_truth(), after.ground_truth()
-    assert first['annotations'] == second['annotations'] and first['categories'] == second['categories']
+    assert_same_truth(before.ground_truth(), after.ground_truth())
+
+
+def assert_same_truth(first, second):
+    """Annotations are numbered anew where a part of a data set was written."""
+    first_rows, second_rows = ([a | dict(id=0) for a in truth['annotations']] for truth in (first, second))
+    assert first_rows == second_rows and first['categories'] == second['categories']
     assert [(r['id'], r['file_name']) for r in first['images']] == [(r['id'], r['file_name']) for r in second['images']]
 
 
@@ -156,7 +161,7 @@ def test_options_hold_for_what_is_read_back(tmp_path, coco_files):
     folder = write(sources, tmp_path)
     train, _ = read_back(folder, rename=(('heart', 'Cor'), ('nodule', '')), min_box=12)
     assert train.classes == ('Cor',) and len(train) == len(sources[0])
-    assert all((np.diff(train.load(i).boxes.reshape(-1, 2, 2), axis=1) >= 12 - 1e-4).all() for i in range(len(train)))
+    assert min(min(a['bbox'][2:]) for a in train.ground_truth()['annotations']) == pytest.approx(12)
 
 
 # ---- TFDS's own form ----
@@ -238,7 +243,8 @@ def test_an_unreadable_image_is_written_as_it_is_named_and_still_unreadable(tmp_
     folder, unreadable = tfds_export.export(dict(train=source, val=val), tmp_path, name='mine')
     assert len(unreadable) == 1 and path.name in unreadable[0]
     back, _ = read_back(folder)
-    assert back.records == source.records and back.ground_truth() == source.ground_truth()
+    assert back.records == source.records
+    assert_same_truth(source.ground_truth(), back.ground_truth())
     with pytest.raises(UnreadableImage, match=path.name):
         back.load(0)
 
