@@ -123,7 +123,7 @@ def _plain_table(folder: Path, columns: dict[str, Any]) -> dict:
     box, label = (dict(objects).get(key) if isinstance(objects, f.FeaturesDict) else None for key in ('bbox', 'label'))
     if not (isinstance(columns.get('image'), f.Image) and isinstance(label, f.ClassLabel)
             and isinstance(box, f.BBoxFeature) and getattr(box.bbox_format, 'value', None) in (None, 'REL_YXYX')):
-        raise UserError(f'{folder}: a TFDS data set of {", ".join(columns)}; expected one that '
+        raise UserError(f'{folder}: a TFDS data set of {", ".join(sorted(columns))}; expected one that '
                         'relnet_jax.data.tfds_export wrote, or image (Image) and objects with bbox (BBoxFeature) and '
                         'label (ClassLabel)')
     return dict(categories=[dict(id=i, name=name) for i, name in enumerate(label.names)])

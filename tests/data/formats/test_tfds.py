@@ -14,6 +14,7 @@ from pycocotools import mask as rle_tools
 
 from configs import base
 from relnet_jax.data import pipeline, tfds_export
+from relnet_jax.data.duplicates import unreadable_images
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.errors import UserError
 
@@ -247,6 +248,8 @@ def test_an_unreadable_image_is_written_as_it_is_named_and_still_unreadable(tmp_
     assert_same_truth(source.ground_truth(), back.ground_truth())
     with pytest.raises(UnreadableImage, match=path.name):
         back.load(0)
+    (line,) = unreadable_images(back, 1)
+    assert path.name in line
 
 
 def test_an_export_that_fails_leaves_nothing_behind(tmp_path, coco_files):
