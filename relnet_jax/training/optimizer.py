@@ -106,5 +106,5 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
         parts.append(optax.masked(optax.scale(factor), where(lambda name, p=pattern: bool(re.match(p, name)))))
     parts.append(optax.scale_by_learning_rate(learning_rate(config)))
 
-    labels = jax.tree.map(lambda moves: 'train' if moves else 'keep', trainable(params, config))
+    labels = jax.tree.map(lambda trained: 'train' if trained else 'keep', trainable(params, config))
     return optax.partition({'train': optax.chain(*parts), 'keep': optax.set_to_zero()}, labels)
