@@ -3,6 +3,8 @@
 Reads top to bottom: `MaskRCNN`: features, proposals, RoI features, box and mask branch, parts and relations,
 `losses`, `detect`; `build`. Without relations, cascade, anatomy head and with the FPN it is the plain detector.
 """
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -28,7 +30,7 @@ from relnet_jax.models.fpn import FPN
 from relnet_jax.models.layers import valid_map, zero_padding
 from relnet_jax.models.mask_head import MaskHead, MaskPredictor, mask_losses, mask_rois, on_used_rows
 from relnet_jax.models.relations import RELATIONS, PartWindow, RelationContext
-from relnet_jax.models.rpn import Anchors, RPNHead, make_anchors, rpn_losses, select_proposals
+from relnet_jax.models.rpn import Anchors, RPNHead, at_index, make_anchors, rpn_losses, select_proposals
 from relnet_jax.models.settings import RelationSettings, TestSettings, TrainSettings, check
 from relnet_jax.ops.anchors import NECK_STRIDES
 from relnet_jax.ops.geometry import append_cells
@@ -166,6 +168,12 @@ class MaskRCNN(nn.Module):
         proposals = select_proposals(logits, deltas, anchors, image_size, pre_nms=pre_nms, post_nms=post_nms)
         return proposals, logits, deltas, anchors
 
+    def rpn_at(self, pyramid: list[Array], valid: dict, logits: list[Array], deltas: list[Array]) -> Callable:
+        """What the RPN's losses ask for the outputs at the sampled anchors."""
+        if self.train.rpn_samples < sum(features.shape[1] * features.shape[2] for features in pyramid):
+            return partial(self.rpn.at_anchors, pyramid, [valid[stride] for stride in self.strides])
+        return partial(at_index, logits, deltas)
+
     # ---- RoI features ----
     def roi_maps(self, pyramid: list[Array], image_size: Array) -> RoIMaps:
         return RoIMaps(pyramid[:ROI_LEVELS], image_size if self.mask_padding else None)
@@ -293,8 +301,9 @@ class MaskRCNN(nn.Module):
         pyramid, valid = self.features(batch.image, size)
         proposals, rpn_logits, rpn_deltas, anchors = self.propose(pyramid, valid, size, pre_nms=t.pre_nms,
                                                                   post_nms=t.proposals)
-        terms, metrics = rpn_losses(rpn_logits, rpn_deltas, anchors, batch, rpn_keys, samples=t.rpn_samples,
-                                    max_positive=int(t.rpn_samples * t.rpn_positive), beta=self.rpn_beta)
+        terms, metrics = rpn_losses(self.rpn_at(pyramid, valid, rpn_logits, rpn_deltas), anchors, batch, rpn_keys,
+                                    samples=t.rpn_samples, max_positive=int(t.rpn_samples * t.rpn_positive),
+                                    beta=self.rpn_beta)
         maps = self.roi_maps(pyramid, size)
         parts, predicted = self.seen_parts(pyramid, size, batch.part_boxes, batch.part_valid)
         if self.anatomy:
