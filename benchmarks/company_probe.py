@@ -17,7 +17,7 @@ from benchmarks.class_ceiling import IOU, overlaps
 from relnet_jax.data import pipeline
 from relnet_jax.data.phantom.labels import BY_COMPANY
 from relnet_jax.data.source import Source, subset
-from relnet_jax.evaluation.relation_weights import observe
+from relnet_jax.evaluation.relation_weights import watch
 from relnet_jax.evaluation.run import build_model
 from relnet_jax.runs import checkpoint, startup
 
@@ -52,7 +52,7 @@ def make_spy(model):
         def predictor(path, features, out):
             seen[f'{path}: input'], seen[f'{path}: logits'] = features, out[0]
 
-        with observe(relation, predictor):
+        with watch(relation, predictor):
             model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes, batch.part_valid,
                         method='detect')
         return seen

@@ -2,7 +2,8 @@
 
 Each kind of work runs in a process of its own, so that its peak memory is its own. One line of JSON per kind is printed
 and appended to benchmarks/results/detector.jsonl. On a shared machine read `cpu_s`, processor time.
-`--convolutions` compares the forms of the 3x3 kernel gradient (relnet_jax/models/conv3x3.py) instead.
+`--convolutions` compares the forms of the 3x3 kernel gradient (relnet_jax/models/conv3x3.py) and of the depthwise 7x7
+convolution (relnet_jax/models/depthwise7x7.py) instead.
 """
 import argparse
 import datetime
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from relnet_jax.config import load
-from relnet_jax.models import conv3x3
+from relnet_jax.models import conv3x3, depthwise7x7
 from relnet_jax.models.mask_rcnn import build
 from relnet_jax.types import Batch
 
@@ -96,14 +97,22 @@ def measure(kind: str, options: argparse.Namespace) -> dict:
 
 
 def compare_convolutions(rounds: int) -> None:
-    """Processor milliseconds of XLA's kernel gradient and of ours, shape by shape."""
+    """Processor milliseconds of XLA's convolutions and of ours, shape by shape."""
     rng = np.random.default_rng(0)
-    print(f'{"map":>22} {"XLA":>8} {"ours":>8}  ms of processor time')
+    print(f'{"3x3: map":>22} {"XLA":>8} {"ours":>8}  ms of processor time for the kernel gradient')
     for shape in ((2, 128, 128, 64), (2, 64, 64, 128), (2, 32, 32, 256), (2, 128, 128, 256), (64, 14, 14, 256)):
         x, gradient = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
         forms = conv3x3.xla_kernel_gradient, conv3x3.product_kernel_gradient
         plain, ours = (best_time(jax.jit(form), (x, gradient), rounds)['cpu_s'] * 1000 for form in forms)
         print(f'{str(shape):>22} {plain:8.0f} {ours:8.0f}')
+    print(f'{"depthwise 7x7: map":>22} {"XLA":>8} {"ours":>8} {"XLA":>8} {"ours":>8}  convolution, kernel gradient')
+    for shape in ((1, 128, 128, 96), (1, 64, 64, 192), (1, 32, 32, 384), (1, 16, 16, 768)):
+        x, gradient = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
+        kernel = jnp.asarray(rng.standard_normal((7, 7, 1, shape[-1])), jnp.float32)
+        work = ((depthwise7x7.convolve, kernel), (depthwise7x7.convolve_by_shifts, kernel),
+                (depthwise7x7.kernel_gradient, gradient), (depthwise7x7.kernel_gradient_by_cells, gradient))
+        times = (best_time(jax.jit(form), (x, other), rounds)['cpu_s'] * 1000 for form, other in work)
+        print(f'{str(shape):>22}', ' '.join(f'{time:8.1f}' for time in times))
 
 
 def main() -> None:

@@ -26,6 +26,7 @@ from rich.table import Table
 
 from benchmarks.parity_images import CANVAS, LARGER, ROOT, SMALL, STEP, fits, on_canvas, pipeline_config, write_images
 from relnet_jax.data import pipeline
+from relnet_jax.data.images import SUFFIXES
 from relnet_jax.evaluation.results import to_original
 from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
@@ -33,7 +34,7 @@ from relnet_jax.interop.load import load_weights
 from relnet_jax.interop.read import read_state
 from relnet_jax.interop.torchvision import from_state_dict, torch_name
 from relnet_jax.models.mask_rcnn import MaskRCNN, build
-from relnet_jax.predict import EXTENSIONS, file_source
+from relnet_jax.predict import file_source
 from relnet_jax.runs import checkpoint, startup
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'parity.jsonl'
@@ -46,6 +47,7 @@ CASES = {
     'padding': "FPN, 800 x 1333, each side's own way with padding",
     'whole': "FPN, from file to boxes, each side's own resizing and padding",
     'group_norm': 'FPN with group norm, images smaller than the canvas, one by one',
+    'convnext': 'ConvNeXt-T with FPN, images smaller than the canvas, one by one',
     'c4': 'C4, 300 proposals, images smaller than the canvas, one by one',
     'bfloat16': 'FPN, bfloat16 against float32, both this project',
     'checkpoint': 'trained checkpoint, bfloat16 against float32, both this project',
@@ -65,7 +67,7 @@ class Work(NamedTuple):
 TORCHVISION = {     # case -> (model, mode, padded to a multiple of); the others need no torchvision
     'alone': ('fpn', 'each', 32), '800x1333': ('fpn', 'batch', STEP), 'batch': ('fpn', 'batch', STEP),
     'padding': ('fpn', 'each', 32), 'whole': ('fpn', 'whole', 32), 'group_norm': ('group_norm', 'each', 32),
-    'c4': ('c4', 'each', 32)}
+    'convnext': ('convnext', 'each', 32), 'c4': ('c4', 'each', 32)}
 
 
 def run_torchvision(python: str, work: Work, cases: list[str]) -> None:
@@ -101,6 +103,8 @@ def model_config(name: str) -> ConfigDict:
             config.test.boxes = 300
         if name == 'group_norm':
             config.model.norm = name
+        if name == 'convnext':
+            config.model.update(backbone='convnext_tiny', norm='layer_norm')
     return config
 
 
@@ -119,8 +123,8 @@ def group_norm_params(state: dict[str, np.ndarray], template: dict) -> dict:
     return {room: modules | norms.get(room, {}) for room, modules in found.items()}
 
 
-def prepare(work: Work, name: str, **changes: Any) -> tuple[MaskRCNN, Any]:
-    """(model with fields changed, parameters from torchvision's file)."""
+def prepare(work: Work, name: str) -> tuple[MaskRCNN, Any]:
+    """(model, parameters from torchvision's file)."""
     config = model_config(name)
     model = build(config, CLASSES)
     shapes = jax.eval_shape(model.init, jax.random.key(0), np.zeros((1, 64, 64, 3), np.uint8),
@@ -131,13 +135,14 @@ def prepare(work: Work, name: str, **changes: Any) -> tuple[MaskRCNN, Any]:
     else:
         params, report = load_weights(path, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes), config)
         assert not report.kept and not report.unused, report
-    return model.clone(**changes), jax.device_put(params)
+    return model, jax.device_put(params)
 
 
 def detect(work: Work, name: str, images: list[np.ndarray], *, canvas: tuple[int, int], batch: int = 1,
-           **changes: Any) -> list[dict]:
+           dtype: Any = jax.numpy.float32, mask_padding: bool = True) -> list[dict]:
     """Detections of each image, by batches of `batch`."""
-    model, params = prepare(work, name, **changes)
+    model, params = prepare(work, name)
+    model = model.clone(dtype=dtype, image=model.image._replace(mask_padding=mask_padding))
     run = jax.jit(lambda params, image, size: model.apply({'params': params}, image, size))
     found = []
     for start in range(0, len(images) - len(images) % batch, batch):
@@ -241,7 +246,7 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(f'--cases: {", ".join(sorted(unknown))} not among {", ".join(CASES)}')
     startup.use_compilation_cache()
     files = [file for folder in options.images.split(',') for file in
-             sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in EXTENSIONS)[:options.count]]
+             sorted(p for p in Path(folder).iterdir() if p.suffix.lower() in SUFFIXES)[:options.count]]
     if len(files) < 3:
         parser.error(f'--images: expected at least 3 images, got {len(files)}')
 

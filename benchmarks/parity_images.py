@@ -58,5 +58,5 @@ def write_images(folder: Path, files: list[Path]) -> dict[str, list[str]]:
     full = [write(f'full_{i}', resized(image, FULL)) for i, image in enumerate(images)]
     whole = [write(f'whole_{i}', image) for i, image in enumerate(images) if fits(files[i], pipeline_config())]
     return {'alone': inside[CANVAS], 'canvas': inside[CANVAS], '800x1333': full[:2], 'padding': full, 'whole': whole,
-            'batch': [full[2], inside[CANVAS][0]], 'group_norm': inside[SMALL], 'c4': inside[SMALL],
-            'bfloat16': inside[CANVAS]}
+            'batch': [full[2], inside[CANVAS][0]], 'group_norm': inside[SMALL], 'convnext': inside[SMALL],
+            'c4': inside[SMALL], 'bfloat16': inside[CANVAS]}

@@ -17,8 +17,7 @@ from rich.table import Table
 
 from configs import base
 from relnet_jax.models.mask_rcnn import build
-from relnet_jax.models.relation_head import relation_options
-from relnet_jax.models.relations import RELATIONS, RelationContext
+from relnet_jax.models.relations import RELATIONS, RelationContext, chosen
 from relnet_jax.runs.state import batch_shapes, init_params
 
 ROIS, WIDTH, CLASSES, PARTS = 512, 1024, 14, 5
@@ -63,9 +62,8 @@ def relation_table(size: int, repeats: int) -> Table:
     config.relations = tuple(RELATIONS)
     context = make_context(size)
     forward, rows = {}, {}
-    for name, options in relation_options(config):
-        fields = {k: v for k, v in options if k not in ('grid', 'window')}
-        module = RELATIONS[name](**fields)
+    for name, fields in chosen(config):
+        module = RELATIONS[name](**dict(fields))
         params = module.init(jax.random.key(0), context).get('params', {})
         compiled = jax.jit(lambda p, c, m=module: m.apply({'params': p}, c)).lower(params, context).compile()
         forward[name] = lambda compiled=compiled, params=params: compiled(params, context)

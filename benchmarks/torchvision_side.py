@@ -20,11 +20,11 @@ import numpy as np
 import torch
 import torchvision
 from torch import nn
-from torchvision.models import resnet50
+from torchvision.models import convnext_tiny, resnet50
 from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
+from torchvision.models.detection.backbone_utils import BackboneWithFPN, _resnet_fpn_extractor
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.models.detection.rpn import RPNHead
@@ -51,6 +51,12 @@ def group_norm(classes: int) -> MaskRCNN:
     norm = functools.partial(nn.GroupNorm, GROUPS)
     backbone = _resnet_fpn_extractor(resnet50(weights=None, norm_layer=norm), 5, norm_layer=norm)
     return MaskRCNN(backbone, num_classes=classes, mask_head=MaskRCNNHeads(256, (256,) * 4, 1, norm_layer=norm))
+
+
+def convnext(classes: int) -> MaskRCNN:
+    """The same on the four stages of ConvNeXt-T."""
+    stages = {'1': '0', '3': '1', '5': '2', '7': '3'}
+    return MaskRCNN(BackboneWithFPN(convnext_tiny(weights=None).features, stages, [96, 192, 384, 768], 256), classes)
 
 
 class Body(nn.Module):
@@ -90,7 +96,7 @@ def c4(classes: int) -> MaskRCNN:
         rpn_post_nms_top_n_test=C4_PROPOSALS)
 
 
-MODELS = {'fpn': fpn, 'group_norm': group_norm, 'c4': c4}
+MODELS = {'fpn': fpn, 'group_norm': group_norm, 'convnext': convnext, 'c4': c4}
 
 
 def name_in_file(name: str) -> str:

@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
 
     # ---- input ----
     d = c.data = ConfigDict()
-    d.format = 'coco'                    # 'phantom' | 'coco'
+    d.format = 'coco'                    # 'phantom' | 'coco' | 'chestx_det' | 'lab' | 'vindr' | 'rsna' | 'siim'
     d.train = ConfigDict(dict(annotations='', images='', max_images=0))  # max_images: the first so many; 0 = all
     d.val = ConfigDict(dict(annotations='', images='', max_images=0))    # annotations '': hold out from train, see split
     d.split = ConfigDict(dict(by='id', folds=5, hold_out=0))  # `by`: key of an image record; equal values stay together
@@ -18,9 +18,16 @@ def get_config() -> ConfigDict:
     d.subset = ''                        # 'key=value': train on the images whose record says so
     d.graph = ''                         # .npy or .csv file of the class graph [K, K]; '' = co-occurrence in training
     d.graph_classes = ()                 # names among which that co-occurrence has edges; () = all classes
+    d.meta = ''                          # CSV with a row per image: size, patient, ...; see data/formats/meta.py
+    d.parts_file = ''                    # JSON with boxes of parts, see data/formats/parts_file.py; 'none': all unknown
+    d.rename = ()                        # (name, new name) pairs of categories; equal new names merge, '' leaves out
+    d.min_box = 0                        # pixels; shorter sides of boxes are grown to it around their middle
+    d.fusion = 'none'                    # of several readers' boxes (vindr): 'none' | 'majority' | 'wbf'
+    d.fusion_iou = 0.5                   # overlap above which boxes of several readers mean the same finding
     d.classes = ()                       # names to detect, in label order; () = every category that is not a part
     d.parts = ()                         # categories that are anatomical parts; named in `classes` too = both
     d.flip_pairs = ()                    # pairs of class or part names that a left-right flip exchanges
+    d.repeat_threshold = 0.0             # classes in a smaller share of images come more often, data/sampling.py; 0: off
     d.canvas = (1024, 1024)              # H, W; multiples of the coarsest stride
     d.scale = 800                        # shorter side after resizing
     d.max_size = 1024                    # longer side at most
@@ -31,16 +38,24 @@ def get_config() -> ConfigDict:
     d.brightness = 0.0                   # +- share of the full range
     d.contrast = 0.0                     # factor in 1 +- this
     d.gamma = 0.0                        # exponent in exp(+- this)
-    d.window = (0.5, 99.5)               # percentiles that window a 16-bit image
-    d.max_unreadable = 0.05              # share of unreadable images above which a run stops
+    d.window = (0.5, 99.5)               # percentiles that window a 16-bit image, and DICOM without VOI LUT and window
+    d.max_pixels = 100_000_000           # larger pictures are not decoded
+    d.exif = 'auto'                      # 'auto' | 'apply' | 'ignore' an orientation tag, see data/fit.py
+    d.dicom_overrides = ''               # JSON file: what stands in place of wrong DICOM elements, see read_options.py
+    d.crowds = True                      # False: `iscrowd` is not looked at, every object is one instance
+    d.allow_outside = False              # read image files outside of their folder ('..', absolute names, links)
+    d.check_geometry = True              # stop if boxes look like corners, shares of the image or the like
+    d.max_unreadable = 0.05              # share of missing or unreadable images above which a run stops
+    d.max_dropped = 0.2                  # share of unusable annotations above which a file is refused
     d.cache = False                      # keep decoded, resized images in memory (small data sets)
     d.threads = 4                        # reader threads
     d.prefetch = 8                       # batches read ahead
 
     # ---- model ----
     m = c.model = ConfigDict()
-    m.backbone = 'resnet50'              # 'tiny' | 'resnet18' | 'resnet34' | 'resnet50' | 'resnet101'
-    m.norm = 'frozen_bn'                 # 'frozen_bn' (pre-trained) | 'group_norm' (from scratch); neck and heads follow
+    m.backbone = 'resnet50'              # 'tiny' | 'resnet18', 34, 50, 101 | 'convnext_tiny', _small, _base, _large
+    m.norm = 'frozen_bn'                 # 'frozen_bn' (pre-trained) | 'group_norm' (from scratch; neck and heads too)
+                                         # ConvNeXt has its own: 'layer_norm' (neck and heads bare) | 'group_norm'
     m.stride_in_1x1 = False              # True: the older layout, stride in the first 1x1 convolution
     m.frozen_stages = 2                  # 0: none, 1: stem, 2: stem and first stage, ... 5: whole body
     m.pixel_mean = (123.675, 116.28, 103.53)

@@ -12,7 +12,7 @@ from configs import base
 
 def get_config(variant: str = ''):
     if variant not in ('', 'small'):
-        raise ValueError(f"configs/coco.py has no variant '{variant}'; it knows 'small'")
+        raise ValueError(f"no variant '{variant}'; it knows 'small'")
     c = base.get_config()
     c.name = 'coco_small' if variant else 'coco'
     c.data.scale = 800

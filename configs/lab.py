@@ -14,6 +14,7 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from configs import base, coco, phantom
+from relnet_jax.models.relations import chosen, needs
 
 PARTS = ('Left Scapula', 'Right Scapula', 'Left Lung', 'Right Lung', 'Heart')
 FLIP_PAIRS = (('Left Scapula', 'Right Scapula'), ('Left Lung', 'Right Lung'))
@@ -21,7 +22,6 @@ CHESTX_DET = ('Atelectasis', 'Calcification', 'Cardiomegaly', 'Consolidation', '
               'Emphysema', 'Fibrosis', 'Fracture', 'Mass', 'Nodule', 'Pleural Thickening', 'Pneumothorax')
 GRAPH_OF_ONE = ('Multiple Nodules', 'Diffuse Nodule', 'Cavity', 'Fibrosis', 'Nodule', 'Atelectasis', 'Consolidation',
                 'Tuberculosis', 'Mass', 'Effusion')
-WITH_PARTS = ('part', 'context', 'lung_feature')    # relations that look at anatomical parts
 
 # ---- bases ----
 LAB = {'train.batch_size': 8, 'train.base_batch_size': 8, 'train.learning_rate': 0.01, 'test.score_threshold': 0.02}
@@ -263,7 +263,7 @@ def use_chestx_det(c: ConfigDict) -> None:
 
 def name_parts(c: ConfigDict) -> None:
     """Names the part categories of a COCO file for runs that look at parts."""
-    if c.model.anatomy_head or any(name in WITH_PARTS for name in c.model.relations):
+    if c.model.anatomy_head or 'parts' in needs(chosen(c.model)):
         c.data.parts, c.data.flip_pairs = PARTS, FLIP_PAIRS
 
 
@@ -275,7 +275,7 @@ DATA = {'phantom': (use_phantom, finish_phantom), 'chestx_det_coco': (use_chestx
 def nearest(kind: str, name: str, names) -> str:
     near = difflib.get_close_matches(name, names, 1)
     hint = f"did you mean '{near[0]}'?" if near else f'it has {", ".join(names)}'
-    return f"configs/lab.py: no {kind} '{name}', {hint}"
+    return f"no {kind} '{name}', {hint}"
 
 
 def apply(c: ConfigDict, delta: dict) -> None:
@@ -296,7 +296,7 @@ def get_config(argument: str = 'base') -> ConfigDict:
     for option in options:
         key, _, value = option.partition('=')
         if key != 'data':
-            raise ValueError(f"configs/lab.py: expected RUN,data=DATA, got '{argument}'")
+            raise ValueError(f"expected RUN,data=DATA, got '{argument}'")
         data = value
     if run not in RUNS:
         raise ValueError(nearest('run', run, RUNS))

@@ -3,32 +3,35 @@
     python -m relnet_jax.ablate --runs=base,fpn_5,fpn_6 --data=phantom --seeds=3 --out=runs/table \
         --config.train.steps=600 --config.data.phantom.ambiguity=0.7
 
-`--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves OUT/results/RUN_sSEED.json and is skipped from
-then on; one that was interrupted goes on from its checkpoint in OUT/runs. Renewed after every run: OUT/table.md, .csv,
-.json and .png. `--table_only` makes them from the result files alone; `--docs=FILE` also renews the tables in FILE,
-with the results of the folders in `--docs_with` beside those of OUT.
+Installed, the command is relnet-ablate. `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves
+OUT/results/RUN_sSEED.json and is skipped from then on; one that was interrupted goes on from its checkpoint in
+OUT/runs. Renewed after every run: OUT/table.md, .csv, .json and .png. `--table_only` makes them from the result files
+alone; `--docs=FILE` also renews the tables in FILE, with the results of the folders in `--docs_with` beside those of
+OUT.
 """
-import argparse
 import datetime
 import gc
 import shlex
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax
 from absl import flags, logging
-from ml_collections import ConfigDict, config_flags
+from absl.flags import FlagValues
+from ml_collections import ConfigDict
 
+from relnet_jax import cli
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, results, runner, table
+from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.training import phases
 from relnet_jax.training.window import NonFiniteLoss
 
 LAB = 'configs/lab.py'
-PREFIX = '--config.'
 
 
 class Job(NamedTuple):
@@ -48,19 +51,8 @@ class Job(NamedTuple):
 
 
 # ---- what to run ----
-def with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
-    """A locked copy of `config` with 'train.steps=600' and the like applied, typed as the keys are.
-
-    Unknown keys and wrong types raise what ml_collections raises for them, naming the key.
-    """
-    values, argv = flags.FlagValues(), ['ablate', *(PREFIX + override for override in overrides)]
-    config_flags.DEFINE_config_dict('config', config.copy_and_resolve_references(), flag_values=values, sys_argv=argv)
-    values(argv)
-    return values.config.lock()
-
-
-def load_run(run: str, *, data: str, seed: int, overrides: list[str]) -> ConfigDict:
-    config = with_overrides(config_lib.load(f'{LAB}:{run},data={data}'), overrides)
+def load_run(run: str, *, data: str, seed: int, overrides: Sequence[str]) -> ConfigDict:
+    config = config_lib.with_overrides(config_lib.load(f'{LAB}:{run},data={data}'), overrides)
     with config.unlocked():
         config.seed = seed
     return config
@@ -80,7 +72,7 @@ def start_from_shared(config: ConfigDict, out: Path) -> str:
     return name
 
 
-def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: list[str],
+def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: Sequence[str],
          share_plain: bool = False) -> list[Job]:
     """All runs with seed 0, then all with seed 1, so that the table is whole early. Loads every config.
 
@@ -177,60 +169,54 @@ def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict
 
 def lab_texts() -> dict:
     """Run -> LabRun of every run in configs/lab.py."""
-    from configs import lab  # of the folder the command is started in, as the configs themselves
-    return {name: table.LabRun(run.description, run.section, run.map50, run.map1) for name, run in lab.RUNS.items()}
+    runs = config_lib.module(LAB).RUNS
+    return {name: table.LabRun(run.description, run.section, run.map50, run.map1) for name, run in runs.items()}
 
 
-def main(argv=None) -> int:
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog='python -m relnet_jax.ablate', description=__doc__.splitlines()[0],
-                                     epilog='--config.KEY=VALUE: override a key of all runs', allow_abbrev=False)
-    parser.add_argument('--runs', default='', help=f'names in {LAB}, separated by commas')
-    parser.add_argument('--data', default='phantom', help='data set, as in LAB:RUN,data=... (default: %(default)s)')
-    parser.add_argument('--seeds', type=int, default=3, help='seeds 0 to N - 1 (default: %(default)s)')
-    parser.add_argument('--out', required=True, type=Path, help='folder for results, runs and tables')
-    parser.add_argument('--boxes', default='', help='also evaluate at these numbers of test boxes: 512,256,...')
-    parser.add_argument('--keep_checkpoints', action=argparse.BooleanOptionalAction, default=True,
-                        help='of finished runs (default: keep)')
-    parser.add_argument('--controls', default=','.join(table.CONTROLS),
-                        help='runs that others of the same neck are compared with (default: %(default)s)')
-    parser.add_argument('--share_plain', action='store_true',
-                        help='train what runs begin with once: a plain phase is replaced by the run of its name')
-    parser.add_argument('--table_only', action='store_true', help='run nothing')
-    parser.add_argument('--docs', default='', help='Markdown file in which the tables of all runs are renewed')
-    parser.add_argument('--docs_with', default='', help='other folders, separated by commas, whose runs join those tables')
-    args, others = parser.parse_known_args(argv)
-    overrides = [a.removeprefix(PREFIX) for a in others if a.startswith(PREFIX) and '=' in a]
-    if wrong := [a for a in others if a.removeprefix(PREFIX) not in overrides]:
-        parser.error(f'unknown arguments: {" ".join(wrong)} (overrides look like {PREFIX}train.steps=600)')
-    if not args.table_only and not args.runs:
-        parser.error('--runs: which? Or --table_only')
-    if args.seeds < 1:
-        parser.error(f'--seeds: expected 1 or more, got {args.seeds}')
-    if args.share_plain and not args.keep_checkpoints:
-        parser.error('--share_plain needs the checkpoints that --no-keep_checkpoints removes')
-    try:
-        boxes = [int(count) for count in args.boxes.split(',') if count]
-    except ValueError:
-        parser.error(f'--boxes: expected numbers separated by commas, got {args.boxes}')
-    logging.set_verbosity(logging.INFO)
+# ---- the command ----
+def define(values: FlagValues) -> None:
+    def text(name: str, default: str, meaning: str) -> None:
+        flags.DEFINE_string(name, default, meaning, flag_values=values)
+
+    text('runs', '', f'names in {LAB}, separated by commas')
+    text('data', 'phantom', f'data set, as in {LAB}:RUN,data=...')
+    flags.DEFINE_integer('seeds', 3, 'seeds 0 to N - 1', lower_bound=1, flag_values=values)
+    cli.define_path(values, 'out', None, 'folder for results, runs and tables', kind='folder')
+    text('boxes', '', 'also evaluate at these numbers of test boxes: 512,256,...')
+    flags.DEFINE_bool('keep_checkpoints', True, 'of finished runs', flag_values=values)
+    text('controls', ','.join(table.CONTROLS), 'runs that others of the same neck are compared with')
+    flags.DEFINE_bool('share_plain', False, 'train what runs begin with once: a plain phase is replaced by the run of '
+                      'its name', flag_values=values)
+    flags.DEFINE_bool('table_only', False, 'run nothing', flag_values=values)
+    cli.define_path(values, 'docs', '', 'Markdown file in which the tables of all runs are renewed', kind='file')
+    text('docs_with', '', 'other folders, separated by commas, whose runs join those tables')
+
+
+def command(call: cli.Call) -> int:
+    f, out, texts, controls = call.flags, Path(call.flags.out), lab_texts(), tuple(call.flags.controls.split(','))
+    if not f.table_only and not f.runs:
+        raise UserError(f'--runs: expected names, or --table_only; there are {", ".join(texts)}')
+    if f.share_plain and not f.keep_checkpoints:
+        raise UserError('--share_plain needs the checkpoints that --no-keep_checkpoints removes')
+    boxes = cli.numbers(f.boxes, 'boxes')
+    startup.quiet_libraries()
     startup.use_compilation_cache()
-    texts, controls = lab_texts(), tuple(args.controls.split(','))
-    try:
-        jobs = [] if args.table_only else plan(args.runs.split(','), data=args.data, seeds=args.seeds, out=args.out,
-                                               overrides=overrides, share_plain=args.share_plain)
-        failed = run_jobs(jobs, out=args.out, boxes=boxes, keep_checkpoints=args.keep_checkpoints, texts=texts,
-                          controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
-        found = write_tables(args.out, texts, controls)
-        if args.docs:
-            joined = [results.read_all(folder) for folder in args.docs_with.split(',') if folder]
-            docs.renew(Path(args.docs), [found, *joined], texts, controls=controls)
-    except results.ResultError as error:
-        logging.error('%s', error)
-        return 1
+    logging.info('working in %s, runs and tables in %s', Path.cwd(), out.absolute())
+    jobs = [] if f.table_only else plan(f.runs.split(','), data=f.data, seeds=f.seeds, out=out,
+                                        overrides=call.overrides, share_plain=f.share_plain)
+    failed = run_jobs(jobs, out=out, boxes=boxes, keep_checkpoints=f.keep_checkpoints, texts=texts,
+                      controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(call.argv)}')
+    found = write_tables(out, texts, controls)
+    if f.docs:
+        joined = [results.read_all(folder) for folder in cli.paths([f.docs_with])]
+        docs.renew(Path(f.docs), [found, *joined], texts, controls=controls)
     if failed:
         logging.error('not finished: %s', ', '.join(failed))
-    return 1 if failed else 0
+    return cli.UNFINISHED if failed else cli.DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('ablate', __doc__, define, command, argv)
 
 
 if __name__ == '__main__':

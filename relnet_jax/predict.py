@@ -1,19 +1,26 @@
 """Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.3]
 
-Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is reported and
-skipped; the exit code is then 1, and 0 when all went well.
+Installed, the command is relnet-predict. --images may be given several times; a name with a comma in it is taken as it
+is if it exists. Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is
+reported and skipped, and the exit code is then 1. The config is the checkpoint's own; any key can be overridden, such
+as --config.test.boxes=256.
 """
-import argparse
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
-from absl import logging
+from absl import flags, logging
+from absl.flags import FlagValues
 from pycocotools import mask as coco_mask
 
-from relnet_jax.data.images import UnreadableImage, read_image
+from relnet_jax import cli
+from relnet_jax import config as config_lib
+from relnet_jax.data import fit
+from relnet_jax.data.images import SUFFIXES, UnreadableImage, is_image_file, read_header, read_image
+from relnet_jax.data.read_options import ReadOptions, read_options
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.evaluation.overlays import draw_results
 from relnet_jax.evaluation.run import detect_batches, load_detector
 from relnet_jax.runs import checkpoint, startup
@@ -21,7 +28,6 @@ from relnet_jax.types import Example
 from relnet_jax.visualize import write_image
 
 PHANTOM_MODEL_CAPTION = 'Trained on PHANTOM images (synthetic): says nothing about a patient'
-EXTENSIONS = ('.png', '.jpg', '.jpeg', '.bmp', '.tif', '.tiff')
 
 
 def list_images(names: list, out: Path) -> tuple:
@@ -35,10 +41,10 @@ def list_images(names: list, out: Path) -> tuple:
     for name in names:
         path = Path(name)
         if path.is_dir():
-            here = sorted(p for p in path.rglob('*') if p.suffix.lower() in EXTENSIONS and p.is_file()
-                          and not p.resolve().is_relative_to(out.resolve()))
+            here = sorted(p for p in path.rglob('*')
+                          if not p.resolve().is_relative_to(out.resolve()) and is_image_file(p))
             if not here:
-                problems.append(f'{path}: no images ({", ".join(EXTENSIONS)}) in this folder')
+                problems.append(f'{path}: no images ({", ".join(SUFFIXES)}) in this folder')
             files += here
             wanted += [p.relative_to(path) for p in here]
         elif path.exists():
@@ -65,7 +71,7 @@ def file_source(files: list, class_table: dict, config, *, problems: list) -> So
     """
     def load(index: int) -> Example:
         try:
-            image = read_image(files[index], window=tuple(config.data.window))
+            image = fit.turn(read_image(files[index], options), turns[index])
         except UnreadableImage as e:
             problems.append(str(e))
             raise
@@ -78,34 +84,54 @@ def file_source(files: list, class_table: dict, config, *, problems: list) -> So
     def nothing_known() -> dict:
         return dict(images=records, annotations=[], categories=categories(class_table))
 
-    parts = tuple(class_table['parts'])
-    records = [dict(id=i + 1, file_name=file.as_posix()) for i, file in enumerate(files)]
+    parts, options = tuple(class_table['parts']), read_options(config.data)
+    headers = [_header(file, options) for file in files]
+    records = [dict(id=i + 1, file_name=file.as_posix()) | _displayed_size(header, options.exif)
+               for i, (file, header) in enumerate(zip(files, headers))]
+    turns, notes = fit.fit_all(records, headers, options.exif)
+    for note in notes:
+        logging.info('%s', note)
     return Source(name='images', classes=tuple(class_table['classes']), category_ids=tuple(class_table['category_ids']),
                   parts=parts, records=records, load=load, ground_truth=nothing_known,
                   image_path=lambda index: files[index])
+
+
+def _header(file: Path, options: ReadOptions) -> fit.Header | None:
+    try:
+        return read_header(file, options)
+    except UnreadableImage:     # reported when it is loaded
+        return None
+
+
+def _displayed_size(header: fit.Header | None, exif: str) -> dict:
+    """`width` and `height` of a record without annotations, none of an unreadable file."""
+    if header is None:
+        return {}
+    height, width = fit.turned_size(header[:2], 1 if exif == 'ignore' else header.orientation)
+    return dict(width=width, height=height)
 
 
 def categories(class_table: dict) -> list:
     return [dict(id=i, name=name) for i, name in zip(class_table['category_ids'], class_table['classes'])]
 
 
-def predict(detect_fn, params, class_table: dict, config, names: list, out, *, score: float) -> list:
-    """Detect in the images that `names` (files and folders) stand for and write overlays and predictions.json to `out`.
+def predict(detect_fn, params, class_table: dict, config, files: list, outputs: list, out: Path, *,
+            score: float) -> list:
+    """Detect in image `files` and write their overlays, called `outputs`, and predictions.json to the folder `out`.
 
     `detect_fn` and `params` are those of `load_detector`. Every batch has the same shape, so that the detector compiles
     once. Only detections of at least `score` are written. Returns what went wrong, one line for each file.
     """
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    files, outputs, problems = list_images(names, out)
+    problems = []
     source = file_source(files, class_table, config, problems=problems)
     caption = PHANTOM_MODEL_CAPTION if config.data.format == 'phantom' else ''
     images, annotations = [], []
-    batch_size = min(config.test.batch_size, max(len(files), 1))
+    batch_size = min(config.test.batch_size, len(files))
     for batch, results in detect_batches(detect_fn, params, source, config, batch_size=batch_size):
         for index in batch.image_index[batch.image_valid]:
             found = [r for r in results if r['image_id'] == index + 1 and r['score'] >= score]
-            image = read_image(files[index], window=tuple(config.data.window))
+            image = source.load(index).image
             picture = draw_results(image, found, source.classes, source.category_ids, caption=caption)
             write_image(out / outputs[index], picture)
             height, width = image.shape[:2]
@@ -125,27 +151,37 @@ def _area(result: dict) -> float:
     return result['bbox'][2] * result['bbox'][3]
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog='python -m relnet_jax.predict', description=__doc__.splitlines()[0])
-    parser.add_argument('--ckpt', required=True, help='run folder, its checkpoints folder, or one step folder')
-    parser.add_argument('--images', required=True, help='image files and folders, separated by commas')
-    parser.add_argument('--out', required=True, help='folder to write to')
-    parser.add_argument('--score', type=float, default=0.3, help='leave out weaker ones (default: %(default)s)')
-    args = parser.parse_args(argv)
-    logging.set_verbosity(logging.INFO)
+def define(values: FlagValues) -> None:
+    cli.define_path(values, 'ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best')
+    flags.DEFINE_multi_string('images', None, 'image files and folders, separated by commas; may be repeated',
+                              flag_values=values)
+    cli.define_path(values, 'out', None, 'folder to write to', kind='folder')
+    flags.DEFINE_float('score', 0.3, 'leave out detections weaker than this', lower_bound=0, upper_bound=1,
+                       flag_values=values)
+
+
+def command(call: cli.Call) -> int:
+    f, out = call.flags, Path(call.flags.out)
+    files, outputs, problems = list_images(cli.paths(f.images), out)
+    if not files:
+        raise UserError(f'--images: {"; ".join(problems)}')
+    startup.quiet_libraries()
     startup.use_compilation_cache()
-    try:
-        config, class_table = checkpoint.read_config(args.ckpt), checkpoint.read_class_table(args.ckpt)
-        detect_fn, params = load_detector(args.ckpt, config, class_table)
-    except checkpoint.CheckpointError as e:
-        parser.error(f'--ckpt: {e}')
-    if args.score < config.test.score_threshold:
-        logging.warning('--score=%g: the checkpoint keeps no detection below its config.test.score_threshold = %g',
-                        args.score, config.test.score_threshold)
-    problems = predict(detect_fn, params, class_table, config, args.images.split(','), args.out, score=args.score)
+    config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
+    class_table = checkpoint.read_class_table(f.ckpt)
+    detect_fn, params = load_detector(f.ckpt, config, class_table)
+    if f.score < config.test.score_threshold:
+        logging.warning('--score=%g: no detection below config.test.score_threshold = %g is kept', f.score,
+                        config.test.score_threshold)
+    startup.log_compilation('the detector')
+    problems += predict(detect_fn, params, class_table, config, files, outputs, out, score=f.score)
     for problem in problems:
         print(f'skipped: {problem}', file=sys.stderr)
-    return 1 if problems else 0
+    return cli.UNFINISHED if problems else cli.DONE
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('predict', __doc__, define, command, argv)
 
 
 if __name__ == '__main__':

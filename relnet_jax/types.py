@@ -5,9 +5,9 @@ Array = Any  # np.ndarray on the host, jax.Array on a device
 
 
 class Example(NamedTuple):
-    """One image as read, in its original pixels (numpy). n = number of objects, P = number of parts."""
+    """One image as read, boxes in its own pixels (numpy). n = number of objects, P = number of parts."""
     image: Array        # uint8 [h, w, 3]
-    image_id: int       # the data set's own id
+    image_id: int | str   # the data set's own id
     index: int          # position in the source
     boxes: Array        # float32 [n, 4]
     labels: Array       # int32 [n]
@@ -24,7 +24,7 @@ class Batch(NamedTuple):
     image_size: Array   # float32 [B, 2] true (height, width) on the canvas
     image_valid: Array  # bool [B]; False for images that only fill up the last evaluation batch
     image_index: Array  # int32 [B] position in the source
-    original_size: Array  # float32 [B, 2] (height, width) of the image file, for mapping detections back
+    original_size: Array  # float32 [B, 2] (height, width) that annotations refer to, for mapping detections back
     gt_boxes: Array     # float32 [B, G, 4]
     gt_labels: Array    # int32 [B, G]
     gt_valid: Array     # bool [B, G]
@@ -40,6 +40,12 @@ class Proposals(NamedTuple):
     boxes: Array        # float32 [B, R, 4] canvas pixels, clipped to the true image
     scores: Array       # float32 [B, R] objectness logits
     valid: Array        # bool [B, R]
+
+
+class Parts(NamedTuple):
+    """Anatomical parts. Boxes in canvas pixels."""
+    boxes: Array        # float32 [B, P, 4]
+    valid: Array        # bool [B, P]
 
 
 class Detections(NamedTuple):

@@ -1,10 +1,14 @@
-"""Difficult input through the whole line with the real detector: train, checkpoint, evaluate; nothing fails, nothing is NaN."""
+"""Difficult input through the whole line with the real detector: train, checkpoint, evaluate; all is accounted for."""
+import contextlib
 import json
 import logging
+from collections import Counter
 
 import cv2
 import numpy as np
 import pytest
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 
 from configs import coco
 from relnet_jax.data import pipeline
@@ -15,7 +19,7 @@ OBJECTS = 500       # in one image; more than max_objects
 
 @pytest.fixture
 def folder(tmp_path):
-    """A COCO data set in which every image has a difficulty of its own, among them one corrupt file and broken records."""
+    """A COCO data set in which every image has a difficulty of its own, one of them corrupt, and two broken records."""
     rng = np.random.default_rng(0)
     images, annotations = tmp_path / 'images', []
     images.mkdir()
@@ -68,10 +72,24 @@ def tiny(folder):
     c.data.val.update(files)
     c.data.update(canvas=(64, 64), scale=64, max_size=64, mask_size=28, max_objects=30, max_unreadable=0.2)
     c.model.update(fpn_channels=16, box_head_dim=16, mask_channels=8, mask_convs=1)
-    c.train.update(steps=4, batch_size=2, base_batch_size=2, warmup_steps=1, pre_nms=40, proposals=20, rois=16, rpn_samples=16,
-                   log_every=1, ema=0.9)
+    c.train.update(steps=4, batch_size=2, base_batch_size=2, warmup_steps=1, pre_nms=40, proposals=20, rois=16,
+                   rpn_samples=16, log_every=1, ema=0.9)
     c.test.update(batch_size=2, pre_nms=40, boxes=20, detections=10, score_threshold=0.0)
     return c
+
+
+def box_ap_by_pycocotools(folder, detections):
+    """Box AP and AP50 of the detections against the annotation file itself, without its two broken records."""
+    truth = COCO()
+    document = json.loads((folder / 'instances.json').read_text())
+    truth.dataset = document | {'annotations': document['annotations'][:-2]}
+    with contextlib.redirect_stdout(None):
+        truth.createIndex()
+        evaluation = COCOeval(truth, truth.loadRes(detections), 'bbox')
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[:2]
 
 
 def test_difficult_images_train_and_evaluate_and_what_is_broken_is_named(folder, caplog):
@@ -81,19 +99,33 @@ def test_difficult_images_train_and_evaluate_and_what_is_broken_is_named(folder,
     lines = [json.loads(line) for line in (folder / 'run' / 'metrics.jsonl').read_text().splitlines()]
     train = [line for line in lines if line['split'] == 'train']
     assert [line['step'] for line in train] == [1, 2, 3, 4]
-    assert all(np.isfinite(v) for line in train for v in line.values() if isinstance(v, float))
+    assert all(v is not None for line in train for v in line.values())      # null would be NaN
+    assert all(0 < line['loss_cls'] < 2 and 0 < line['grad_norm'] < 100 for line in train)
 
-    metrics = json.loads((folder / 'run' / 'eval' / 'metrics.json').read_text())
+    written = json.loads((folder / 'run' / 'eval' / 'metrics.json').read_text())
+    counted = {key: written['about'][key] for key in ('images', 'images_without_findings', 'objects',
+                                                      'objects_without_mask')}
+    assert counted == dict(images=8, images_without_findings=1, objects=OBJECTS + 7, objects_without_mask=1)
+    metrics = written['metrics']
+    assert metrics['per_class']['thing']['objects'] == OBJECTS + 6      # the crowd is none of them
+
     detections = json.loads((folder / 'run' / 'eval' / 'detections.json').read_text())
-    assert 'box_AP50' in json.dumps(metrics)
-    assert {d['image_id'] for d in detections} <= {1, 2, 3, 4, 5, 6, 7} and len(detections) > 0
-    assert {d['category_id'] for d in detections} == {3}
-    assert all(np.isfinite([*d['bbox'], d['score']]).all() for d in detections)
+    assert Counter(d['image_id'] for d in detections) == dict.fromkeys(range(1, 8), 10)     # not of the corrupt one
+    frames = {image['id']: image for image in json.loads((folder / 'instances.json').read_text())['images']}
+    for d in detections:
+        (x, y, w, h), frame = d['bbox'], frames[d['image_id']]
+        assert x >= 0 and y >= 0 and w > 0 and h > 0 and 0 <= d['score'] <= 1 and d['category_id'] == 3
+        assert x + w <= frame['width'] + 1e-3 and y + h <= frame['height'] + 1e-3
+        assert d['segmentation']['size'] == [frame['height'], frame['width']]
+    expected = box_ap_by_pycocotools(folder, detections)
+    assert [metrics['box_AP'], metrics['box_AP50']] == pytest.approx(expected, abs=1e-9) and expected[1] > 0
 
-    text = caplog.text
-    assert 'corrupt.png' in text                                    # named where it is skipped
-    assert 'id 508' in text and 'id 509' in text    # the broken records
-    assert '500' in text and 'largest' in text                      # more objects than places
+    said = [record.getMessage() for record in caplog.records]
+    for words in (
+            'annotations[507] id 508: bbox has zero width or height', 'annotations[508] id 509: category_id is not',
+            'corrupt.png: corrupt, truncated or not an image', '1 of 8 images could not be read',
+            'image 4 has 500 objects; the largest 30 are used (data.max_objects)'):
+        assert any(words in line for line in said), words
 
 
 def test_only_the_largest_objects_are_kept(folder):

@@ -6,12 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
 
 from configs import base
 from relnet_jax import predict
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.types import Detections
+from tests.data.dicom_files import write_dicom
 
 TABLE = dict(classes=('Mass', 'Nodule'), category_ids=(30, 10), parts=())
 
@@ -87,6 +89,47 @@ def test_folder_gives_an_overlay_each_and_one_coco_file(images, traces, tmp_path
     assert (cv2.imread(str(out / 'c.png')) != 50).any()
 
 
+def test_every_format_that_training_reads_is_found_in_a_folder(traces, tmp_path):
+    folder, picture = tmp_path / 'images', np.full((64, 60), 50, np.uint8)
+    folder.mkdir()
+    picture[10:30, 20:40] = 200
+    for name in ('a.webp', 'b.JPEG', 'c.tiff', 'd.avif', 'e.bmp'):
+        assert cv2.imwrite(str(folder / name), picture)
+    write_dicom(folder / 'f.dcm', picture)
+    write_dicom(folder / '1.2.826.0.1', picture)
+    assert run('run', folder, tmp_path / 'out') == 0
+    written = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert len(written['images']) == 7
+    for a in written['annotations']:
+        x, y, w, h = a['bbox']
+        assert abs(np.array([x, y, x + w, y + h]) - [20, 10, 40, 30]).max() < 2.5
+
+
+@pytest.mark.parametrize('exif, size, box', [
+    ('auto', (80, 60), [20, 10, 50, 30]), ('apply', (80, 60), [20, 10, 50, 30]), ('ignore', (60, 80), [10, 10, 30, 40])])
+def test_an_orientation_tag_is_obeyed_as_data_exif_says(traces, tmp_path, monkeypatch, exif, size, box, caplog):
+    read_config = predict.checkpoint.read_config
+
+    def with_exif(ckpt):
+        config = read_config(ckpt)
+        config.data.exif = exif
+        return config
+    monkeypatch.setattr(predict.checkpoint, 'read_config', with_exif)
+    picture = np.full((80, 60), 50, np.uint8)
+    picture[10:30, 20:50] = 200
+    tag = Image.Exif()
+    tag[0x0112] = 6     # turned by a quarter to the right when shown
+    Image.fromarray(np.rot90(picture)).save(tmp_path / 'a.png', exif=tag)
+    assert run('run', tmp_path / 'a.png', tmp_path / 'out') == 0
+    written = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert (written['images'][0]['height'], written['images'][0]['width']) == size
+    x, y, w, h = written['annotations'][0]['bbox']
+    assert abs(np.array([x, y, x + w, y + h]) - box).max() < 2.5
+    height, width = cv2.imread(str(tmp_path / 'out' / 'a.png')).shape[:2]
+    assert (height > width) == (size[0] > size[1])
+    assert '1 of 1 files carry an EXIF orientation' in caplog.text
+
+
 def test_the_detector_is_compiled_once(images, traces, tmp_path):
     (images / 'damaged.png').unlink()
     assert run('run', images, tmp_path / 'out') == 0
@@ -111,18 +154,23 @@ def test_the_score_threshold_is_the_users(images, traces, tmp_path):
     assert json.loads((tmp_path / 'high' / 'predictions.json').read_text())['annotations'] == []
 
 
-def test_no_image_at_all_is_an_error_not_a_crash(traces, tmp_path, capsys):
-    (tmp_path / 'empty').mkdir()
-    assert run('run', tmp_path / 'empty', tmp_path / 'out') == 1
-    assert 'no images' in capsys.readouterr().err
-    assert json.loads((tmp_path / 'out' / 'predictions.json').read_text())['images'] == []
+def test_images_may_be_given_one_by_one_and_with_commas_in_their_names(images, traces, tmp_path):
+    odd = images / 'x,y.png'
+    (images / 'c.jpg').rename(odd)
+    assert run('run', odd, tmp_path / 'out', f'--images={images}/a,{images}/b') == 0
+    written = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
+    assert [i['overlay'] for i in written['images']] == ['x,y.png', 'chest.png', 'chest_png.png']
+
+
+def test_keys_of_the_stored_config_can_be_overridden(images, traces, tmp_path):
+    (images / 'damaged.png').unlink()
+    assert run('run', images, tmp_path / 'out', '--config.test.batch_size=3', '--config.data.canvas=(64,128)') == 0
+    assert traces == [(3, 64, 128, 3)]
 
 
 def test_a_wrong_checkpoint_is_said_plainly(traces, images, tmp_path, capsys):
-    with pytest.raises(SystemExit) as stop:
-        run('rum', images, tmp_path / 'out')
-    assert stop.value.code == 2
-    assert "--ckpt: no checkpoint folder 'rum'" in capsys.readouterr().err
+    assert run('rum', images, tmp_path / 'out') == 2
+    assert capsys.readouterr().err == "predict: no checkpoint folder 'rum'\n"
     assert not (tmp_path / 'out').exists()
 
 

@@ -1,4 +1,7 @@
-"""A run's folder with a real checkpoint of a tiny detector with random weights: nothing is trained or compiled."""
+"""A run's folder with a real checkpoint of a tiny detector with random weights, and films; nothing is trained."""
+import json
+
+import cv2
 import jax
 import numpy as np
 
@@ -30,4 +33,19 @@ def write_run(folder, config):
     with checkpoint.make_manager(folder, keep=1, best='box_AP50') as manager:
         checkpoint.save(manager, TrainState(np.int32(7), np.uint32(0), params, {}, None), config=config,
                         class_table={k: getattr(source, k) for k in checkpoint.CLASS_TABLE})
+    return folder
+
+
+def write_films(folder, sizes, names=('finding',)):
+    """A COCO data set of grey films of these sizes (height, width), each with a box of the last of `names`:
+    instances.json and images/ in `folder`, which is returned."""
+    (folder / 'images').mkdir(parents=True)
+    for i, size in enumerate(sizes, start=77):
+        cv2.imwrite(str(folder / 'images' / f'{i}.png'), np.full(size, 90, np.uint8))
+    document = dict(
+        images=[dict(id=i, file_name=f'{i}.png', width=w, height=h) for i, (h, w) in enumerate(sizes, start=77)],
+        categories=[dict(id=10 * i, name=n) for i, n in enumerate(names, start=1)],
+        annotations=[dict(id=i, image_id=76 + i, category_id=10 * len(names), bbox=[5, 5, 20, 20], area=400, iscrowd=0)
+                     for i in range(1, len(sizes) + 1)])
+    (folder / 'instances.json').write_text(json.dumps(document))
     return folder

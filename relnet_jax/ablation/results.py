@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 import relnet_jax
 from relnet_jax import config as config_lib
 from relnet_jax import files
+from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint
 
 REFERENCE = 'base'
@@ -32,7 +33,7 @@ KEYS = ('run', 'seed', 'data', 'overrides', 'settings', 'delta', 'config_hash', 
         'boxes', 'about', 'seconds', 'resumed_at_step', 'machine', 'date', 'command')
 
 
-class ResultError(ValueError):
+class ResultError(UserError):
     """A result file is damaged, or does not belong to the others."""
 
 

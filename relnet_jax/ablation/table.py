@@ -1,6 +1,7 @@
 """Result files -> rows with means and paired differences -> Markdown, CSV and JSON."""
 import csv
 import io
+import json
 import math
 from pathlib import Path
 from typing import NamedTuple

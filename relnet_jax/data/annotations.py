@@ -1,116 +1,142 @@
-"""The rules by which annotations of one image are checked: what is clipped, what is dropped, and the line that says so.
+"""The rules by which one annotation is read and checked: what is clipped, what is dropped, and the line that says so.
 
 | found | rule |
 |---|---|
-| box that is not four finite numbers, or has a zero or negative side | annotation dropped |
-| box that leaves the image by more than `FRAME_TOLERANCE` | clipped; dropped if nothing is left |
-| same image, category and box as an earlier annotation | annotation dropped |
-| polygon of less than three points or with numbers that are not finite | polygon left out |
-| RLE that is malformed, empty or not of the image's size; no polygon left | mask dropped, box kept |
-| mask whose extent differs from its box (`disagrees`) | reported, both kept |
+| numbers that are written as text | read |
+| box that is not four finite numbers, has a side below `MIN_SIDE`, or lies outside the image | taken from the mask; \
+without one the annotation is dropped |
+| box that leaves the image by more than `FRAME_TOLERANCE` | clipped |
+| polygon of less than three points, with numbers that are not finite, or far longer than the image | left out |
+| RLE that is malformed, empty or not of the image's size; no polygon left; mask outside its box | mask dropped |
+| mask that spans something else than its box (`disagrees`) | reported, both kept |
+| `iscrowd` that is not 0, 1, true or false | read as 0 |
+| `area` that is not between 0 and that of the image | taken from the mask, or from the box |
 
 Boxes of one pixel are fine. No mask at all (`segmentation` missing, null or []) is no error: a box without a mask.
 """
-import math
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-import pycocotools.mask as rle_tools
-
-from relnet_jax.data.issues import Issue
-from relnet_jax.data.rle import decode_runs
+from relnet_jax.data.issues import Issue, shown
+from relnet_jax.data.segmentations import NO_MASK, Segmentation, fit_segmentation, mask_box, read_segmentation
+from relnet_jax.data.values import are_numbers, number
 
 FRAME_TOLERANCE = 0.01      # px; less is rounding in the file, clipped without a word
-NO_MASK = 'box kept without mask'
+MIN_SIDE = 0.01             # px; thinner boxes would vanish in float32
+CROWD = {'0': False, '1': True, 'false': False, 'true': True}
 
 
-def clean_box(bbox: Any, width: int, height: int, where: str) -> tuple[list[float] | None, Issue | None]:
-    """(box, issue) of a COCO `bbox` [x, y, w, h]: box is xyxy inside the image or None."""
-    if (not isinstance(bbox, (list, tuple)) or len(bbox) != 4
-            or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in bbox)):
-        return None, Issue(where, 'bbox is not four finite numbers', 'dropped', repr(bbox))
-    x, y, w, h = map(float, bbox)
-    if w <= 0 or h <= 0:
-        kind = 'a negative' if min(w, h) < 0 else 'zero'
-        return None, Issue(where, f'bbox has {kind} width or height', 'dropped', repr(bbox))
-    box = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
-    if box[0] >= box[2] or box[1] >= box[3]:
-        return None, Issue(where, 'bbox lies outside the image', 'dropped', f'{bbox!r} in {width} x {height}')
-    if max(-x, -y, x + w - width, y + h - height) > FRAME_TOLERANCE:
-        return box, Issue(where, 'bbox leaves the image', 'clipped', f'{bbox!r} in {width} x {height}')
-    return box, None
+class Reading(NamedTuple):
+    """An annotation as the file means it, not yet compared with its image."""
+    box: list[float] | None         # x, y, width, height; None if there is none or it cannot be read
+    segmentation: Segmentation
+    crowd: bool
+    issues: list[Issue]
 
 
-def clean_segmentation(segmentation: Any, width: int, height: int,
-                       where: str) -> tuple[list | dict | None, Issue | None]:
-    """(segmentation, issue): a list of flat polygons, an RLE dict with `counts` as bytes, or None without a mask."""
-    if segmentation is None or segmentation == []:
-        return None, None
-    if isinstance(segmentation, dict):
-        return _clean_rle(segmentation, width, height, where)
-    if not isinstance(segmentation, list):
-        return None, Issue(where, 'segmentation is neither polygons nor RLE', NO_MASK, type(segmentation).__name__)
-    good = [polygon for polygon in segmentation if _is_polygon(polygon)]
-    if not good:
-        return None, Issue(where, 'no polygon has three points of finite numbers', NO_MASK)
-    bad = len(segmentation) - len(good)
-    found = f'{bad} of {len(segmentation)}'
-    return good, Issue(where, 'polygons without three points of finite numbers', 'left out', found) if bad else None
+def read_annotation(annotation: dict, where: str, *, crowds: bool = True) -> Reading:
+    """What the file says; crowds: False = `iscrowd` is not looked at."""
+    bbox = annotation.get('bbox')
+    box = bbox if are_numbers(bbox) else [number(v) for v in _listed(bbox)]
+    issues = []
+    if len(box) != 4 or None in box:
+        box = None
+    elif box is not bbox:
+        issues.append(Issue(where, 'bbox is not a list of numbers', 'read', shown(bbox)))
+    segmentation, found = read_segmentation(annotation.get('segmentation'), where)
+    crowd, issue = read_crowd(annotation, where) if crowds else (False, None)
+    return Reading(box, segmentation, crowd, issues + found + ([issue] if issue else []))
 
 
-def _is_polygon(polygon: Any) -> bool:
-    return (isinstance(polygon, list) and len(polygon) >= 6 and len(polygon) % 2 == 0
-            and all(isinstance(v, (int, float)) and math.isfinite(v) for v in polygon))
+def _listed(bbox: Any) -> list:
+    """The values of a box: also from a list around it, and from text such as '[1, 2, 3, 4]' or '1 2 3 4'."""
+    if isinstance(bbox, list) and len(bbox) == 1:
+        return _listed(bbox[0])
+    if isinstance(bbox, str) and len(bbox) < 200:
+        return bbox.strip('[]() ').replace(',', ' ').split()
+    return list(bbox) if isinstance(bbox, (list, tuple)) else []
 
 
-def _clean_rle(rle: dict, width: int, height: int, where: str) -> tuple[dict | None, Issue | None]:
-    size, counts = rle.get('size'), rle.get('counts')
-    if size != [height, width]:
-        return None, Issue(where, "RLE is not of the image's size", NO_MASK,
-                           f'{size} (height, width) instead of {[height, width]}')
-    runs = counts if isinstance(counts, list) else decode_runs(counts)
-    if runs is None or not all(isinstance(run, int) and run >= 0 for run in runs) or sum(runs) != height * width:
-        return None, Issue(where, 'RLE is malformed, its runs do not add up to the image', NO_MASK)
-    if sum(runs[1::2]) == 0:
-        return None, Issue(where, 'RLE mask is empty', NO_MASK)
-    if isinstance(counts, list):
-        return rle_tools.frPyObjects(rle, height, width), None
-    return {'size': [height, width], 'counts': counts.encode() if isinstance(counts, str) else counts}, None
+def read_crowd(annotation: dict, where: str) -> tuple[bool, Issue | None]:
+    """Whether `iscrowd` says that a region stands for many objects."""
+    value = annotation.get('iscrowd', 0)
+    if value in (0, 1) and isinstance(value, (int, float)):
+        return bool(value), None
+    if isinstance(value, str) and value.strip().lower() in CROWD:
+        return CROWD[value.strip().lower()], None
+    return False, Issue(where, 'iscrowd is not 0, 1, true or false', 'read as 0', shown(value))
 
 
-def mask_box(segmentation: list | dict) -> list[float]:
-    """xyxy of a cleaned segmentation."""
-    if isinstance(segmentation, dict):
-        x, y, w, h = rle_tools.toBbox(segmentation).tolist()
-        return [x, y, x + w, y + h]
-    points = np.concatenate([np.reshape(polygon, (-1, 2)) for polygon in segmentation])
-    return [*points.min(0).tolist(), *points.max(0).tolist()]
-
-
-def disagrees(segmentation: list | dict, box: list[float], width: int, height: int) -> bool:
-    """True if a side of the mask's own box, as far as it is inside the image, is further from the box than 2 px and a
-    twentieth of the box's longer side together."""
-    limits = [width, height, width, height]
-    inside = [min(max(v, 0.0), limit) for v, limit in zip(mask_box(segmentation), limits)]
-    tolerance = 2 + 0.05 * max(box[2] - box[0], box[3] - box[1])
-    return max(abs(a - b) for a, b in zip(inside, box)) > tolerance
-
-
-def clean_annotation(annotation: dict, width: int, height: int, *, where: str) -> tuple[dict | None, list[Issue]]:
-    """(object, issues): object is None if the annotation is dropped, else a dict of `category_id`, `box` (xyxy),
-    `crowd` (bool), `segmentation` (see `clean_segmentation`) and `area` (px^2 as given, else None)."""
-    box, issue = clean_box(annotation.get('bbox'), width, height, where)
-    issues = [issue] if issue else []
+def fit_box(box: list[float] | None, bbox: Any, width: int, height: int,
+            where: str) -> tuple[list[float] | None, Issue | None]:
+    """(box xyxy inside the image or None, issue) of a box [x, y, width, height]; `bbox`: what the file says."""
     if box is None:
-        return None, issues
-    segmentation, issue = clean_segmentation(annotation.get('segmentation'), width, height, where)
+        return None, Issue(where, 'bbox is not four finite numbers', 'dropped', shown(bbox))
+    x, y, w, h = map(float, box)
+    if min(w, h) < MIN_SIDE:
+        side = 'a negative' if min(w, h) < 0 else 'zero' if min(w, h) == 0 else f'less than {MIN_SIDE} px of'
+        return None, Issue(where, f'bbox has {side} width or height', 'dropped', shown(bbox))
+    fitted = [max(x, 0.0), max(y, 0.0), min(x + w, float(width)), min(y + h, float(height))]
+    outside = min(fitted[2] - fitted[0], fitted[3] - fitted[1]) < MIN_SIDE
+    if outside or max(-x, -y, x + w - width, y + h - height) > FRAME_TOLERANCE:
+        problem, rule = ('lies outside the image', 'dropped') if outside else ('leaves the image', 'clipped')
+        issue = Issue(where, f'bbox {problem}', rule, f'{shown(bbox)} in {width} x {height}')
+        return None if outside else fitted, issue
+    return fitted, None
+
+
+def disagrees(spans: list[float], box: list[float]) -> bool:
+    """True if a side of what a mask spans (xyxy) is further from the box than 2 px and a twentieth of the box's longer
+    side together."""
+    tolerance = 2 + 0.05 * max(box[2] - box[0], box[3] - box[1])
+    return max(abs(a - b) for a, b in zip(spans, box)) > tolerance
+
+
+def fit_annotation(annotation: dict, reading: Reading, width: int, height: int, *,
+                   where: str) -> tuple[dict | None, list[Issue]]:
+    """(object, issues): object is None if the annotation is dropped, for the one issue there is then; else a dict of
+    `category_id` (as given), `box` (xyxy), `crowd` (bool), `segmentation` (see `segmentations`) and `area` (px^2 if a
+    good one is given, else None)."""
+    segmentation, found = fit_segmentation(reading.segmentation, width, height, where)
+    issues = reading.issues + found
+    bbox, spans = annotation.get('bbox'), None
+    box, issue = fit_box(reading.box, bbox, width, height, where)
+    if segmentation is not None:
+        x1, y1, x2, y2 = mask_box(segmentation)
+        spans = [max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))]
+        if min(spans[2] - spans[0], spans[3] - spans[1]) < MIN_SIDE:
+            issues.append(Issue(where, 'mask without an area in the image', NO_MASK,
+                                f'{_rounded([x1, y1, x2, y2])} (xyxy)'))
+            segmentation = spans = None
+    if box is None and spans is not None:
+        box, issue = spans, Issue(where, issue.problem, 'box taken from the mask', issue.found)
+    if box is None:
+        return None, [issue]
     issues += [issue] if issue else []
-    if segmentation is not None and disagrees(segmentation, box, width, height):
-        spans = [round(v, 1) for v in mask_box(segmentation)]
+    if spans is not None and (spans[0] >= box[2] or spans[1] >= box[3] or spans[2] <= box[0] or spans[3] <= box[1]):
+        issues.append(Issue(where, 'mask lies outside its box', NO_MASK,
+                            f'{_rounded(spans)} and {_rounded(box)} (xyxy)'))
+        segmentation = None
+    elif spans is not None and disagrees(spans, box):
         issues.append(Issue(where, 'mask and box span something else', 'both kept',
-                            f'{spans} and {[round(v, 1) for v in box]} (xyxy)'))
-    area = annotation.get('area')
-    area = float(area) if isinstance(area, (int, float)) and area > 0 else None
-    crowd = bool(annotation.get('iscrowd', 0))
-    found = dict(category_id=annotation['category_id'], box=box, crowd=crowd, segmentation=segmentation, area=area)
-    return found, issues
+                            f'{_rounded(spans)} and {_rounded(box)} (xyxy)'))
+    area = number(annotation.get('area'))
+    if annotation.get('area') is not None and not (area is not None and 0 < area <= width * height):
+        issues.append(Issue(where, 'area is not between 0 and that of the image', 'taken from mask or box',
+                            shown(annotation['area'])))
+        area = None
+    return dict(category_id=annotation['category_id'], box=box, crowd=reading.crowd, segmentation=segmentation,
+                area=area), issues
+
+
+def _rounded(box: list[float]) -> list[float]:
+    return [round(v, 1) for v in box]
+
+
+def grow_box(box: list[float], side: float, width: int, height: int) -> list[float]:
+    """Box xyxy with sides below `side` pixels grown to it around their middle, as far as the image goes."""
+    grown = []
+    for low, high, limit in zip(box[:2], box[2:], (width, height)):
+        more = max(side - (high - low), 0) / 2
+        grown.append((max(low - more, 0.0), min(high + more, float(limit))))
+    (x1, x2), (y1, y2) = grown
+    return [x1, y1, x2, y2]

@@ -29,7 +29,7 @@ def pad_example(example: Example, *, canvas: tuple[int, int], max_objects: int,
                 original_size: tuple[int, int]) -> Batch:
     """One row of a batch: `Batch` fields without the leading B. The resized image must fit the canvas (ValueError).
 
-    original_size: (height, width) of the image before it was resized.
+    original_size: (height, width) of the picture that annotations and results refer to.
     """
     height, width = example.image.shape[:2]
     if height > canvas[0] or width > canvas[1]:

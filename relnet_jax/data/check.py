@@ -2,23 +2,27 @@
 
     python -m relnet_jax.data.check --config=configs/coco.py --config.data.train.annotations=... [more overrides]
 
-Prints the issues found at opening, unreadable images, images that training and validation share (by file name or by
-content), and per class: instances, images, masks, crowds, size on the canvas, and the share of boxes that no anchor
-overlaps with IoU >= 0.5, for which the RPN has only its fall-back match.
+Installed, the command is relnet-check. Prints the issues found at opening, unreadable images, images that training and
+validation share (by file, file name or content), and per class: instances, images, masks, crowds, size on the canvas,
+and the share of boxes that no anchor overlaps with IoU >= 0.5, for which the RPN has only its fall-back match.
 """
 import hashlib
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
-from absl import app
-from ml_collections import ConfigDict, config_flags
+from absl.flags import FlagValues
+from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from relnet_jax import cli
+from relnet_jax.data.coco_source import counted
 from relnet_jax.data.images import UnreadableImage
+from relnet_jax.data.issues import summary
 from relnet_jax.data.pipeline import open_sources
 from relnet_jax.data.source import Source
 from relnet_jax.data.transforms import resized_size
@@ -94,30 +98,36 @@ def unreadable_images(source: Source, threads: int) -> list[str]:
 
 
 def shared_images(train: Source, val: Source) -> list[str]:
-    """One line for each validation image whose file name or content (SHA-1) a training image has too."""
-    by_name, by_size = {}, defaultdict(list)
+    """One line for each validation image whose file or content (SHA-1) a training image has too, or whose file name in
+    the data set: with its folders, for patients' folders may all hold a '1.png'."""
+    by_path, by_name, by_size = {}, {}, defaultdict(list)
     for i in range(len(train)):
-        path = train.image_path(i)
+        path, image_id = train.image_path(i), train.records[i]['id']
         if path is not None:
-            by_name[path.name] = train.records[i]['id']
-            by_size[path.stat().st_size].append((path, train.records[i]['id']))
+            by_path[path.resolve()] = by_name[train.records[i]['file_name']] = image_id
+            by_size[path.stat().st_size].append((path, image_id))
     digests = {}
 
-    def digest(path) -> str:
+    def digest(path: Path) -> str:
         if path not in digests:
             digests[path] = hashlib.sha1(path.read_bytes()).hexdigest()
         return digests[path]
 
     lines = []
     for i in range(len(val)):
-        path, own = val.image_path(i), f'validation image {val.records[i]["id"]}'
+        path, own = val.image_path(i), val.records[i]
         if path is None:
             continue
         same = [image_id for other, image_id in by_size[path.stat().st_size] if digest(other) == digest(path)]
-        if same:
-            lines.append(f'{own} ({path.name}): same content as training image {same[0]}')
-        elif path.name in by_name:
-            lines.append(f'{own} ({path.name}): same file name as training image {by_name[path.name]}')
+        if path.resolve() in by_path:
+            what = f'same file as training image {by_path[path.resolve()]}'
+        elif same:
+            what = f'same content as training image {same[0]}'
+        elif own['file_name'] in by_name:
+            what = f'same file name as training image {by_name[own["file_name"]]}'
+        else:
+            continue
+        lines.append(f'validation image {own["id"]} ({own["file_name"]}): {what}')
     return lines
 
 
@@ -132,8 +142,10 @@ def _table(source: Source, config: ConfigDict) -> Table:
     return table
 
 
-def _print_lines(console: Console, title: str, lines: Sequence[str]):
-    console.print(f'{title}: {len(lines) or "none"}', style='bold' if lines else None)
+def _print_lines(console: Console, title: str, lines: Sequence[str], *, count: int | None = None):
+    """The title with the `count` of what the lines tell (default: one each), and the lines."""
+    count = len(lines) if count is None else count
+    console.print(f'{title}: {count or "none"}', style='bold' if count else None)
     for line in lines:
         console.print(f'  {line}', markup=False, highlight=False, soft_wrap=True)
 
@@ -144,21 +156,27 @@ def print_report(config: ConfigDict, console: Console):
     for source in (train, val):
         console.print(_table(source, config))
     console.print(f'canvas {tuple(config.data.canvas)}, anchor sizes {tuple(config.model.anchor_sizes)}')
-    _print_lines(console, 'issues', [str(issue) for issue in dict.fromkeys(train.issues + val.issues)])
+    _print_lines(console, 'notes', list(dict.fromkeys(train.notes + val.notes)))
+    issues = list(dict.fromkeys(train.issues + val.issues))
+    for counts in dict.fromkeys(counted(source.counts) for source in (train, val) if source.counts):
+        console.print(counts, markup=False, highlight=False, soft_wrap=True)
+    _print_lines(console, 'issues', summary(issues), count=len(issues))
     for source in (train, val):
         _print_lines(console, f'unreadable images, {source.name}', unreadable_images(source, config.data.threads))
     _print_lines(console, 'images in both training and validation', shared_images(train, val))
 
 
+def define(values: FlagValues) -> None:
+    cli.define_config(values, 'phantom')
+
+
+def command(call: cli.Call) -> None:
+    print_report(cli.config_of(call), Console())
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('check', __doc__, define, command, argv)
+
+
 if __name__ == '__main__':
-    CONFIG = config_flags.DEFINE_config_file('config', 'configs/phantom.py', 'the run whose data is checked')
-
-    def main(argv: list[str]):
-        if len(argv) > 1:
-            sys.exit(f'unexpected arguments: {argv[1:]}')
-        try:
-            print_report(CONFIG.value, Console())
-        except (FileNotFoundError, ValueError) as e:
-            sys.exit(f'error: {e}')
-
-    app.run(main)
+    sys.exit(main())

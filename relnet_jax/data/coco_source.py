@@ -1,82 +1,153 @@
 """A document in COCO form as a `Source`: its records are checked, and what is left is loaded image by image."""
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pycocotools.mask as rle_tools
 from absl import logging
 
-from relnet_jax.data.document import category_ids, check_names, clean_images, clean_objects
+from relnet_jax.data import fit, geometry_checks
+from relnet_jax.data.annotations import grow_box
+from relnet_jax.data.categories import category_ids, choose, count_used, is_background
+from relnet_jax.data.document import candidates, check_dropped, fit_objects, use_images
 from relnet_jax.data.images import UnreadableImage, read_image
-from relnet_jax.data.issues import Issue, log_summary
+from relnet_jax.data.issues import A_FEW, Issue, listed, log_summary
+from relnet_jax.data.read_options import DEFAULTS, ReadOptions
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.ops.masks import crop_mask, crop_polygons
 from relnet_jax.types import Example
 
 
 def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes: Sequence[str] = (),
                 parts: Sequence[str] = (), strict: bool = True, max_images: int = 0, mask_size: int = 112,
-                window: tuple[float, float] = (0.5, 99.5), issues: Sequence[Issue] = ()) -> Source:
+                min_box: float = 0, options: ReadOptions = DEFAULTS, crowds: bool = True, check_geometry: bool = True,
+                allow_outside: bool = False, max_unreadable: float = 0.05, max_dropped: float = 0.2,
+                issues: Sequence[Issue] = ()) -> Source:
     """Open a `document` (see `data.formats`) whose image files lie in `folder`, and check every record of it.
 
     * file: what it was read from, for messages. issues: what the reader found.
-    * classes: category names in label order; () = all categories, in the file's order, that are not parts. strict: a
-      name that is no category is an error; else such names are left out.
+    * classes: category names in label order; () = all categories, in the file's order, that are neither parts nor
+      called background. strict: a name that is no category is an error; else such names are left out.
     * parts: category names of anatomical parts, () = those of the document; the largest instance in an image gives the
       part's box.
-    * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. window: for 16-bit images.
+    * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. options: how image files are read.
+    * min_box: sides of boxes below it, in pixels, are grown to it, but not those of parts.
+    * crowds: False = `iscrowd` is not looked at, every object is one instance.
+    * check_geometry: boxes and sizes that look like something else (`geometry_checks`) are an error.
+    * allow_outside: image files may lie outside of the folder.
+    * max_unreadable, max_dropped: shares of missing image files and of unusable annotations above which it is an error.
 
-    Broken records go by the rules of `data.document` and `data.annotations`; each is one of `Source.issues`. Images
-    without objects are kept. Raises FileNotFoundError without the folder and ValueError for a name that is no category
-    or when no image is left.
+    Files that are turned or of another size than the annotations say go by the rules of `fit`, broken records by those
+    of `document` and `annotations`; each is one of `Source.issues`, and `Source.counts` adds up. Images without objects
+    are kept. Raises FileNotFoundError without the folder and UserError for a name that is no category, for a file that
+    is broken as a whole, and when no image or no object is left of those there were.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"no image folder '{folder}'")
-    ids = category_ids(file, document['categories'])
-    parts = tuple(parts) or tuple(document.get('parts', ()))
-    if not strict:
-        classes, parts = ([n for n in names if n in ids] for names in (classes, parts))
-    check_names(file, (*classes, *parts), ids)
-    classes = tuple(classes) or tuple(n for n in ids if n not in parts)
-    issues = list(issues)
-    records = clean_images(file, folder, document['images'], max_images=max_images, window=window, issues=issues)
-    if not records:
-        raise ValueError(f'{file}: none of its {len(document["images"])} images can be used; first: '
-                         f'{issues[0] if issues else "there is none"}')
-    objects, unused = clean_objects(file, document['annotations'], records=records, images=document['images'], ids=ids,
-                                    wanted=(*classes, *parts), issues=issues)
-    _log_counts(name, records, objects, unused)
+    issues, annotations = list(issues), document['annotations']
+    not_read = sum(issue.rule == 'dropped' for issue in issues)
+    ids, found = category_ids(file, document['categories'], count_used(annotations))
+    issues += found
+    part_ids, found = choose(file, tuple(parts) or document.get('parts', ()), ids, strict=strict,
+                             remedy='; a part may also come from data.parts_file')
+    issues += found
+    class_ids, found = choose(file, classes or [n for n in ids if n not in part_ids and not is_background(n)], ids,
+                              strict=strict)
+    issues += found
+    images = use_images(file, folder, document['images'], max_images=max_images, max_lost=max_unreadable,
+                        allow_outside=allow_outside, options=options, issues=issues)
+    turns, notes = fit.fit_all(images.records, images.headers, options.exif)
+    names = {number: n for n, number in ids.items()}
+    wanted = {*class_ids.values(), *part_ids.values()}
+    to_check, counts, unwanted = candidates(file, annotations, images, names=names, wanted=wanted, crowds=crowds,
+                                            issues=issues)
+    if check_geometry:
+        geometry_checks.check_whole_file(file, to_check)
+    objects, fitted = fit_objects(to_check, issues=issues)
+    counts += fitted
+    count = len(to_check) + counts['dropped'] - fitted['dropped']
+    check_dropped(file, not_read + counts['dropped'], not_read + count, max_dropped, issues)
+    objects = {record['id']: objects.get(record['id'], []) for record in images.records}
+    if min_box:
+        _grow_boxes(images.records, objects, min_box, but=set(part_ids.values()))
+    _check_crowds(file, objects, {number: n for n, number in class_ids.items()})
+    labels = {number: i + 1 for i, number in enumerate(class_ids.values())}
+    slots = {number: i for i, number in enumerate(part_ids.values())}
+    shown = sum(o['category_id'] in labels for found in objects.values() for o in found)
+    counts = dict(image_records=len(document['images']), images=len(images.records), images_dropped=images.dropped,
+                  images_not_wanted=len(document['images']) - len(images.records) - images.dropped,
+                  annotations=len(annotations),
+                  **{key: counts[key] for key in ('used', 'dropped', 'duplicates', 'image_left_out', 'not_wanted')},
+                  objects=shown)
+    _log_counts(name, counts, objects, class_ids)
+    if others := [f'{n} ({unwanted[n]})' for n in ids if ids[n] not in wanted]:
+        logging.info('%s: categories not asked for, with their objects: %s', name, listed(others))
+    for note in notes:
+        logging.info('%s: %s', name, note)
     log_summary(str(file), issues)
 
-    labels = {ids[n]: i + 1 for i, n in enumerate(classes)}
-    slots = {ids[n]: i for i, n in enumerate(parts)}
+    records, paths = images.records, images.paths
 
     def load(index: int) -> Example:
         record = records[index]
-        path = folder / record['file_name']
-        image = read_image(path, window=window)
-        if image.shape[:2] != (record['height'], record['width']):
-            raise UnreadableImage(path, f'{image.shape[1]} x {image.shape[0]} pixels, but {file.name} says '
-                                        f'{record["width"]} x {record["height"]}: its boxes would not fit')
-        return _example(image, record['id'], index, objects[record['id']], labels, slots, mask_size)
+        image = fit.turn(read_image(paths[index], options), turns[index])
+        example = _example(image, record['id'], index, objects[record['id']], labels, slots, mask_size)
+        try:
+            return fit.scaled(example, (record['height'], record['width']))
+        except ValueError as e:
+            raise UnreadableImage(paths[index], str(e)) from e
 
     def ground_truth() -> dict:
-        return _ground_truth(records, objects, {n: ids[n] for n in classes})
+        return _ground_truth(records, objects, class_ids)
 
-    return Source(name=name, classes=classes, category_ids=tuple(ids[n] for n in classes), parts=tuple(parts),
-                  records=records, load=load, ground_truth=ground_truth,
-                  image_path=lambda i: folder / records[i]['file_name'], issues=tuple(issues))
+    return Source(name=name, classes=tuple(class_ids), category_ids=tuple(class_ids.values()), parts=tuple(part_ids),
+                  records=records, load=load, ground_truth=ground_truth, image_path=lambda i: paths[i],
+                  issues=tuple(issues), notes=notes, counts=counts, annotated=bool(annotations),
+                  other_ids=tuple(number for number in names if number not in labels))
 
 
-def _log_counts(name: str, records: list[dict], objects: dict, unused: Counter) -> None:
+def _check_crowds(file: Path, objects: dict, names: dict[int, str]) -> None:
+    """Warns of classes whose objects are all crowds, which teach nothing; raises UserError if all classes are so."""
+    found = Counter((o['category_id'], o['crowd']) for here in objects.values() for o in here
+                    if o['category_id'] in names)
+    crowded = [number for number in names if found[number, True] and not found[number, False]]
+    remedy = 'if they are single objects all the same, set data.crowds=False'
+    if found.total() >= A_FEW and not any(found[number, False] for number in names):
+        raise UserError(f'{file}: all {found.total()} objects are marked as crowds (iscrowd 1), and none is left to '
+                        f'train on or to be found; {remedy}')
+    if crowded:
+        logging.warning('%s: all objects of %s are marked as crowds (iscrowd 1): nothing is learnt of them; %s', file,
+                        listed(names[number] for number in crowded), remedy)
+
+
+def _grow_boxes(records: list[dict], objects: dict, side: float, *, but: set[int]) -> None:
+    for record in records:
+        for o in objects[record['id']]:
+            if o['category_id'] not in but:
+                o['box'] = grow_box(o['box'], side, record['width'], record['height'])
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """`Source.counts` as two sums."""
+    c = counts
+    images = f'{c["images"]} used + {c["images_dropped"]} dropped + {c["images_not_wanted"]} not asked for'
+    annotations = (f'{c["used"]} used + {c["dropped"]} dropped + {c["duplicates"]} duplicates + '
+                   f'{c["image_left_out"]} of images left out + {c["not_wanted"]} of categories not asked for')
+    return f'{c["image_records"]} image records = {images}; {c["annotations"]} annotations = {annotations}'
+
+
+def _log_counts(name: str, counts: dict[str, int], objects: dict, classes: dict[str, int]) -> None:
     everything = [o for found in objects.values() for o in found]
-    logging.info('%s: %d images (%d without objects), %d objects (%d without a mask, %d crowds)', name, len(records),
+    logging.info('%s: %d images (%d without objects), %d objects (%d without a mask, %d crowds)', name, len(objects),
                  sum(not found for found in objects.values()), len(everything),
                  sum(o['segmentation'] is None for o in everything), sum(o['crowd'] for o in everything))
-    if unused:
-        logging.info('%s: not asked for: %s', name, ', '.join(f'{n} ({count})' for n, count in unused.most_common()))
+    logging.info('%s: %s', name, counted(counts))
+    found = {o['category_id'] for o in everything}
+    if empty := [n for n, number in classes.items() if number not in found]:
+        logging.info('%s: no objects of %s', name, listed(empty))
 
 
 def _crop(o: dict, size: int) -> np.ndarray:
@@ -92,7 +163,7 @@ def _crop(o: dict, size: int) -> np.ndarray:
 def _example(image: np.ndarray, image_id: int, index: int, found: list[dict], labels: dict[int, int],
              slots: dict[int, int], mask_size: int) -> Example:
     shown = [o for o in found if o['category_id'] in labels]
-    masks = [_crop(o, mask_size) for o in shown]
+    masks = np.array([_crop(o, mask_size) for o in shown], np.uint8).reshape(-1, mask_size, mask_size)
     part_boxes, part_area = np.zeros((len(slots), 4), np.float32), np.zeros(len(slots))
     for o in found:
         slot = slots.get(o['category_id'])
@@ -103,8 +174,7 @@ def _example(image: np.ndarray, image_id: int, index: int, found: list[dict], la
         boxes=np.array([o['box'] for o in shown], np.float32).reshape(-1, 4),
         labels=np.array([labels[o['category_id']] for o in shown], np.int32),
         crowd=np.array([o['crowd'] for o in shown], bool),
-        masks=np.array(masks, np.uint8).reshape(-1, mask_size, mask_size),
-        has_mask=np.array([o['segmentation'] is not None for o in shown], bool),
+        masks=masks, has_mask=masks.any(axis=(1, 2)),      # not one that is nowhere inside its box
         part_boxes=part_boxes, part_valid=part_area > 0)
 
 
@@ -123,8 +193,8 @@ def _ground_truth(records: list[dict], objects: dict[int, list[dict]], ids: dict
                 annotation['segmentation'] = segmentation | {'counts': segmentation['counts'].decode()}
             elif segmentation is not None:
                 annotation['segmentation'] = segmentation
-            if annotation['area'] is None:
-                annotation['area'] = _box_area(o) if segmentation is None else _mask_area(segmentation, record)
+            if annotation['area'] is None:      # a mask may be thinner than the pixels that are counted
+                annotation['area'] = (segmentation and _mask_area(segmentation, record)) or _box_area(o)
             annotations.append(annotation)
     return dict(images=[dict(record) for record in records], annotations=annotations,
                 categories=[dict(id=i, name=n) for n, i in ids.items()])

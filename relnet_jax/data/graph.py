@@ -15,18 +15,18 @@ from rich.console import Console
 from rich.table import Table
 
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
+from relnet_jax.models.relations import chosen, needs
 from relnet_jax.ops.graph import cooccurrence, read_adjacency
 
 CACHE = 'class_graph.csv'           # in the run's folder
-USERS = {'class': 'class_', 'class_region': 'class_region'}     # relation -> its options in config.model.relation
 _counted = {}                       # by description: an ablation trains many runs on the same data in one process
 MAX_CLASSES = 20                    # a table with more columns is printed as a list of its strongest edges
 
 
 def needs_graph(config: ConfigDict) -> bool:
     """Whether a relation of config.model asks for the class graph."""
-    return any(config.model.relation[options].graph for name, options in USERS.items()
-               if name in config.model.relations)
+    return 'graph' in needs(chosen(config.model))
 
 
 def presence(source: Source) -> np.ndarray:
@@ -53,7 +53,7 @@ def chosen_labels(source: Source, names: tuple[str, ...]) -> list[int] | None:
         logging.warning('config.data.graph_classes: %s has no class %s; the graph does without', source.name,
                         ', '.join(f"'{name}'" for name in absent))
     if len(present) < 2:
-        raise ValueError(f'config.data.graph_classes: expected two or more classes of {source.name}, which are '
+        raise UserError(f'config.data.graph_classes: expected two or more classes of {source.name}, which are '
                          f'{list(source.classes)}, got {list(names)}')
     return present
 
@@ -72,7 +72,7 @@ def class_graph(source: Source, config: ConfigDict, *, workdir: str | Path | Non
     names = ('background', *source.classes)
     if config.data.graph:
         if config.data.graph_classes:
-            raise ValueError('config.data.graph is a file, so config.data.graph_classes must be (), '
+            raise UserError('config.data.graph is a file, so config.data.graph_classes must be (), '
                              f'got {config.data.graph_classes}')
         matrix, title = read_adjacency(config.data.graph, len(names)), config.data.graph
     else:

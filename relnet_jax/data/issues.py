@@ -1,10 +1,15 @@
 """What is wrong with a record of a data set, where it stands, and what was done about it."""
-from collections.abc import Sequence
-from typing import NamedTuple
+import reprlib
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from absl import logging
 
 EXAMPLES = 3        # of each kind, in a summary
+A_FEW = 3           # a share of broken records says little before so many are broken
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxlong = _short.maxother = 60
 
 
 class Issue(NamedTuple):
@@ -20,6 +25,17 @@ class Issue(NamedTuple):
 
     def __str__(self) -> str:
         return f'{self.where}: {self.problem}{f" ({self.found})" if self.found else ""}: {self.rule}'
+
+
+def shown(value: Any) -> str:
+    """`repr` of anything that a file may hold, cut to what fits into a line."""
+    return _short.repr(value)
+
+
+def listed(names: Iterable[str]) -> str:
+    """The first of many names."""
+    names = list(names)
+    return ', '.join(names[:20]) + (f' and {len(names) - 20} more' if len(names) > 20 else '')
 
 
 def by_kind(issues: Sequence[Issue]) -> dict[tuple[str, str], list[Issue]]:
@@ -44,4 +60,9 @@ def summary(issues: Sequence[Issue]) -> list[str]:
 
 def log_summary(name: str, issues: Sequence[Issue]) -> None:
     if issues:
-        logging.warning('%s: %d issues\n%s', name, len(issues), '\n'.join(f'  {line}' for line in summary(issues)))
+        logging.warning('%s: issues: %d\n%s', name, len(issues), '\n'.join(f'  {line}' for line in summary(issues)))
+
+
+def too_many(bad: int, count: int, share: float) -> bool:
+    """Whether more than `share` of `count` are bad; up to `A_FEW` bad ones are never too many, unless all are."""
+    return bad > share * count and (bad >= A_FEW or bad == count)

@@ -4,8 +4,9 @@ So resuming needs the step alone. Grain gives the order (a new shuffle per epoch
 and the reader threads; everything else is plain functions on numpy arrays.
 """
 import dataclasses
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import cv2
 import grain
@@ -14,22 +15,36 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.data import batching, transforms
-from relnet_jax.data.formats import FORMATS
+from relnet_jax.data.formats import FORMATS, has_validation
 from relnet_jax.data.images import UnreadableImage
-from relnet_jax.data.source import Source, for_model, select, split, subset
+from relnet_jax.data.issues import listed, summary, too_many
+from relnet_jax.data.sampling import repeated_order
+from relnet_jax.data.source import CLASS_TABLE, Source, for_model, select, split, subset
+from relnet_jax.errors import UserError
 from relnet_jax.types import Batch, Example
+
+EPOCHS = 1 << 30        # endless for all purposes; Grain's own endless repeat cannot be counted in batches of one
 
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
-    """(training, validation) data of a config. Raises FileNotFoundError or ValueError, naming the file or the key.
+    """(training, validation) data of a config. Raises FileNotFoundError or UserError, naming the file or the key.
 
     The validation data are opened as `open_for_model` opens them, with the classes and parts of the training data;
     without data of its own it is a part of the training images. config.data.subset holds for the training images
     alone: all runs are measured on the same images.
     """
     train = _open(config, 'train', None)
-    val = _open(config, 'val', train.classes)
-    train, val = _hold_out(train, config) if val is None else (train, for_model(val, train.classes, train.parts))
+    if train.counts and not train.counts['objects']:
+        raise UserError(f'{train.name}: nothing to train on, none of its {train.counts["annotations"]} annotations is '
+                        f'an object of the classes {listed(train.classes)}'
+                        + ''.join(f'; {line}' for line in summary(train.issues)[:1]))
+    if has_validation(config.data):
+        val = open_for_model(config, 'val', {key: getattr(train, key) for key in CLASS_TABLE})
+        if not val.annotated:
+            raise UserError(f'{val.name}: no annotations, so that nothing can be measured on it; without '
+                            'data.val.annotations a part of the training images is held out')
+    else:
+        train, val = _hold_out(train, config)
     if config.data.subset:
         train = select(train, config.data.subset)
     if config.data.cache:
@@ -37,28 +52,26 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, val
 
 
-def open_for_model(config: ConfigDict, split_name: str, *, classes: tuple[str, ...], parts: tuple[str, ...]) -> Source:
-    """The 'train' or 'val' images of a config for a model that knows these classes and parts, by their names.
+def open_for_model(config: ConfigDict, split_name: str, class_table: Mapping[str, Sequence]) -> Source:
+    """The 'train' or 'val' images of a config for the model whose `class_table` (with the keys CLASS_TABLE) this is, by
+    the names of classes and parts.
 
     Validation data of their own are opened without the training data, which need not be on this machine. Raises as
-    `open_sources`, and ValueError if no class of the model is in the data.
+    `open_sources`, and UserError if no class of the model is in the data.
     """
-    classes, parts = tuple(classes), tuple(parts)
-    val = _open(config, 'val', classes)
-    if split_name == 'val' and val is not None:
-        return for_model(val, classes, parts)
-    train = _open(config, 'train', classes)
-    if val is None:
-        train, val = _hold_out(train, config)
+    own = has_validation(config.data)
+    source = _open(config, split_name if own else 'train', tuple(class_table['classes']))
+    if not own:
+        source = _hold_out(source, config)[split_name == 'val']
     if split_name == 'train' and config.data.subset:
-        train = select(train, config.data.subset)
-    return for_model(train if split_name == 'train' else val, classes, parts)
+        source = select(source, config.data.subset)
+    return for_model(source, **{key: class_table[key] for key in CLASS_TABLE})
 
 
-def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source | None:
+def _open(config: ConfigDict, split_name: str, wanted: tuple[str, ...] | None) -> Source:
     d = config.data
     if d.format not in FORMATS:
-        raise ValueError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
+        raise UserError(f"data.format: expected one of {sorted(FORMATS)}, got '{d.format}'")
     return FORMATS[d.format](d, split_name, wanted)
 
 
@@ -71,13 +84,15 @@ def _hold_out(source: Source, config: ConfigDict) -> tuple[Source, Source]:
 
 
 def prepared(source: Source, index: int, data: ConfigDict, *, jitter: float) -> tuple[Example, tuple[int, int]]:
-    """(example at `jitter` times the scale of `data`, (height, width) of the image file), from memory if kept there."""
+    """(example at `jitter` times the scale of `data`, (height, width) that its annotations refer to), from memory if
+    kept there."""
     limits = dict(scale=data.scale, max_size=data.max_size, canvas=tuple(data.canvas), jitter=jitter)
     key = index, *limits.values()
     if source.memory is not None and key in source.memory:
         return source.memory[key]
     example = source.load(index)
-    size = example.image.shape[:2]
+    record, (height, width) = source.records[index], example.image.shape[:2]
+    size = record.get('height', height), record.get('width', width)
     found = transforms.resize(example, transforms.resized_size(*size, **limits)), size
     if source.memory is not None:
         source.memory[key] = found      # two threads may both have decoded it: harmless, and no lock to wait for
@@ -103,7 +118,7 @@ class _Reader:
                 return prepared(self.source, i % count, self.data, jitter=self.data.scale_jitter[1])
             except UnreadableImage as e:
                 self._count(i % count, e)
-        raise ValueError(f'{self.source.name}: none of the {count} images can be read')
+        raise UserError(f'{self.source.name}: none of the {count} images can be read')
 
     def _count(self, index: int, error: UnreadableImage):
         with self.lock:
@@ -112,20 +127,21 @@ class _Reader:
             self.unreadable.add(index)
             bad, count = len(self.unreadable), len(self.source)
         logging.warning('unreadable image %d (of %d), the next one takes its place: %s', bad, count, error)
-        if bad > self.data.max_unreadable * count:
-            raise ValueError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
-                             f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
+        if too_many(bad, count, self.data.max_unreadable):
+            raise UserError(f'{self.source.name}: {bad} of {count} images are unreadable, more than '
+                            f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
 
 def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_step: int = 0,
                   seed: int) -> Iterator[Batch]:
     """Endless batches of `batch_size` from step `start_step` on, read ahead by `config.data.threads` threads.
 
-    Every epoch has its own order; a batch may span two epochs. Raises ValueError for an empty source, and when more
+    Every epoch has its own order, in which images with rare classes come again if `config.data.repeat_threshold` says
+    so; a batch may span two epochs. Raises UserError for an empty source, and when more
     than `config.data.max_unreadable` of the images turn out unreadable.
     """
     if not len(source):
-        raise ValueError(f'{source.name}: no images to train on')
+        raise UserError(f'{source.name}: no images to train on')
     d = config.data
     canvas = tuple(d.canvas)
     read = _Reader(source, d)
@@ -140,8 +156,11 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
         return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     order, noise = np.random.SeedSequence(seed).generate_state(2)
-    batches = (grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat()
-               .random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack))
+    if d.repeat_threshold:
+        images = grain.MapDataset.range(sys.maxsize).map(repeated_order(source, d.repeat_threshold, int(order)))
+    else:
+        images = grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat(EPOCHS)
+    batches = images.random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack)
     return iter(batches[start_step:].to_iter_dataset(_read_options(config)))
 
 
@@ -160,7 +179,7 @@ def eval_batches(source: Source, config: ConfigDict, batch_size: int) -> Iterato
         try:
             example, size = prepared(source, index, d, jitter=1.0)
         except UnreadableImage as e:
-            logging.warning('image %s is left out of the evaluation: %s', source.records[index]['id'], e)
+            logging.warning('image %s cannot be read: %s', source.records[index]['id'], e)
             return batching.empty_row(index, **blank)
         return batching.pad_example(example, canvas=canvas, max_objects=d.max_objects, original_size=size)
 

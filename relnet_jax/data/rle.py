@@ -16,6 +16,8 @@ def decode_runs(counts: Any) -> list[int] | None:
     """
     if not isinstance(counts, (str, bytes)) or not counts:
         return None
+    if isinstance(counts, str) and not counts.isascii():
+        return None
     codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
     last = (codes & 0x20) == 0
     if codes.min() < 0 or codes.max() > 63 or not last[-1]:

@@ -5,14 +5,17 @@ Every format (COCO files, the phantom) gives this one record, and nothing after 
 import dataclasses
 import itertools
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 from absl import logging
 
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 from relnet_jax.types import Example
+
+CLASS_TABLE = ('classes', 'category_ids', 'parts')      # fields of a `Source` that a model is made for
 
 
 def no_path(index: int) -> Path | None:
@@ -24,13 +27,20 @@ def no_path(index: int) -> Path | None:
 class Source:
     """An opened data set. `classes[i]` has label i + 1 and the data set's own id `category_ids[i]`.
 
-    * records: one dict per image with at least `id` (int), `width` and `height` (pixels), `file_name` if it is a file,
-      and whatever else the data set says about the image (`patientid`, ...).
-    * load(i): the `Example` at position i in original pixels; raises `images.UnreadableImage`. Thread-safe.
+    * records: one dict per image with at least `id` (number or text), `width` and `height` (pixels that annotations and
+      results refer to; without them those of the image), `file_name` if it is a file, and whatever else the data set
+      says about the image (`patientid`, ...).
+    * load(i): the `Example` at position i, in the pixels of the file at hand, which may be a resized copy of what was
+      annotated (`data.fit`); raises `images.UnreadableImage`. Thread-safe.
     * ground_truth(): dict in COCO format (`images`, `annotations`, `categories`) of the classes to detect, with the
       data set's own category ids, after the checks; without a mask there is no `segmentation`. Made anew by each call.
     * image_path(i): the file of position i, None where there is none.
-    * issues: what was found broken when it was opened, with the rule applied.
+    * issues: what was found broken when it was opened, with the rule applied. notes: what else a user should know.
+    * counts: what became of the records when it was opened: `image_records` are the sum of `images`, `images_dropped`
+      and `images_not_wanted`; `annotations` that of `used`, `dropped`, `duplicates`, `image_left_out` and `not_wanted`;
+      `objects` of the used ones are of the classes. Empty for data that are made, not read.
+    * annotated: False if the data are images alone, which nothing can be measured on.
+    * other_ids: category ids of the data set for what is none of `classes`.
     * memory: where the pipeline keeps decoded and resized examples (`config.data.cache`); None = it keeps nothing.
     """
     name: str
@@ -42,13 +52,17 @@ class Source:
     ground_truth: Callable[[], dict]
     image_path: Callable[[int], Path | None] = no_path
     issues: tuple[Issue, ...] = ()
+    notes: tuple[str, ...] = ()
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    annotated: bool = True
+    other_ids: tuple[int, ...] = ()
     memory: dict | None = None
 
     def __len__(self) -> int:
         return len(self.records)
 
     @property
-    def image_ids(self) -> list[int]:
+    def image_ids(self) -> list[int | str]:
         """The data set's own image ids in order of position."""
         return [record['id'] for record in self.records]
 
@@ -73,19 +87,19 @@ def subset(source: Source, indices: list[int], *, name: str) -> Source:
 def select(source: Source, wanted: str) -> Source:
     """The images whose record says `wanted`, 'key=value' (config.data.subset), as a source of its own.
 
-    Raises ValueError, naming the keys or values that there are, if a record lacks the key or none has the value.
+    Raises UserError, naming the keys or values that there are, if a record lacks the key or none has the value.
     """
     key, equals, value = wanted.partition('=')
     if not key or not equals:
-        raise ValueError(f"data.subset: expected 'key=value', got '{wanted}'")
+        raise UserError(f"data.subset: expected 'key=value', got '{wanted}'")
     lacking = [record for record in source.records if key not in record]
     if lacking:
-        raise ValueError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
-                         f'asks for; it has {sorted(lacking[0])}')
+        raise UserError(f"{source.name}: image {lacking[0]['id']} has no key '{key}', which data.subset = '{wanted}' "
+                        f'asks for; it has {sorted(lacking[0])}')
     indices = [i for i, record in enumerate(source.records) if str(record[key]) == value]
     if not indices:
         values = sorted({str(record[key]) for record in source.records})
-        raise ValueError(f"{source.name}: no image has {key} '{value}' (data.subset); there are {values[:10]}")
+        raise UserError(f"{source.name}: no image has {key} '{value}' (data.subset); there are {values[:10]}")
     return subset(source, indices, name=f'{source.name}, {wanted}')
 
 
@@ -94,18 +108,21 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
 
     Images with an equal value of the record key `by` (a patient id, say) stay together. The parts depend on these
     values alone: groups are taken by size, equal sizes in the order of their values' CRC-32, each into the emptiest
-    part so far. Raises ValueError for a key that a record lacks, and for parts that cannot be made.
+    part so far. Raises UserError for a key that a record lacks, and for parts that cannot be made.
     """
     if folds < 2 or not 0 <= hold_out < folds:
-        raise ValueError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
+        raise UserError(f'data.split: expected 2 or more folds and hold_out in 0..folds-1, got {folds} and {hold_out}')
     groups = {}
     for i, record in enumerate(source.records):
         if by not in record:
-            raise ValueError(
+            raise UserError(
                 f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
-        raise ValueError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds")
+        other = f'data.split.folds={len(groups)} or less' if len(groups) > 1 else 'more images'
+        raise UserError(f"{source.name}: {len(groups)} different values of '{by}' cannot fill {folds} folds, one of "
+                        'which is held out: give a validation file (data.val.annotations, data.val.images), or '
+                        f'{other}')
     parts = [[] for _ in range(folds)]
     for value in sorted(groups, key=lambda v: (-len(groups[v]), zlib.crc32(v.encode()), v)):
         min(parts, key=len).extend(groups[value])       # the first of the emptiest
@@ -115,25 +132,28 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
             subset(source, held, name=f'{source.name} (fold {hold_out} of {folds})'))
 
 
-def for_model(source: Source, classes: tuple[str, ...], parts: tuple[str, ...]) -> Source:
+def for_model(source: Source, *, classes: Sequence[str], category_ids: Sequence[int], parts: Sequence[str]) -> Source:
     """The same images for a model that knows `classes` and `parts`, by their names: labels and rows are the model's.
 
-    Objects of other classes are left out. A class that the data lack gets a category id that they do not use, a part
-    is unknown. Both are said in one line. Raises ValueError if the data have none of the classes.
+    Objects of other classes are left out. A class that the data lack keeps the model's category id, or gets one that
+    the data do not use; a part that they lack is unknown. Raises UserError if the data have annotations, but none of
+    the classes.
     """
     if source.classes == tuple(classes) and source.parts == tuple(parts):
         return source
-    missing = [name for name in classes if name not in source.classes]
-    extra = [name for name in source.classes if name not in classes]
-    if len(missing) == len(classes):
-        raise ValueError(f'{source.name}: has none of the classes {list(classes)}, but {list(source.classes)}')
-    if missing:
+    classes, parts = tuple(classes), tuple(parts)
+    ids, missing = dict(zip(source.classes, source.category_ids)), [n for n in classes if n not in source.classes]
+    if source.annotated and len(missing) == len(classes):
+        raise UserError(f'{source.name}: has none of the classes {", ".join(classes)}')
+    if source.annotated and missing:
         logging.warning('%s: without the classes %s: nothing is measured for them', source.name, ', '.join(missing))
-    if extra:
+    if extra := [name for name in source.classes if name not in classes]:
         logging.warning('%s: objects of %s are left out, the model does not know them', source.name, ', '.join(extra))
-    ids = dict(zip(source.classes, source.category_ids))
-    free = (i for i in itertools.count(1) if i not in source.category_ids)
-    ids |= {name: next(free) for name in missing}
+    taken = {*source.category_ids, *source.other_ids}
+    free = (i for i in itertools.count(1) if i not in taken and i not in category_ids)
+    for name, own in zip(classes, category_ids):
+        if name not in ids:
+            ids[name] = next(free) if own in taken else own
     labels = np.array([0] + [classes.index(n) + 1 if n in classes else 0 for n in source.classes], np.int32)
     rows = [source.parts.index(name) if name in source.parts else -1 for name in parts]
 
@@ -153,6 +173,5 @@ def for_model(source: Source, classes: tuple[str, ...], parts: tuple[str, ...]) 
         return truth | dict(annotations=[a for a in truth['annotations'] if a['category_id'] in kept],
                             categories=categories)
 
-    return dataclasses.replace(source, classes=tuple(classes), category_ids=tuple(ids[name] for name in classes),
-                               parts=tuple(parts), load=load, ground_truth=ground_truth,
-                               memory=None if source.memory is None else {})
+    return dataclasses.replace(source, classes=classes, category_ids=tuple(ids[name] for name in classes), parts=parts,
+                               load=load, ground_truth=ground_truth, memory=None if source.memory is None else {})

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from relnet_jax.errors import UserError
 from relnet_jax.types import Example
 
 
@@ -29,8 +30,16 @@ def resize(example: Example, size: tuple[int, int]) -> Example:
         return example
     method = cv2.INTER_AREA if size[0] * size[1] < height * width else cv2.INTER_LINEAR
     ratio = np.float32([size[1] / width, size[0] / height] * 2)
-    return example._replace(image=cv2.resize(example.image, (size[1], size[0]), interpolation=method),
+    return example._replace(image=_resized(example.image, (size[1], size[0]), method),
                             boxes=example.boxes * ratio, part_boxes=example.part_boxes * ratio)
+
+
+def _resized(image: np.ndarray, size: tuple[int, int], method: int) -> np.ndarray:
+    """`cv2.resize` to (width, height); grey images, as films are, in a third of the time."""
+    grey = image[:, :, 0]
+    if np.array_equal(grey, image[:, :, 1]) and np.array_equal(grey, image[:, :, 2]):
+        return cv2.cvtColor(cv2.resize(grey, size, interpolation=method), cv2.COLOR_GRAY2RGB)
+    return cv2.resize(image, size, interpolation=method)
 
 
 def flip_tables(classes: Sequence[str], parts: Sequence[str],
@@ -43,18 +52,18 @@ def flip_tables(classes: Sequence[str], parts: Sequence[str],
     labels, slots = np.arange(len(classes) + 1, dtype=np.int32), np.arange(len(parts), dtype=np.int32)
     for pair in pairs:
         if len(pair) != 2 or pair[0] == pair[1]:
-            raise ValueError(f'data.flip_pairs: expected pairs of two names, got {pair!r}')
+            raise UserError(f'data.flip_pairs: expected pairs of two names, got {pair!r}')
         found = False
         for names, table, first in ((list(classes), labels, 1), (list(parts), slots, 0)):
             present = [name in names for name in pair]
             if any(present) and not all(present):
-                raise ValueError(f'data.flip_pairs: of {tuple(pair)} only one is among {names}: a flip would mislabel')
+                raise UserError(f'data.flip_pairs: of {tuple(pair)} only one is among {names}: a flip would mislabel')
             if all(present):
                 i, j = (names.index(name) + first for name in pair)
                 table[i], table[j] = j, i
                 found = True
         if not found:
-            raise ValueError(
+            raise UserError(
                 f'data.flip_pairs: {tuple(pair)} are neither classes {list(classes)} nor parts {list(parts)}')
     return labels, slots
 

@@ -12,30 +12,38 @@ def has_mask(annotation: dict) -> bool:
     return bool(annotation.get('segmentation'))
 
 
-def _as_coco(ground_truth: dict, iou_type: str) -> COCO:
+def _image_numbers(ground_truth: dict) -> dict:
+    """Image id -> a number for pycocotools, which wants no text, in the order of the ids, as it takes them itself."""
+    ids = [image['id'] for image in ground_truth['images']]
+    return {i: n for n, i in enumerate(sorted(ids, key=str if any(isinstance(i, str) for i in ids) else None), start=1)}
+
+
+def _as_coco(ground_truth: dict, iou_type: str, numbers: dict) -> COCO:
     """Ground truth as pycocotools wants it, without touching the caller's dict.
 
-    Ids are renumbered from 1, since pycocotools takes a match with annotation 0 for no match. For 'segm', an object
-    without a mask becomes an ignored region (its box, as a crowd): a detection there is neither right nor wrong.
+    Ids are renumbered from 1, since pycocotools takes a match with annotation 0 for no match; images get their
+    `numbers`. For 'segm', an object without a mask becomes an ignored region (its box, as a crowd): a detection there
+    is neither right nor wrong.
     """
     annotations = []
     for number, a in enumerate(ground_truth['annotations'], start=1):
         x, y, w, h = a['bbox']
-        a = dict(a, id=number, iscrowd=a.get('iscrowd', 0), area=a.get('area', w * h))
+        a = dict(a, id=number, image_id=numbers[a['image_id']], iscrowd=a.get('iscrowd', 0), area=a.get('area', w * h))
         if iou_type == 'segm' and not has_mask(a):
             a.update(iscrowd=1, segmentation=[[x, y, x + w, y, x + w, y + h, x, y + h]])
         annotations.append(a)
     coco = COCO()
-    coco.dataset = dict(images=ground_truth['images'], categories=ground_truth['categories'], annotations=annotations)
+    images = [dict(image, id=numbers[image['id']]) for image in ground_truth['images']]
+    coco.dataset = dict(images=images, categories=ground_truth['categories'], annotations=annotations)
     coco.createIndex()
     return coco
 
 
-def _load_results(coco: COCO, results: list, iou_type: str) -> COCO:
-    known = set(coco.imgs)
+def _load_results(coco: COCO, results: list, iou_type: str, numbers: dict) -> COCO:
     for i, r in enumerate(results):
-        if r['image_id'] not in known:
-            raise ValueError(f'result {i}: image_id {r["image_id"]!r} is not in the ground truth ({len(known)} images)')
+        if r['image_id'] not in numbers:
+            raise ValueError(f'result {i}: image_id {r["image_id"]!r} is not in the ground truth '
+                             f'({len(numbers)} images)')
         if iou_type == 'segm' and 'segmentation' not in r:
             raise ValueError(f'result {i}: has no segmentation, which mask AP needs')
     if not results:
@@ -44,8 +52,8 @@ def _load_results(coco: COCO, results: list, iou_type: str) -> COCO:
         empty.createIndex()
         return empty
     # Without its box, the size class (small, medium, large) of a result is that of its mask.
-    keep = ('image_id', 'category_id', 'score', 'bbox' if iou_type == 'bbox' else 'segmentation')
-    return coco.loadRes([{k: r[k] for k in keep} for r in results])
+    keep = ('category_id', 'score', 'bbox' if iou_type == 'bbox' else 'segmentation')
+    return coco.loadRes([{k: r[k] for k in keep} | dict(image_id=numbers[r['image_id']]) for r in results])
 
 
 def _mean(values) -> float:
@@ -62,11 +70,12 @@ def coco_metrics(ground_truth: dict, results: list, iou_type: str, *, image_ids=
     themselves, as is a size class without objects; with ground truth and no results everything is 0. Raises ValueError
     for results of unknown images or, for 'segm', without segmentation.
     """
+    numbers = _image_numbers(ground_truth)
     with contextlib.redirect_stdout(io.StringIO()):
-        truth = _as_coco(ground_truth, iou_type)
-        evaluation = COCOeval(truth, _load_results(truth, results, iou_type), iou_type)
+        truth = _as_coco(ground_truth, iou_type, numbers)
+        evaluation = COCOeval(truth, _load_results(truth, results, iou_type, numbers), iou_type)
         if image_ids is not None:
-            evaluation.params.imgIds = sorted(image_ids)
+            evaluation.params.imgIds = sorted(numbers[i] for i in image_ids)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()

@@ -8,6 +8,7 @@ from rich.table import Table
 
 from relnet_jax import files
 from relnet_jax.data import pipeline
+from relnet_jax.errors import UserError
 from relnet_jax.evaluation import anatomy, report
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
@@ -22,24 +23,30 @@ def open_checkpoint(ckpt: str, config, split: str) -> tuple:
     startup.use_compilation_cache()
     step_folder = checkpoint.find(ckpt)
     class_table = checkpoint.read_class_table(step_folder)
-    source = pipeline.open_for_model(config, split, classes=class_table['classes'], parts=class_table['parts'])
-    return step_folder, class_table, source
+    return step_folder, class_table, pipeline.open_for_model(config, split, class_table)
 
 
 def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
                         convention: str = 'pixel_inclusive') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
-    A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Returns the metrics of `report.evaluate`.
-    Raises CheckpointError, and what opening the data raises.
+    A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Of images without
+    annotations detections.json and overlays are written, and there are no metrics. Returns the metrics of
+    `report.evaluate`, {} without. Raises CheckpointError, and what opening the data raises.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     detect_fn, params = load_detector(step_folder, config, class_table)
+    startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
+    out = Path(out) if out else step_folder.parent.parent / 'eval'
+    if not source.annotated:
+        path = report.write_detections(out, results)
+        overlays(source, results, out / 'overlays', config=config, count=num_overlays)
+        logging.warning('%s has no annotations: no metrics; written: %s and overlays/ beside it', source.name, path)
+        return {}
     ground_truth = source.ground_truth()
     metrics = report.evaluate(ground_truth, results, convention=convention)
     about = report.describe(source, ground_truth, config, checkpoint=str(step_folder), convention=convention)
-    out = Path(out) if out else step_folder.parent.parent / 'eval'
     report.print_report(metrics, about)
     path = report.write_report(out, metrics=metrics, results=results, about=about)
     if config.model.anatomy_head:
@@ -58,6 +65,8 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     Returns count -> metrics of `report.evaluate`. Raises as `evaluate_checkpoint`.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
+    if not source.annotated:
+        raise UserError(f'{source.name} has no annotations: no metrics')
     found = evaluate_at(counts, step_folder, config, class_table, source, convention=convention)
     names = [name for name in SWEEP_METRICS if any(name in metrics for metrics in found.values())]
     table = Table('test boxes', *names, title=f'{source.name}, {step_folder}, per cent', title_justify='left')

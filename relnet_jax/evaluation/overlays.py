@@ -1,9 +1,11 @@
 """Pictures of the first images of a data source: ground truth beside prediction."""
+import re
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from relnet_jax.data import transforms
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.ops.masks import paste_mask
@@ -29,12 +31,15 @@ def overlays(source, results: list, out, *, config, count: int = 8) -> list:
     for index in range(min(count, len(source))):
         try:
             example = source.load(index)
+            record = source.records[index]      # a resized copy is drawn in the pixels of annotations and results
+            example = transforms.resize(example, (record['height'], record['width']))
         except UnreadableImage:  # was logged when the detector asked for it
             continue
         truth = draw_truth(example, source.classes, caption=caption)
         prediction = draw_results(example.image, found[example.image_id], source.classes, source.category_ids,
                                   title=f'prediction (score >= {MIN_SCORE})', caption=caption)
-        paths.append(out / f'{index:04d}_{example.image_id}.png')
+        image_id = re.sub(r'[^\w.-]', '_', str(example.image_id))[:60]       # it may be any text
+        paths.append(out / f'{index:04d}_{image_id}.png')
         write_image(paths[-1], draw_side_by_side(truth, prediction))
     return paths
 

@@ -1,7 +1,7 @@
 """Which class, part or region spoke for a detection: the relations' own weights, sown under 'intermediates'.
 
-`make_look` gives a function that runs the detector on one image and keeps what the relations were given and what they
-weighed; `voices` ranks that for one detection. A weight says where a feature came from, not that the result would have
+`make_observer` gives a function that runs the detector on one image and keeps what the relations were given and what they
+weighed; `evidence` ranks that for one detection. A weight says where a feature came from, not that the result would have
 been another without it.
 """
 import functools
@@ -31,19 +31,19 @@ EQUAL = 1e-6    # scores no farther apart are the same
 SHADES = ('#1f6fb4', '#d55e00', '#2a9d4a', '#8a4fbf')
 
 
-class Look(NamedTuple):
+class Observation(NamedTuple):
     """One image as the detector saw it; numpy, boxes in canvas pixels, B = 1 where it stands."""
     image: Array                # uint8 [h, w, 3] the true image at the detector's resolution
     detections: Detections      # the D valid rows, without B
     scores: Array               # float32 [passes, N, K] class probabilities of every predictor, and their mean
     weights: dict               # (path of the module, name) -> sown array [B, ...]
     contexts: dict              # path of the module -> the RelationContext it was given, with B
-    options: dict               # path of the module -> dict(parts, keys), its fields of these names, None without
+    options: dict               # path of the module -> dict(parts, grid, keys), its fields of these names, None without
     classes: tuple[str, ...]
     parts: tuple[str, ...]
 
 
-class Voice(NamedTuple):
+class Evidence(NamedTuple):
     """What one relation weighed for one detection, heaviest first."""
     relation: str               # path of the module
     title: str
@@ -53,7 +53,7 @@ class Voice(NamedTuple):
 
 
 # ---- seeing ----
-def observe(relation: Callable, predictor: Callable):
+def watch(relation: Callable, predictor: Callable):
     """Context manager within which every call of a relation module and of a box predictor is also shown to a function:
     relation(path of the module, module, RelationContext, result), predictor(path, features [B, N, E], result)."""
     def note(call, args, kwargs, about):
@@ -68,8 +68,8 @@ def observe(relation: Callable, predictor: Callable):
     return nn.intercept_methods(note)
 
 
-def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
-    """Function (params, index of an image in `source`) -> Look; `model` as of `mask_rcnn.build`. Compiled once."""
+def make_observer(model, source: Source, config) -> Callable[[Any, int], Observation]:
+    """Function (params, index of an image in `source`) -> Observation; `model` as of `mask_rcnn.build`. Compiled once."""
     options = {}
 
     def run(params, batch: Batch):
@@ -77,31 +77,31 @@ def make_look(model, source: Source, config) -> Callable[[Any, int], Look]:
 
         def relation(path, module, context, out):
             contexts.setdefault(path, context._replace(dropout_keys=None))      # the first call, as of what is sown
-            options[path] = {name: getattr(module, name, None) for name in ('parts', 'keys')}
+            options[path] = {name: getattr(module, name, None) for name in ('parts', 'grid', 'keys')}
 
-        with observe(relation, lambda path, features, out: scores.append(nn.softmax(out[0]))):
+        with watch(relation, lambda path, features, out: scores.append(nn.softmax(out[0]))):
             detections, variables = model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes,
                                                 batch.part_valid, method='detect', mutable=['intermediates'])
         return detections, variables.get('intermediates', {}), contexts, jnp.stack([*scores, sum(scores) / len(scores)])
 
     compiled = jax.jit(run)
 
-    def look(params: Any, index: int) -> Look:
+    def observe(params: Any, index: int) -> Observation:
         batch = next(pipeline.eval_batches(subset(source, [index], name=source.name), config, 1))
         detections, sown, contexts, scores = jax.device_get(compiled(params, batch))
         height, width = batch.image_size[0].astype(int)
         kept = detections.valid[0]
-        return Look(batch.image[0, :height, :width], Detections(*(x[0][kept] for x in detections)), scores[:, 0],
+        return Observation(batch.image[0, :height, :width], Detections(*(x[0][kept] for x in detections)), scores[:, 0],
                     dict(_leaves(sown)), contexts, options, source.classes, source.parts)
-    return look
+    return observe
 
 
-def open_look(ckpt: str, source: Source, config) -> Callable[[int], Look]:
-    """`make_look` with the model and the parameters of a checkpoint (as for `checkpoint.find`): index -> Look."""
+def open_observer(ckpt: str, source: Source, config) -> Callable[[int], Observation]:
+    """`make_observer` with the model and the parameters of a checkpoint (as for `checkpoint.find`): index -> Observation."""
     class_table = checkpoint.read_class_table(ckpt)
     model = build_model(config, class_table)
     params = jax.device_put(checkpoint.load_params(ckpt))
-    return functools.partial(make_look(model, source, config), params)
+    return functools.partial(make_observer(model, source, config), params)
 
 
 def _leaves(tree: dict, path: tuple = ()) -> Iterator:
@@ -112,7 +112,7 @@ def _leaves(tree: dict, path: tuple = ()) -> Iterator:
             yield ('/'.join(path), name), value[0]      # sow keeps a tuple, one entry per call
 
 
-def roi_of(seen: Look, detection: int) -> int:
+def roi_of(seen: Observation, detection: int) -> int:
     """The RoI that became a detection: the one with its score for its class, and of equal ones the nearest by box.
 
     Raises ValueError if none has the score, or if no relation saw the RoIs.
@@ -130,7 +130,7 @@ def roi_of(seen: Look, detection: int) -> int:
 
 
 # ---- ranking ----
-def voices(seen: Look, detection: int, *, top: int = 5) -> list[Voice]:
+def evidence(seen: Observation, detection: int, *, top: int = 5) -> list[Evidence]:
     """What every relation with weights weighed for one detection; empty for a detector without such relations."""
     if not seen.contexts:
         return []
@@ -141,41 +141,42 @@ def voices(seen: Look, detection: int, *, top: int = 5) -> list[Voice]:
             # No weight is negative, and what has none said nothing.
             order = np.argsort(-values, kind='stable')[:min(top, np.count_nonzero(values))]
             shares = values / max(values.sum(), np.finfo(np.float32).tiny)
-            found.append(Voice(path, TITLES[kind], tuple(names[i] for i in order), shares[order],
+            found.append(Evidence(path, TITLES[kind], tuple(names[i] for i in order), shares[order],
                                None if boxes is None else boxes[order]))
     return found
 
 
-def _class_names(seen: Look, count: int) -> list[str]:
+def _class_names(seen: Observation, count: int) -> list[str]:
     """Of all classes, or of all but the background."""
     return ['background', *seen.classes][len(seen.classes) + 1 - count:]
 
 
-def _class_attention(seen: Look, path: str, weights: Array, roi: int) -> tuple:
+def _class_attention(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
     """weights [C]."""
     return _class_names(seen, len(weights)), weights, None
 
 
-def _class_to_class(seen: Look, path: str, weights: Array, roi: int) -> tuple:
+def _class_to_class(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
     """weights [C, C]: message of class i from class j. A RoI gets the messages by its first-pass probabilities."""
     probabilities = np.asarray(nn.softmax(seen.contexts[path].class_logits[0, roi]))[-len(weights):]
     return _class_names(seen, len(weights)), probabilities @ weights, None
 
 
-def _box_to_part(seen: Look, path: str, weights: Array, roi: int) -> tuple:
-    """weights [heads, N, parts]; rows beyond the parts are cells of a grid within them."""
-    boxes = seen.contexts[path].part_boxes[0]
-    rows = seen.options[path]['parts'] or range(len(boxes))
-    named = [*seen.parts, *(f'cell {i}' for i in range(1, len(boxes) - len(seen.parts) + 1))]
-    return [named[row] for row in rows], weights.mean(0)[roi], boxes[list(rows)]
+def _box_to_part(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
+    """weights [heads, N, Q] of parts, or of the cells of a grid within them."""
+    boxes, options = seen.contexts[path].part_boxes[0], seen.options[path]
+    if any(options['grid']):
+        return [f'cell {i}' for i in range(1, len(boxes) + 1)], weights.mean(0)[roi], boxes
+    rows = list(options['parts'] or range(len(boxes)))
+    return [seen.parts[row] for row in rows], weights.mean(0)[roi], boxes[rows]
 
 
-def _box_to_box(seen: Look, path: str, weights: Array, roi: int) -> tuple:
+def _box_to_box(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
     """weights [N, N], or [heads, N, keys] of which the keys may be the best RoIs only."""
     context, keys = seen.contexts[path], seen.options[path]['keys']
     weights = weights.mean(0) if weights.ndim == 3 else weights
     rows = np.arange(weights.shape[-1])
-    if keys is not None and keys < context.boxes.shape[1]:
+    if keys and keys < context.boxes.shape[1]:
         rows = np.asarray(best_rois(context, keys, foreground_first=False)[0])[0]
     scores = np.asarray(nn.softmax(context.class_logits[0]))[:, 1:]
     classes = seen.classes if scores.shape[1] == len(seen.classes) else ('region',)   # within the box head: objectness
@@ -188,9 +189,9 @@ _KINDS = {'class_attention': _class_attention, 'class_to_class': _class_to_class
 
 
 # ---- drawing ----
-def voice_figure(seen: Look, detection: int, *, top: int = 5) -> Figure:
+def evidence_figure(seen: Observation, detection: int, *, top: int = 5) -> Figure:
     """The image with the detection, and with the parts and regions it looked at; beside it the shares in per cent."""
-    found = voices(seen, detection, top=top)
+    found = evidence(seen, detection, top=top)
     figure = Figure(figsize=(5 + 3 * max(len(found), 1), 4.2), layout='constrained')
     picture, *bars = figure.subplots(1, 1 + len(found), width_ratios=[5] + [2] * len(found), squeeze=False)[0]
     picture.imshow(seen.image)
@@ -199,14 +200,14 @@ def voice_figure(seen: Look, detection: int, *, top: int = 5) -> Figure:
     picture.set_title(f'{name}, score {seen.detections.scores[detection]:.2f}'
                       + ('' if found else ': no relation with weights'))
     _outline(picture, seen.detections.boxes[detection], 'white', 2.0)
-    for i, (axes, voice) in enumerate(zip(bars, found)):
+    for i, (axes, item) in enumerate(zip(bars, found)):
         shade = SHADES[i % len(SHADES)]
-        axes.barh(range(len(voice.names)), 100 * voice.shares, color=shade)
-        axes.set_yticks(range(len(voice.names)), voice.names, fontsize=7)
+        axes.barh(range(len(item.names)), 100 * item.shares, color=shade)
+        axes.set_yticks(range(len(item.names)), item.names, fontsize=7)
         axes.invert_yaxis()
-        axes.set_title(f'{voice.title}\n{voice.relation}', fontsize=7, color=shade)
+        axes.set_title(f'{item.title}\n{item.relation}', fontsize=7, color=shade)
         axes.set_xlabel('% of its weight', fontsize=7)
-        for box in () if voice.boxes is None else voice.boxes:
+        for box in () if item.boxes is None else item.boxes:
             _outline(picture, box, shade, 1.0)
     return figure
 

@@ -100,9 +100,14 @@ def _percent(value: float) -> str:
 def write_report(out, *, metrics: dict, results: list, about: dict) -> Path:
     """Write `metrics.json` (about and metrics; undefined numbers are null) and `detections.json` (COCO result format)
     into the folder `out`, which is made if needed. Returns the path of metrics.json."""
-    out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    files.write_json(out / 'detections.json', results, indent=None)
-    path = out / 'metrics.json'
+    path = write_detections(out, results).with_name('metrics.json')
     files.write_json(path, dict(about=about, metrics=metrics))
+    return path
+
+
+def write_detections(out, results: list) -> Path:
+    """Write `detections.json` into the folder `out`, which is made if needed. Returns its path."""
+    path = Path(out) / 'detections.json'
+    path.parent.mkdir(parents=True, exist_ok=True)
+    files.write_json(path, results, indent=None)
     return path

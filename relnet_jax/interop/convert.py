@@ -4,6 +4,7 @@ IN a file of torchvision, timm, Detectron or Detectron2 (.pth, .safetensors, .pk
 checkpoint, for `config.train.init_from`, eval.py and prediction. The config keys that the weights ask for are set and
 printed.
 IN a checkpoint of ours: OUT, a .safetensors file, gets its Mask R-CNN under torchvision's names.
+Installed, the command is relnet-convert.
 """
 import sys
 from collections.abc import Callable
@@ -12,10 +13,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, logging
-from ml_collections import ConfigDict, config_flags
+from absl import logging
+from absl.flags import FlagValues
+from ml_collections import ConfigDict
 
+from relnet_jax import cli
 from relnet_jax import config as config_lib
+from relnet_jax.errors import UserError
 from relnet_jax.interop.coco_table import COCO
 from relnet_jax.interop.families import IMAGENET_MEAN, IMAGENET_STD
 from relnet_jax.interop.load import WeightsError, adjusted, load_weights
@@ -24,8 +28,6 @@ from relnet_jax.interop.torchvision_out import to_state_dict
 from relnet_jax.models import mask_rcnn
 from relnet_jax.runs import checkpoint, state
 from relnet_jax.trees import path_name
-
-CONFIG = Path(__file__).parents[2] / 'configs' / 'coco.py'
 
 
 def class_table(config: ConfigDict, num_classes: int) -> dict:
@@ -40,10 +42,10 @@ def class_table(config: ConfigDict, num_classes: int) -> dict:
 
 
 def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
-    """Writes the checkpoint OUT/checkpoints/0; returns the report. Raises what `load_weights` raises, and ValueError
+    """Writes the checkpoint OUT/checkpoints/0; returns the report. Raises what `load_weights` raises, and UserError
     if OUT has checkpoints already."""
     if checkpoint.steps(out):
-        raise ValueError(f"'{out}' already holds checkpoints; give a new folder")
+        raise UserError(f"'{out}' already holds checkpoints; give a new folder")
     fitted, num_classes = adjusted(config, source)
     table = class_table(fitted, len(COCO) + 1 if num_classes == 91 else num_classes)
     model = mask_rcnn.build(fitted, num_classes=len(table['classes']) + 1)
@@ -75,8 +77,8 @@ def weights_out(ckpt: str | Path, out: str | Path) -> str:
     The file's metadata holds config and class table as JSON. Raises ValueError for a model torchvision does not have.
     """
     params, config = checkpoint.load_params(ckpt), checkpoint.read_config(ckpt)
-    if config.model.norm != 'frozen_bn':
-        raise WeightsError(f"config.model.norm='{config.model.norm}': torchvision's model has batch norm ('frozen_bn')")
+    if config.model.norm == 'group_norm':
+        raise WeightsError("config.model.norm='group_norm': torchvision's model has batch norm ('frozen_bn')")
     converted = to_state_dict(params)
     classes = checkpoint.read_class_table(ckpt)['classes']
     write_safetensors(out, converted, {'config': config_lib.to_json(config), 'classes': ','.join(classes)})
@@ -87,26 +89,26 @@ def weights_out(ckpt: str | Path, out: str | Path) -> str:
     return '\n'.join([summary, *differs, f"written: '{out}'"])
 
 
-def main(argv: list[str]) -> None:
-    config = config_flags.DEFINE_config_file('config', str(CONFIG), 'config of the checkpoint to write')
+def define(values: FlagValues) -> None:
+    cli.define_config(values, 'coco')
 
-    def run(arguments: list[str]) -> None:
-        if len(arguments) != 3:
-            sys.exit(f'convert: expected IN and OUT, got {arguments[1:]}\n\n{__doc__}')
-        source, out = arguments[1:]
-        logging.set_verbosity(logging.WARNING)     # Orbax tells every step of its saving
-        try:
-            if Path(source).is_file() and not out.endswith('.safetensors'):
-                print(weights_in(source, out, config.value))
-            elif not Path(source).is_file() and out.endswith('.safetensors'):
-                print(weights_out(source, out))
-            else:
-                sys.exit('convert: either IN is a file of weights and OUT a folder, or IN one of our checkpoints and '
-                         f"OUT a .safetensors file; got '{source}' and '{out}'")
-        except (ValueError, FileNotFoundError) as error:
-            sys.exit(f'convert: {error}')
-    app.run(run, argv=argv)
+
+def command(call: cli.Call) -> None:
+    source, out = cli.paths(call.words)
+    logging.set_verbosity(logging.WARNING)     # Orbax tells every step of its saving
+    config = cli.config_of(call)
+    if Path(source).is_file() and not out.endswith('.safetensors'):
+        print(weights_in(source, out, config))
+    elif not Path(source).is_file() and out.endswith('.safetensors'):
+        print(weights_out(source, out))
+    else:
+        raise UserError('either IN is a file of weights and OUT a folder, or IN one of our checkpoints and OUT a '
+                        f".safetensors file; got '{source}' and '{out}'")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('convert', __doc__, define, command, argv, words=('IN', 'OUT'))
 
 
 if __name__ == '__main__':
-    main(sys.argv)
+    sys.exit(main())

@@ -1,17 +1,17 @@
 """A detector as one file that JAX alone can run: python -m relnet_jax.interop.export --ckpt=RUN --out=model.stablehlo
 [--batch=1] [--size=H,W] [--platforms=cpu,cuda,tpu]
 
-The file is a serialised `jax.export.Exported` with the parameters inside. It takes image uint8 [B, H, W, 3] (RGB,
-top-left on the canvas, the padding is not looked at) and image_size float32 [B, 2] (height, width of the true images),
-and gives a dict of boxes float32 [B, D, 4] (xyxy, pixels of the canvas), scores float32 [B, D], labels int32 [B, D] (0
-where there is no detection), valid bool [B, D] and masks float32 [B, D, m, m] (probabilities inside the box; missing
-without a mask head). A model whose relations look at given parts also takes part_boxes float32 [B, P, 4] and part_valid
-bool [B, P]. A JSON file beside it names classes, parts, inputs, outputs and sizes.
+Installed, the command is relnet-export. The file is a serialised `jax.export.Exported` with the parameters inside. It
+takes image uint8 [B, H, W, 3] (RGB, top-left on the canvas, the padding is not looked at) and image_size float32 [B, 2]
+(height, width of the true images), and gives a dict of boxes float32 [B, D, 4] (xyxy, pixels of the canvas), scores
+float32 [B, D], labels int32 [B, D] (0 where there is no detection), valid bool [B, D] and masks float32 [B, D, m, m]
+(probabilities inside the box; missing without a mask head). A model whose relations look at given parts also takes
+part_boxes float32 [B, P, 4] and part_valid bool [B, P]. A JSON file beside it names classes, parts, inputs, outputs and
+sizes.
 
 A new process without this package then runs it on noise and, where the run's data can be read, on validation images. If
-it does not find what the model itself finds, nothing is kept and the exit code is 1.
+it does not find what the model itself finds, nothing is kept and the exit code is 2.
 """
-import argparse
 import itertools
 import json
 import os
@@ -25,15 +25,18 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import logging
+from absl import flags, logging
+from absl.flags import FlagValues
 from jax import export as jax_export
 from ml_collections import ConfigDict
 
-from relnet_jax import __version__
+from relnet_jax import __version__, cli
+from relnet_jax import config as config_lib
 from relnet_jax.data import pipeline
+from relnet_jax.errors import UserError
 from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
-from relnet_jax.models.relation_head import WITH_PARTS
+from relnet_jax.models.relations import chosen, needs
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.types import Array, Detections
 
@@ -63,7 +66,7 @@ assert not there, there
 '''
 
 
-class Disagreement(ValueError):
+class Disagreement(UserError):
     """The exported file does not find what the model finds."""
 
 
@@ -72,7 +75,7 @@ class Disagreement(ValueError):
 def takes_parts(config: ConfigDict, parts: int) -> bool:
     """Whether detections depend on parts that the caller knows."""
     m = config.model
-    return parts > 0 and m.parts != 'predicted' and any(name in WITH_PARTS for name in m.relations)
+    return parts > 0 and m.parts != 'predicted' and 'parts' in needs(chosen(m))
 
 
 def input_shapes(config: ConfigDict, *, batch: int, parts: int) -> list[jax.ShapeDtypeStruct]:
@@ -88,12 +91,12 @@ def standalone(detect: Callable, params: Any, parts: int) -> Callable:
     """`detect` of `evaluation.run.make_detect` as a function of the image inputs alone, which returns a dict."""
     def call(*arrays: Array) -> dict:
         # Without the barrier the compiler computes on the constants ahead of time.
-        found = detect(jax.lax.optimization_barrier(params), *with_parts(arrays, parts))._asdict()
+        found = detect(jax.lax.optimization_barrier(params), *detector_inputs(arrays, parts))._asdict()
         return found if found['masks'].shape[-1] else {name: value for name, value in found.items() if name != 'masks'}
     return call
 
 
-def with_parts(arrays: tuple[Array, ...], parts: int) -> tuple[Array, ...]:
+def detector_inputs(arrays: tuple[Array, ...], parts: int) -> tuple[Array, ...]:
     """The exported function's arguments as `detect` takes them: unknown parts where there are none among them."""
     if len(arrays) == len(INPUTS):
         return tuple(arrays)
@@ -191,22 +194,18 @@ def agreement(live: list[Detections], found: list[dict]) -> Agreement:
 
 # ---- the command ----
 
-def export(ckpt: str, out: str | Path, *, batch: int = 1, size: tuple[int, int] | None = None,
+def export(ckpt: str, out: str | Path, config: ConfigDict | None = None, *, batch: int = 1,
            platforms: tuple[str, ...] = ('cpu', 'cuda', 'tpu')) -> str:
-    """Writes `out` and the JSON file beside it; returns the report. `size` (H, W): of the canvas, if another one.
+    """Writes `out` and the JSON file beside it; returns the report. `config`: the checkpoint's, or one changed from it.
 
-    Raises Disagreement, and then leaves nothing behind; CheckpointError; ValueError for a canvas or platforms that
-    cannot be.
+    Raises Disagreement, and then leaves nothing behind; CheckpointError; UserError for platforms that cannot be.
     """
     here = jax_export.default_export_platform()
     if unknown := set(platforms) - set(PLATFORMS):
-        raise ValueError(f'--platforms: expected some of {",".join(PLATFORMS)}, got {",".join(sorted(unknown))}')
+        raise UserError(f'--platforms: expected some of {",".join(PLATFORMS)}, got {",".join(sorted(unknown))}')
     if here not in platforms:
-        raise ValueError(f'--platforms: {",".join(platforms)} cannot be checked on this machine, which is {here}')
-    config, table = checkpoint.read_config(ckpt), checkpoint.read_class_table(ckpt)
-    config = config.copy_and_resolve_references()
-    with config.unlocked():
-        config.data.canvas = tuple(size or config.data.canvas)
+        raise UserError(f'--platforms: {",".join(platforms)} cannot be checked on this machine, which is {here}')
+    config, table = config or checkpoint.read_config(ckpt), checkpoint.read_class_table(ckpt)
     detect, params = load_detector(ckpt, config, table)
     parts = len(table['parts'])
     shapes = input_shapes(config, batch=batch, parts=parts)
@@ -216,7 +215,7 @@ def export(ckpt: str, out: str | Path, *, batch: int = 1, size: tuple[int, int] 
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     batches = [noise(shapes, seed=0), noise(shapes, seed=1), *real(config, shapes)]
-    live = [jax.device_get(detect(params, *with_parts(arrays, parts))) for arrays in batches]
+    live = [jax.device_get(detect(params, *detector_inputs(arrays, parts))) for arrays in batches]
     unchecked = out.with_name(f'{out.name}.unchecked')
     try:
         unchecked.write_bytes(content)
@@ -238,28 +237,30 @@ def export(ckpt: str, out: str | Path, *, batch: int = 1, size: tuple[int, int] 
     return '\n'.join(lines)
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, width = map(int, text.split(','))
-    return height, width
+def define(values: FlagValues) -> None:
+    cli.define_path(values, 'ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best')
+    cli.define_path(values, 'out', None, 'file to write', kind='file')
+    flags.DEFINE_integer('batch', 1, 'images a call', lower_bound=1, flag_values=values)
+    flags.DEFINE_string('size', '', "H,W of the canvas; without it the checkpoint's", flag_values=values)
+    flags.DEFINE_string('platforms', 'cpu,cuda,tpu', f'some of {",".join(PLATFORMS)}', flag_values=values)
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(prog='python -m relnet_jax.interop.export', description=__doc__,
-                                     formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--ckpt', required=True, help='run folder, its checkpoints folder, step folder, or RUN/best')
-    parser.add_argument('--out', required=True, help='file to write')
-    parser.add_argument('--batch', type=int, default=1, help='images a call (default: %(default)s)')
-    parser.add_argument('--size', type=_size, help="H,W of the canvas; default: the checkpoint's")
-    parser.add_argument('--platforms', default='cpu,cuda,tpu',
-                        help=f'some of {",".join(PLATFORMS)} (default: %(default)s)')
-    args = parser.parse_args(argv)
+def command(call: cli.Call) -> None:
+    f = call.flags
     startup.quiet_libraries()
     startup.use_compilation_cache()
-    try:
-        print(export(args.ckpt, args.out, batch=args.batch, size=args.size, platforms=tuple(args.platforms.split(','))))
-    except (ValueError, FileNotFoundError) as error:
-        sys.exit(f'export: {error}')
+    config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
+    if f.size:
+        try:
+            config = config_lib.with_overrides(config, [f'data.canvas=({f.size})'])
+        except UserError as error:
+            raise UserError(f'--size={f.size}: {error}') from error
+    print(export(f.ckpt, f.out, config, batch=f.batch, platforms=tuple(f.platforms.split(','))))
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('export', __doc__, define, command, argv)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

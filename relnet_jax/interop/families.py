@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from relnet_jax.interop.read import Weights
-from relnet_jax.interop.torchvision import fold_batch_norm, modern_name
+from relnet_jax.interop.torchvision import CONVNEXT_STEM, RESNET_STEM, fold_batch_norm, modern_name
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 DETECTRON_MEAN = (122.7717, 115.9465, 102.9801)     # Caffe's, as Detectron trained its detectors with
@@ -72,6 +72,7 @@ _CAFFE2 = [
     (r'(conv5_mask|mask_fcn_logits)_([wb])', lambda m: f'roi_heads.mask_predictor.{m[1]}.{_WB[m[2]]}'),
 ]
 _CLASSIFICATION = [(r'((?:conv1|bn1|layer[1-4])\..+)', r'backbone.body.\1')]
+_CONVNEXT = [(r'features\.(.+)', r'backbone.body.\1')]
 
 
 def _caffe2_block(match: re.Match) -> str:
@@ -118,7 +119,7 @@ def to_torchvision(weights: Weights) -> tuple[dict[str, np.ndarray], Family]:
 
 
 def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
-    if 'backbone.body.conv1.weight' in tensors:
+    if RESNET_STEM in tensors or {CONVNEXT_STEM, 'backbone.body.1.0.layer_scale'} <= tensors.keys():
         rows = tensors.get('roi_heads.box_predictor.cls_score.weight', np.zeros((0, 0))).shape[0]
         # The published COCO weights were trained with a frozen batch norm without epsilon, and come without counters.
         published = rows == 91 and 'backbone.body.bn1.num_batches_tracked' not in tensors
@@ -133,6 +134,9 @@ def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
     if 'conv1.weight' in tensors and 'layer1.0.conv1.weight' in tensors:
         return Family('torchvision or timm classification', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 1e-5,
                       'first'), _CLASSIFICATION
+    if {'features.0.0.weight', 'features.1.0.layer_scale'} <= tensors.keys():
+        return Family('torchvision classification (ConvNeXt)', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 1e-5,
+                      'first'), _CONVNEXT
     if 'conv1_w' in tensors:
         detector = 'cls_score_w' in tensors
         mean = DETECTRON_MEAN if detector else IMAGENET_MEAN

@@ -12,23 +12,23 @@ import numpy as np
 from absl import logging
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
 from relnet_jax.interop.coco_table import ROWS_OF_91
 from relnet_jax.interop.families import Family, to_torchvision
 from relnet_jax.interop.read import read_weights
-from relnet_jax.interop.torchvision import from_state_dict
+from relnet_jax.interop.torchvision import CONVNEXT_STEM, RESNET_STEM, STEMS, from_state_dict
 from relnet_jax.interop.torchvision_out import entries
-from relnet_jax.models.backbones.resnet import LAYOUTS
+from relnet_jax.models.backbones import convnext, resnet
 from relnet_jax.trees import compact
 
-PARTS = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
+MODULES = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
          'mask head': 'roi_heads.mask_'}
 LOGITS = 'roi_heads.box_predictor.cls_score.weight'
 PER_CLASS = tuple(f'roi_heads.{module}.{leaf}' for leaf in ('weight', 'bias') for module in
                   ('box_predictor.cls_score', 'box_predictor.bbox_pred', 'mask_predictor.mask_fcn_logits'))
-STEM = 'backbone.body.conv1.weight'
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """Weights do not fit the model or its config."""
 
 
@@ -86,7 +86,7 @@ def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> 
     return _merge(params_template, tree, loaded), report
 
 
-def init_from(params: Any, path: str | Path, config: ConfigDict) -> Any:
+def start_from_weights(params: Any, path: str | Path, config: ConfigDict) -> Any:
     """`load_weights` for the start of a run: logs the report. Raises WeightsError also where config.train.init_strict
     is set and anything stays at init or unused."""
     params, report = load_weights(path, params, config)
@@ -100,20 +100,38 @@ def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:
     """(copy of `config` with the keys the weights at `path` ask for, number of their classes; 0 without logits)."""
     state, family = read_family(path)
     fitted = ConfigDict(config.to_dict())
-    fitted.model.update(norm='frozen_bn', pixel_mean=family.pixel_mean, stride_in_1x1=_strided_1x1(state, family))
-    bottleneck = 'backbone.body.layer1.0.conv3.weight' in state
-    blocks = tuple(len({name.split('.')[3] for name in state if name.startswith(f'backbone.body.layer{stage}.')})
-                   for stage in (1, 2, 3, 4))
-    layout = [name for name, known in LAYOUTS.items()
-              if name != 'tiny' and (known.bottleneck, known.blocks) == (bottleneck, blocks)]
-    if not layout:
-        raise WeightsError(f'{path}: a body of {blocks} {"bottleneck" if bottleneck else "basic"} blocks is none of '
-                           + ', '.join(LAYOUTS))
-    fitted.model.backbone = layout[0]
+    fitted.model.update(backbone=_backbone(path, state), pixel_mean=family.pixel_mean,
+                        stride_in_1x1=_strided_1x1(state, family))
+    if RESNET_STEM in state:
+        fitted.model.norm = 'frozen_bn'
+    elif LOGITS in state or config.model.norm != 'group_norm':      # a ConvNeXt alone leaves neck and heads open
+        fitted.model.norm = 'layer_norm'
     if LOGITS in state:
         fitted.model.roi_aligned = family.roi_aligned
-        fitted.model.mask_head = any(name.startswith(PARTS['mask head']) for name in state)
+        fitted.model.mask_head = any(name.startswith(MODULES['mask head']) for name in state)
     return fitted.lock(), state[LOGITS].shape[0] if LOGITS in state else 0
+
+
+def _backbone(path: str | Path, state: dict) -> str:
+    """Name in config.model.backbone of the body whose weights `state` holds."""
+    def blocks(*stages: str) -> tuple[int, ...]:
+        return tuple(len({name.split('.')[3] for name in state if name.startswith(f'backbone.body.{stage}.')})
+                     for stage in stages)
+
+    if CONVNEXT_STEM in state:
+        kind, layouts = 'ConvNeXt', convnext.LAYOUTS
+        found = blocks('1', '3', '5', '7')
+        layout = [name for name, known in layouts.items()
+                  if (known.blocks, known.widths[:1]) == (found, state[CONVNEXT_STEM].shape[:1])]
+    else:
+        bottleneck = 'backbone.body.layer1.0.conv3.weight' in state
+        kind, layouts = 'bottleneck' if bottleneck else 'basic', resnet.LAYOUTS
+        found = blocks('layer1', 'layer2', 'layer3', 'layer4')
+        layout = [name for name, known in layouts.items()
+                  if name != 'tiny' and (known.bottleneck, known.blocks) == (bottleneck, found)]
+    if not layout:
+        raise WeightsError(f'{path}: a body of {found} {kind} blocks is none of ' + ', '.join(layouts))
+    return layout[0]
 
 
 def _strided_1x1(state: dict, family: Family) -> bool:
@@ -122,7 +140,7 @@ def _strided_1x1(state: dict, family: Family) -> bool:
 
 def _check_config(path, config: ConfigDict, family: Family, state: dict) -> None:
     m, wrong = config.model, []
-    if m.norm != 'frozen_bn':
+    if m.norm != 'frozen_bn' and RESNET_STEM in state:
         wrong.append(f"config.model.norm='frozen_bn' (here '{m.norm}'): the weights come with batch norm")
     stride = _strided_1x1(state, family)
     if bool(m.stride_in_1x1) != stride and 'backbone.body.layer1.0.conv3.weight' in state:
@@ -136,9 +154,10 @@ def _check_config(path, config: ConfigDict, family: Family, state: dict) -> None
 
 def _adapt_input(state: dict, family: Family, config: ConfigDict) -> list[str]:
     """First convolution to RGB and config.model.pixel_std: conv(W, x) = conv(W std / std_file, x std_file / std)."""
-    notes, kernel = [], state[STEM]
+    stem = next(name for name in STEMS if name in state)
+    notes, kernel = [], state[stem]
     if kernel.ndim != 4 or kernel.shape[1] != 3:
-        raise WeightsError(f'{STEM}: expected [out, 3, k, k], got {list(kernel.shape)}')
+        raise WeightsError(f'{stem}: expected [out, 3, k, k], got {list(kernel.shape)}')
     if family.bgr:
         kernel = kernel[:, ::-1]
         notes.append('first convolution turned from BGR to RGB')
@@ -147,7 +166,7 @@ def _adapt_input(state: dict, family: Family, config: ConfigDict) -> list[str]:
         kernel = (kernel * factor[None, :, None, None]).astype(np.float32)
         notes.append(f'pixel_std {tuple(config.model.pixel_std)} folded into the first convolution (the file: '
                      f'{family.pixel_std})')
-    state[STEM] = kernel
+    state[stem] = kernel
     return notes
 
 
@@ -169,7 +188,7 @@ def _fit_classes(state: dict, wanted: dict) -> tuple[dict, list[str]]:
 
 
 def _part(name: str) -> str | None:
-    return next((part for part, prefix in PARTS.items() if name.startswith(prefix)), None)
+    return next((part for part, prefix in MODULES.items() if name.startswith(prefix)), None)
 
 
 def _check_parts(path, state: dict, wanted: dict, skip: tuple[str, ...]) -> None:
@@ -184,7 +203,7 @@ def _check_parts(path, state: dict, wanted: dict, skip: tuple[str, ...]) -> None
         if got != expected:
             problems.append(f'{name}: expected {expected}, got {got}')
     if not shared:
-        raise WeightsError(f'{path}: no part of the model ({", ".join(PARTS)}) is in the file')
+        raise WeightsError(f'{path}: no part of the model ({", ".join(MODULES)}) is in the file')
     if problems:
         raise WeightsError(f'{path}: {len(problems)} arrays do not fit the model:\n  ' + '\n  '.join(problems[:10])
                            + ('\n  ...' if len(problems) > 10 else ''))

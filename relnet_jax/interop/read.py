@@ -3,30 +3,36 @@
 Neither torch is needed nor code of the file run. The kind of file is told by its first bytes, never by its name.
 Whatever a file claims (sizes, offsets, strides) is compared with what it holds before anything is read.
 """
-import json
+import io
 import math
+import pickle
 import struct
 import warnings
 import zipfile
 import zlib
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Mapping, NamedTuple
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 
-from relnet_jax.interop import pickles
-from relnet_jax.interop.pickles import RefusedPickle, Storage, Tensor
+from relnet_jax.errors import UserError
+from relnet_jax.interop.pickles import Made, Reader, RefusedPickle, Storage, Tensor
 
 TORCH_MAGIC = 0x1950a86a20f9469cfc6c     # first pickle of a torch file without zip (before 1.6)
 SAFETENSORS = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': ml_dtypes.bfloat16, 'I64': np.int64,
                'I32': np.int32, 'I16': np.int16, 'I8': np.int8, 'U64': np.uint64, 'U32': np.uint32, 'U16': np.uint16,
                'U8': np.uint8, 'BOOL': np.bool_}
 SAFETENSORS = {k: np.dtype(v) for k, v in SAFETENSORS.items()}
+MAX_HEADER = 10**7      # bytes of safetensors' header: 100,000 tensors
+MAX_SHARING = 4         # tensors may share storages, but not hold more than so many times the file
 INNER = ('model', 'state_dict', 'blobs', 'model_state_dict', 'model_state')  # where training scripts put the weights
-# What damaged bytes make the standard library raise: IndexError by an empty stack, RuntimeError by a zip flag ...
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, EOFError, IndexError, KeyError, TypeError, AttributeError,
-          OverflowError, MemoryError, RuntimeError, UnicodeError, json.JSONDecodeError, OSError)
+# What damaged bytes make the libraries raise: IndexError by an empty stack, RuntimeError by a zip flag ...
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, pickle.UnpicklingError, SafetensorError, EOFError, IndexError,
+          KeyError, OverflowError, MemoryError, RuntimeError, UnicodeError, OSError)
 
 
 class Weights(NamedTuple):
@@ -64,11 +70,17 @@ def read_weights(path: str | Path) -> Weights:
                 return _read_pickles(path)
         raise ValueError(f'a file of another kind (first bytes {head!r}): expected torch.save, safetensors or pickle')
     except RefusedPickle as error:
-        raise RefusedPickle(f'{path}: refused, {error}') from None
+        raise RefusedPickle(f'{path}: refused, {_line(error)}') from None
     except DAMAGE as error:
-        raise ValueError(f'{path}: damaged or cut off ({type(error).__name__}: {error})') from error
+        raise UserError(f'{path}: damaged or cut off ({type(error).__name__}: {_line(error)})') from None
     except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
+        raise UserError(f'{path}: {_line(error)}') from None
+
+
+def _line(error: Exception) -> str:
+    """The message as one line, and not all of a name that the file made long."""
+    text = ' '.join(str(error)[:1000].split())
+    return text if len(text) <= 300 else f'{text[:300]} ...'
 
 
 def _read_zip(path: Path) -> Weights:
@@ -82,13 +94,16 @@ def _read_zip(path: Path) -> Weights:
         root = pickles_in[0].removesuffix('data.pkl')
         if any(i.compress_type != zipfile.ZIP_STORED for i in archive.infolist()):
             raise ValueError('compressed entries, which torch.save does not write')
+        if sum(i.file_size for i in archive.infolist()) > path.stat().st_size:
+            raise ValueError('entries that together are larger than the file: they overlap, or it is cut off')
         order = archive.read(root + 'byteorder').decode() if root + 'byteorder' in names else 'little'
         if order not in ('little', 'big'):
-            raise ValueError(f"byte order '{order}', expected 'little' or 'big'")
-        with archive.open(pickles_in[0]) as file:
-            tree = pickles.load(file)
+            raise ValueError(f"byte order {order[:20]!r}, expected 'little' or 'big'")
+        tree = Reader(io.BytesIO(archive.read(pickles_in[0]))).load()
 
         def read(storage: Storage) -> np.ndarray:
+            if storage.view:
+                raise ValueError('a storage in parts, which only files of torch before 1.6 have')
             data = archive.read(f'{root}data/{storage.key}')
             dtype = storage.dtype.newbyteorder('<' if order == 'little' else '>')
             if len(data) < storage.size * dtype.itemsize:
@@ -96,30 +111,29 @@ def _read_zip(path: Path) -> Weights:
                                  f'has {len(data)} bytes')
             return np.frombuffer(data, dtype, storage.size)
 
-        return _resolve(tree, read)
+        return _resolve(tree, read, room=MAX_SHARING * path.stat().st_size)
 
 
 def _read_pickles(path: Path) -> Weights:
     """A plain pickle, or torch.save before 1.6: magic, version, system, object, storage keys, their numbers."""
     with path.open('rb') as file:
-        tree = pickles.load(file)
-        if tree != TORCH_MAGIC or type(tree) is not int:
-            return _resolve(tree, None)
-        version, system = pickles.load(file), pickles.load(file)
-        if version != 1001 or not isinstance(system, dict):
-            raise ValueError(f'torch file of version {version}, expected 1001')
-        tree, keys = pickles.load(file), pickles.load(file)
-        if not isinstance(keys, list):
+        reader, end = Reader(file), path.stat().st_size
+        tree = reader.load()
+        if type(tree) is not int or tree != TORCH_MAGIC:
+            return _resolve(tree, None, room=MAX_SHARING * end)
+        version, system = reader.load(), reader.load()
+        if type(version) is not int or version != 1001 or not isinstance(system, dict):
+            raise ValueError('a torch file of another version than 1001')
+        tree, keys = reader.load(), reader.load()
+        if not isinstance(keys, list) or not all(type(key) is str for key in keys):
             raise ValueError('the list of storages is missing')
-        wanted = {t.storage.key: t.storage for t in _leaves(tree) if isinstance(t, Tensor)}
         order = '<' if system.get('little_endian', True) else '>'
-        end = path.stat().st_size
         numbers = {}
         for key in keys:
             size, = struct.unpack('<q', file.read(8))
-            if key not in wanted:
-                raise ValueError(f"storage '{key}' belongs to no tensor: its number type is unknown")
-            dtype = wanted[key].dtype.newbyteorder(order)
+            if key not in reader.storages:
+                raise ValueError(f'storage {key[:80]!r} belongs to no tensor: its number type is unknown')
+            dtype = reader.storages[key].dtype.newbyteorder(order)
             if not 0 <= size * dtype.itemsize <= end - file.tell():
                 raise ValueError(f"storage '{key}' should hold {size} {dtype.name}, "
                                  f'but only {end - file.tell()} bytes are left: cut off')
@@ -133,7 +147,7 @@ def _read_pickles(path: Path) -> Weights:
                                  f'{storage.dtype.name} from {start} on')
             return data[start:start + size]
 
-        return _resolve(tree, read)
+        return _resolve(tree, read, room=MAX_SHARING * end)
 
 
 def _window(tensor: Tensor, data: np.ndarray) -> np.ndarray:
@@ -150,17 +164,8 @@ def _window(tensor: Tensor, data: np.ndarray) -> np.ndarray:
     return view.astype(tensor.storage.dtype)
 
 
-def _leaves(tree: Any, depth: int = 0):
-    """Values of nested dictionaries and lists, a few levels deep (a checkpoint keeps its weights near the top)."""
-    if isinstance(tree, (dict, list, tuple)) and type(tree) is not Tensor and depth < 6:
-        for value in tree.values() if isinstance(tree, dict) else tree:
-            yield from _leaves(value, depth + 1)
-    else:
-        yield pickles.unwrap(tree)
-
-
-def _resolve(tree: Any, read) -> Weights:
-    """The weights' dictionary of the file's object, with every tensor read by `read(storage)`."""
+def _resolve(tree: Any, read: Callable[[Storage], np.ndarray] | None, *, room: int) -> Weights:
+    """The weights' dictionary of the file's object, with every tensor read by `read(storage)`; `room` in bytes."""
     if not isinstance(tree, dict):
         raise ValueError(f'holds {type(tree).__name__} instead of a dictionary of weights')
     beside = tree
@@ -168,63 +173,48 @@ def _resolve(tree: Any, read) -> Weights:
         if isinstance(tree.get(key), dict):
             beside, tree = tree, tree[key]
             break
-    storages: dict[str, np.ndarray] = {}
+    storages: dict[Storage, np.ndarray] = {}
     state = {}
     for name, value in tree.items():
-        value = pickles.unwrap(value)
+        value = value.value if isinstance(value, Made) else None
+        if not isinstance(value, (Tensor, np.ndarray)) or not isinstance(name, str):
+            continue
         if isinstance(value, Tensor):
             if read is None:
-                raise ValueError(f"'{name}' is a tensor of torch, but the file holds no storages")
+                raise ValueError(f'{name[:80]!r} is a tensor of torch, but the file holds no storages')
             if value.storage not in storages:
                 storages[value.storage] = read(value.storage)
             value = _window(value, storages[value.storage])
-        if isinstance(value, np.ndarray) and isinstance(name, str):
-            state[name] = np.asarray(value, value.dtype.newbyteorder('='))
+            room -= value.nbytes
+            if room < 0:
+                raise ValueError('tensors that share their numbers, and together are more than '
+                                 f'{MAX_SHARING} times as large as the file')
+        state[name] = np.asarray(value, value.dtype.newbyteorder('='))
     if not state:
-        raise ValueError(f'no weights found (keys: {", ".join(str(k) for k in list(tree)[:8])})')
+        raise ValueError(f'no weights found (keys: {", ".join(str(key)[:40] for key in list(tree)[:8])})')
     meta = {k: v for k, v in beside.items() if isinstance(k, str) and isinstance(v, (str, bool))}
     return Weights(state, {k: str(v) for k, v in meta.items()})
 
 
 def _read_safetensors(path: Path) -> Weights:
-    """8 bytes of header length, a JSON header name -> {dtype, shape, data_offsets}, then the numbers, little-endian."""
     with path.open('rb') as file:
         length, = struct.unpack('<Q', file.read(8))
-        room = path.stat().st_size - 8
-        if length > room:
-            raise ValueError(f'header of {length} bytes in a file with {room} left: cut off')
-        header = json.loads(file.read(length))
-        data = file.read()
-    meta = header.pop('__metadata__', {})
+    if length > MAX_HEADER:
+        raise ValueError(f'header of {length} bytes, expected at most {MAX_HEADER}: damaged')
     state = {}
-    for name, entry in header.items():
-        if entry['dtype'] not in SAFETENSORS:
-            raise ValueError(f"'{name}': number type {entry['dtype']} is not read")
-        dtype, shape, (start, end) = SAFETENSORS[entry['dtype']], entry['shape'], entry['data_offsets']
-        if not all(type(n) is int and n >= 0 for n in (*shape, start, end)):
-            raise ValueError(f"'{name}': shape {shape} and offsets {[start, end]} must be integers >= 0")
-        if end > len(data) or end - start != math.prod(shape) * dtype.itemsize:
-            raise ValueError(f"'{name}': {dtype.name} {shape} at bytes {start} to {end} of {len(data)}: "
-                             'cut off or wrong')
-        state[name] = np.frombuffer(data, dtype.newbyteorder('<'), math.prod(shape), start).reshape(shape).astype(dtype)
-    return Weights(state, {str(k): str(v) for k, v in meta.items()})
+    with safe_open(path, framework='numpy') as file:
+        for name in file.keys():
+            dtype = file.get_slice(name).get_dtype()
+            if dtype not in SAFETENSORS:
+                raise ValueError(f'{name[:80]!r}: number type {dtype} is not read')
+            state[name] = file.get_tensor(name)
+        return Weights(state, dict(file.metadata() or {}))
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, np.ndarray], meta: Mapping[str, str] | None = None) -> None:
-    """Writes arrays by name, in the order given; raises ValueError for a number type the format has no name for."""
-    names = {v: k for k, v in SAFETENSORS.items()}
-    header: dict[str, Any] = {'__metadata__': dict(meta)} if meta else {}
-    start = 0
+    """Writes arrays by name; raises ValueError for a number type that is not read either."""
     for name, value in state.items():
-        dtype = np.dtype(value.dtype).newbyteorder('=')
-        if dtype not in names:
-            raise ValueError(f"{path}: '{name}' has type {value.dtype}, which safetensors cannot hold")
-        end = start + value.nbytes
-        header[name] = {'dtype': names[dtype], 'shape': list(value.shape), 'data_offsets': [start, end]}
-        start = end
-    text = json.dumps(header).encode()
-    text += b' ' * (-len(text) % 8)
-    with Path(path).open('wb') as file:
-        file.write(struct.pack('<Q', len(text)) + text)
-        for value in state.values():
-            file.write(np.ascontiguousarray(value, value.dtype.newbyteorder('<')).tobytes())
+        if value.dtype.newbyteorder('=') not in SAFETENSORS.values():
+            raise ValueError(f"{path}: '{name}' has type {value.dtype}, expected one of "
+                             f'{", ".join(dtype.name for dtype in SAFETENSORS.values())}')
+    save_file({name: np.asarray(value, order='C') for name, value in state.items()}, path, metadata=dict(meta or {}))

@@ -1,15 +1,26 @@
-"""Weights of torchvision's `maskrcnn_resnet50_fpn` (and its resnet101 sibling) as parameters of `MaskRCNN`. Pure numpy.
+"""Weights of torchvision's Mask R-CNN, body ResNet or ConvNeXt, as parameters of `MaskRCNN`. Pure numpy.
 
 The trees have the same names up to spelling, so conversion is a rename plus a transpose: convolutions [out, in, k, k]
--> [k, k, in, out], linear [out, in] -> [in, out], fc6 from (C, y, x) to (y, x, C) input order, batch norm folded into
-scale and bias.
+-> [k, k, in, out], linear [out, in] -> [in, out], fc6 from (C, y, x) to (y, x, C) input order, layer scale [C, 1, 1] ->
+[C], batch norm folded into scale and bias.
 """
 import re
 
 import numpy as np
 
+# Bodies made of ConvNeXt's `features`: 0 is the stem, 2k - 1 stage k, 2k - 2 the downsampling before it.
+_CONVNEXT = [
+    (r'backbone/stem_conv', 'backbone.body.0.0'),
+    (r'backbone/stem_norm', 'backbone.body.0.1'),
+    *((rf'backbone/downsample{k}_{ours}', f'backbone.body.{2 * k - 2}.{theirs}')
+      for k in (2, 3, 4) for ours, theirs in (('norm', 0), ('conv', 1))),
+    *((rf'backbone/stage{k}_(\d+)/{ours}', rf'backbone.body.{2 * k - 1}.\1.{theirs}') for k in (1, 2, 3, 4)
+      for ours, theirs in (('dwconv', 'block.0'), ('norm', 'block.2'), ('pwconv1', 'block.3'), ('pwconv2', 'block.5'),
+                           ('layer_scale', 'layer_scale'))),
+]
 # (our path, as a regular expression) -> the module's name in the state dict.
 RENAMES = [
+    *_CONVNEXT,
     (r'backbone/layer(\d)_(\d+)/downsample_conv', r'backbone.body.layer\1.\2.downsample.0'),
     (r'backbone/layer(\d)_(\d+)/downsample_bn', r'backbone.body.layer\1.\2.downsample.1'),
     (r'backbone/layer(\d)_(\d+)/(\w+)', r'backbone.body.layer\1.\2.\3'),
@@ -19,6 +30,7 @@ RENAMES = [
     (r'rpn/(\w+)', r'rpn.head.\1'),
     (r'(box_head|box_predictor|mask_predictor)/(\w+)', r'roi_heads.\1.\2'),
 ]
+RESNET_STEM, CONVNEXT_STEM = STEMS = ('backbone.body.conv1.weight', 'backbone.body.0.0.weight')
 POOL = 7    # side of the RoI features that fc6 reads
 
 
@@ -82,7 +94,10 @@ def from_state_dict(state: dict[str, np.ndarray], template: dict, *, eps: float 
         if not any(name in node for name in ('kernel', 'scale')):
             return {name: convert(child, f'{path}/{name}' if path else name) for name, child in node.items()}
         module = torch_name(path)
-        if 'scale' in node:
+        if path.endswith('/layer_scale'):   # a parameter without a module of its own, [C, 1, 1]
+            value = take(module)
+            leaves = {'scale': value.squeeze((1, 2)) if value.shape[1:] == (1, 1) else value}
+        elif 'scale' in node:
             leaves = fold_batch_norm(take, module, eps)
         else:
             weight = take(f'{module}.weight')

@@ -1,9 +1,11 @@
 """Parameters of `MaskRCNN` as a state dict of torchvision: the exact inverse of `torchvision.from_state_dict`."""
+import re
 from typing import Any
 
 import jax
 import numpy as np
 
+from relnet_jax.errors import UserError
 from relnet_jax.interop.torchvision import POOL, torch_name
 from relnet_jax.trees import path_name
 
@@ -38,24 +40,29 @@ def entries(params: Any) -> tuple[dict[str, tuple[str, np.ndarray]], list[str]]:
             without.append(path)
             continue
         leaf = np.asarray(leaf)
-        value = weight(leaf, module) if kind == 'kernel' else leaf
-        named[f'{name}.{"bias" if kind == "bias" else "weight"}'] = (path, value)
+        if module.endswith('/layer_scale'):     # a parameter without a module of its own
+            named[name] = (path, leaf[:, None, None])
+        else:
+            value = weight(leaf, module) if kind == 'kernel' else leaf
+            named[f'{name}.{"bias" if kind == "bias" else "weight"}'] = (path, value)
     return named, without
 
 
 def to_state_dict(params: Any) -> dict[str, np.ndarray]:
-    """State dict that torchvision's `maskrcnn_resnet50_fpn` (or a ResNet-101 form of it) loads strictly; numpy arrays.
+    """State dict that torchvision's `maskrcnn_resnet50_fpn` (or its like with another body) loads strictly, in numpy.
+
+    With a ConvNeXt its like is MaskRCNN(BackboneWithFPN(convnext_tiny().features, ...)), stages '1', '3', '5' and '7'.
 
     Raises ValueError for a model with parts that torchvision does not have (group norm, relations); names them.
     """
     named, without = entries(params)
     if without:
-        raise ValueError(f'torchvision has no module for {len(without)} parameters: {", ".join(without[:5])}'
+        raise UserError(f'torchvision has no module for {len(without)} parameters: {", ".join(without[:5])}'
                          + (', ...' if len(without) > 5 else ''))
     state = {}
     for name, (path, value) in named.items():
         state[name] = np.ascontiguousarray(value)
-        if path.endswith('/scale'):
+        if re.search(r'bn\d*/scale$', path):
             module = name.removesuffix('.weight')
             state[f'{module}.running_mean'] = np.zeros_like(value)
             state[f'{module}.running_var'] = np.full_like(value, NEUTRAL_VAR)

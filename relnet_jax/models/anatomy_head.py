@@ -12,7 +12,7 @@ from relnet_jax import losses
 from relnet_jax.models.layers import Conv, lecun_uniform
 from relnet_jax.ops.boxes import area, pairwise_iou
 from relnet_jax.ops.roi_align import roi_align
-from relnet_jax.types import Array, Batch
+from relnet_jax.types import Array, Batch, Parts
 
 GRID = 16                   # cells a side
 CHANNELS, HIDDEN = 64, 256
@@ -88,11 +88,10 @@ def anatomy_losses(boxes: Array, presence: Array, batch: Batch) -> tuple[dict, d
     return terms, {'part_iou': (losses.masked_sum(iou, there), count)}
 
 
-def choose_parts(mode: str, given: tuple[Array, Array] | None, predicted: tuple[Array, Array] | None
-                 ) -> tuple[Array, Array]:
-    """The parts that the relations see: boxes [B, P, 4] and bool [B, P], without gradient.
+def choose_parts(mode: str, given: Parts, predicted: tuple[Array, Array] | None) -> Parts:
+    """The parts that the relations see, without gradient.
 
-    given: (boxes, valid); predicted: (boxes, presence logits) of the head. mode: 'given', 'predicted', or
+    predicted: boxes [B, P, 4] and presence logits [B, P] of the head. mode: 'given', 'predicted', or
     'given_or_predicted', which fills the gaps in what is given.
     """
     if mode == 'given':
@@ -100,6 +99,5 @@ def choose_parts(mode: str, given: tuple[Array, Array] | None, predicted: tuple[
     boxes, presence = jax.lax.stop_gradient(predicted)
     there = nn.sigmoid(presence) > PRESENT
     if mode == 'predicted':
-        return boxes, there
-    known = given[1]
-    return jnp.where(known[..., None], given[0], boxes), known | there
+        return Parts(boxes, there)
+    return Parts(jnp.where(given.valid[..., None], given.boxes, boxes), given.valid | there)

@@ -15,7 +15,7 @@ from relnet_jax.models.rpn import image_count, in_crowd, usable_boxes
 from relnet_jax.ops import boxes as box_ops
 from relnet_jax.ops.matching import match
 from relnet_jax.ops.nms import nms
-from relnet_jax.ops.sampling import sample_indices
+from relnet_jax.ops.sampling import fold, sample_indices
 from relnet_jax.types import Batch, Detections, Proposals
 
 DELTA_WEIGHTS = (10., 10., 5., 5.)
@@ -47,7 +47,7 @@ class BoxHead(nn.Module):
             x = nn.relu(nn.Dense(self.dim, kernel_init=lecun_uniform, dtype=self.dtype, name=name)(x))
             x = x + residuals[tag](x) if residuals else x
             if self.dropout > 0 and keys is not None:
-                x = dropout(x, jax.vmap(jax.random.fold_in, (0, None))(keys, tag), self.dropout)
+                x = dropout(x, fold(keys, tag), self.dropout)
         return x
 
 

@@ -10,6 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.conv3x3 import conv3x3
 from relnet_jax.models.conv7x7 import conv7x7
 
@@ -17,14 +18,14 @@ he_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')     # He
 lecun_uniform = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # the "Xavier" of Detectron: neck and fcs
 
 
-def extent(image_size: jax.Array, stride: int) -> jax.Array:
+def map_size(image_size: jax.Array, stride: int) -> jax.Array:
     """Cells (rows, columns) that a stride-`stride` map of the true image has: ceil(size / stride), int32 [B, 2]."""
     return jnp.ceil(image_size / stride).astype(jnp.int32)
 
 
 def valid_map(image_size: jax.Array, stride: int, shape: tuple[int, int]) -> jax.Array:
     """bool [B, H, W, 1] of a map of `shape` = (H, W): True inside the true image of `image_size` [B, 2]."""
-    rows, columns = jnp.moveaxis(extent(image_size, stride), -1, 0)
+    rows, columns = jnp.moveaxis(map_size(image_size, stride), -1, 0)
     inside_y = jnp.arange(shape[0]) < rows[:, None]
     inside_x = jnp.arange(shape[1]) < columns[:, None]
     return (inside_y[:, :, None] & inside_x[:, None, :])[..., None]
@@ -107,5 +108,5 @@ NORMS = {'frozen_bn': FrozenBatchNorm, 'group_norm': GroupNorm}
 def make_norm(kind: str, *, dtype: jnp.dtype, name: str) -> nn.Module:
     """The norm layer `kind` of NORMS. Raises ValueError for another name."""
     if kind not in NORMS:
-        raise ValueError(f"model.norm: expected one of {sorted(NORMS)}, got '{kind}'")
+        raise UserError(f"model.norm: expected one of {sorted(NORMS)}, got '{kind}'")
     return NORMS[kind](dtype=dtype, name=name)

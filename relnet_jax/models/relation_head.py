@@ -1,75 +1,55 @@
-"""Relation head: relations on the first pass's results, fused with the RoI features, second-pass predictor.
+"""Relation head: relations on the first pass's results, fused with the RoI features, second-pass predictor."""
+from collections.abc import Callable, Mapping
 
-`object_attention` is not part of it: it acts between the layers of the box head (see `MaskRCNN.roi_features`).
-"""
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
+import numpy as np
 
 from relnet_jax.models.box_head import BoxPredictor, RoISample
-from relnet_jax.models.relations import RELATIONS, RelationContext, fuse
+from relnet_jax.models.relations import RELATIONS, Chosen, RelationContext, fuse
 from relnet_jax.types import Array, Proposals
-
-IN_BOX_HEAD = 'object_attention'
-WITH_PARTS = ('part', 'context', 'lung_feature')            # look at part boxes
-WITH_PART_FEATURES = ('context', 'lung_feature')            # and at what the box head makes of them
-LOSSES = ('published', 'second_only')       # both passes are trained | the second alone
-C4_REDUCTION = 16       # channels of the C4 map / those of the class attention, as Reasoning-RCNN has it
-
-Options = tuple[tuple[str, object], ...]    # a module's fields, hashable as a field of a module must be
-
-
-def relation_options(model: ConfigDict) -> tuple[tuple[str, Options], ...]:
-    """(name, options) of the relations that config.model asks for, in order; zeros that mean None become None.
-
-    Raises ValueError for an unknown or repeated relation.
-    """
-    chosen = []
-    for name in model.relations:
-        if name not in RELATIONS:
-            raise ValueError(f'model.relations: expected names of {tuple(RELATIONS)}, got {name!r}')
-        options = dict(model.relation['class_' if name == 'class' else name])
-        for key in ('reduction', 'features', 'keys'):
-            if options.get(key) == 0:
-                options[key] = None
-        if name == 'class' and model.neck == 'c4' and options['form'] == 'published':
-            options['reduction'] = options['reduction'] or C4_REDUCTION
-        chosen.append((name, tuple(options.items())))
-    if len(set(model.relations)) != len(chosen):
-        raise ValueError(f'model.relations: each relation at most once, got {tuple(model.relations)}')
-    return tuple(chosen)
 
 
 class RelationHead(nn.Module):
     """Relations in order -> fusion -> predictor. Parameters: a module per relation, under its name, and `predictor`."""
     num_classes: int
-    relations: tuple[tuple[str, Options], ...]
+    relations: Chosen
     fusion: str = 'cat'                 # 'cat' | 'add'
     fusion_order: tuple[str, ...] = ()  # names and 'roi'; () = 'roi', then the relations
     boxes: bool = True                  # False: class scores only, the boxes are those of the first pass
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, context: RelationContext, parts: int) -> tuple[Array, Array | None]:
+    def __call__(self, context: RelationContext,
+                 features_of: Callable[[Array], Array]) -> tuple[Array, Array | None]:
         """-> class logits [B, N, K] and deltas [B, N, K, 4] (None without `boxes`), float32.
 
-        `parts` P: rows of context.part_* that are parts; those after them are grid cells, which 'context' alone sees.
+        features_of: boxes [B, Q, 4] -> [B, Q, F], asked for the context's part_features if a relation needs them.
         """
-        rows = context.part_boxes.shape[1]
-        only_parts = context._replace(**{field: getattr(context, field)[:, :parts]
-                                         for field in ('part_boxes', 'part_valid', 'part_features')})
-        enhanced = {}
-        for name, options in self.relations:
-            options, given = dict(options), only_parts
-            if name == 'context':
-                given = context
-                del options['grid'], options['window']
-                if rows > parts:
-                    options['parts'] = tuple(range(parts, rows))
-            enhanced[name] = RELATIONS[name](**options, dtype=self.dtype, name=name)(given)
-        fused = fuse(context.roi_features, enhanced, how=self.fusion, order=self.fusion_order)
+        modules = {name: RELATIONS[name](**dict(fields), dtype=self.dtype, name=name)
+                   for name, fields in self.relations}
+        contexts = own_contexts(context, modules, features_of)
+        enhanced = {name: module(contexts[name]) for name, module in modules.items()}
+        fused = fuse(context.roi_features, enhanced, fusion=self.fusion, order=self.fusion_order)
         return BoxPredictor(self.num_classes, self.boxes, dtype=self.dtype, name='predictor')(fused)
+
+
+def own_contexts(context: RelationContext, relations: Mapping[str, nn.Module],
+                 features_of: Callable[[Array], Array]) -> dict[str, RelationContext]:
+    """What each relation sees: the parts of `context`, or the boxes into which it divides them, with their features."""
+    parts = {'': (context.part_boxes, context.part_valid)}
+    for name, relation in relations.items():
+        if hasattr(relation, 'divide_parts') and (divided := relation.divide_parts(*parts[''])):
+            parts[name] = divided
+    features = {name: context.part_features for name in parts}
+    if any('part_features' in relation.needs for relation in relations.values()):
+        ends = np.cumsum([boxes.shape[1] for boxes, _ in parts.values()])[:-1]
+        together = features_of(jnp.concatenate([boxes for boxes, _ in parts.values()], axis=1))
+        features = dict(zip(parts, jnp.split(together, ends, axis=1), strict=True))
+    seen = {name: context._replace(part_boxes=boxes, part_valid=valid, part_features=features[name])
+            for name, (boxes, valid) in parts.items()}
+    return {name: seen.get(name, seen['']) for name in relations}
 
 
 def as_rois(sample: RoISample, *, gt_boxes: bool = False) -> Proposals:
@@ -78,7 +58,7 @@ def as_rois(sample: RoISample, *, gt_boxes: bool = False) -> Proposals:
 
 
 def context_of_objects(rois: Proposals, image_size: Array) -> RelationContext:
-    """Context of the object attention within the box head: objectness ranks the keys, as no class score is there yet.
+    """Context of a relation within the box head: objectness ranks the keys, as no class score is there yet.
 
     Only its RoI features, to be filled in, boxes, validity and logits [B, N, 2] (background, object) mean anything.
     """

@@ -1,34 +1,47 @@
-"""What a detector is told besides its layers, and which settings go together."""
+"""What a detector is told, grouped by its parts, and which settings go together. Meanings: configs/base.py."""
 from typing import NamedTuple
 
-from relnet_jax.models.relation_head import IN_BOX_HEAD, LOSSES
+from relnet_jax.errors import UserError
+from relnet_jax.models import backbones
+from relnet_jax.models.relations import RELATIONS, Chosen, needs
 from relnet_jax.ops.anchors import NECK_STRIDES
 
 PARTS = ('given', 'predicted', 'given_or_predicted')
+LOSSES = ('published', 'second_only')       # both passes are trained | the second alone
 
 
-class TrainSettings(NamedTuple):
-    """Counts per image; meaning as the keys of config.train."""
-    pre_nms: int
-    proposals: int
-    rpn_samples: int
-    rpn_positive: float
-    rois: int
-    roi_positive: float
+class ImageSettings(NamedTuple):
+    """mask_padding True: nothing outside the true image takes part, so that a result does not depend on the canvas.
+    False: the network computes on the padding, as torchvision does on its own (to a multiple of 32), for comparisons.
+    """
+    pixel_mean: tuple[float, float, float]
+    pixel_std: tuple[float, float, float]
+    mask_padding: bool = True
 
 
-class TestSettings(NamedTuple):
-    """As the keys of config.test."""
-    pre_nms: int
-    boxes: int
-    score_threshold: float
-    nms: float
-    detections: int
+class RPNSettings(NamedTuple):
+    """anchor_sizes: one entry per level, numbers or tuples of them."""
+    anchor_sizes: tuple
+    anchor_ratios: tuple[float, ...]
+    beta: float
+
+
+class HeadSettings(NamedTuple):
+    """Of the heads on RoIs."""
+    box_dim: int
+    box_dropout: float
+    box_beta: float
+    background_weight: float
+    masks: bool
+    mask_channels: int
+    mask_convs: int
+    roi_aligned: bool
+    cascade: tuple[float, ...] = ()             # IoU of each box stage; () = one stage
+    cascade_weights: tuple[float, ...] = ()
 
 
 class RelationSettings(NamedTuple):
-    """As the keys of config.model; `relations` holds (name, options) pairs of `relation_head.relation_options`."""
-    relations: tuple = ()
+    chosen: Chosen = ()                         # of `relations.chosen`
     fusion: str = 'cat'
     fusion_order: tuple[str, ...] = ()
     loss: str = 'published'
@@ -36,23 +49,57 @@ class RelationSettings(NamedTuple):
     gt_boxes: bool = False
     parts: str = 'given'
 
+    @property
+    def needs(self) -> set[str]:
+        return needs(self.chosen)
 
-def check(model) -> None:
+    def acting_in(self, place: str) -> Chosen:
+        return tuple((name, fields) for name, fields in self.chosen if RELATIONS[name].acts_in == place)
+
+
+class TrainSettings(NamedTuple):
+    """Counts per image."""
+    pre_nms: int
+    proposals: int
+    rpn_samples: int
+    rpn_positive: float
+    rois: int
+    roi_positive: float
+
+    @property
+    def positive_rois(self) -> int:
+        """At most so many of the RoIs."""
+        return int(self.rois * self.roi_positive)
+
+
+class TestSettings(NamedTuple):
+    pre_nms: int
+    boxes: int
+    score_threshold: float
+    nms: float
+    detections: int
+
+
+def validate(model) -> None:
     """Raises ValueError, naming the config key, for fields of a MaskRCNN that are unknown or do not go together."""
-    r, relations = model.relation, model.relation_options
-    for key, value, known in (('neck', model.neck, tuple(NECK_STRIDES)), ('relation_loss', r.loss, LOSSES),
-                              ('boxes_from', r.boxes_from, ('first', 'second')), ('parts', r.parts, PARTS)):
+    relation, heads = model.relation, model.heads
+    for key, value, known in (('neck', model.neck, tuple(NECK_STRIDES)), ('relation_loss', relation.loss, LOSSES),
+                              ('boxes_from', relation.boxes_from, ('first', 'second')),
+                              ('parts', relation.parts, PARTS)):
         if value not in known:
-            raise ValueError(f'model.{key}: expected one of {known}, got {value!r}')
-    if len(model.cascade_weights) < len(model.cascade):
-        raise ValueError(f'model.cascade_weights: expected one per stage of model.cascade {model.cascade}, '
-                         f'got {model.cascade_weights}')
-    if model.neck == 'c4' and (len(model.cascade) > 1 or IN_BOX_HEAD in relations):
-        raise ValueError("model.neck 'c4' has one RoI head and no fully connected layers: model.cascade and "
-                         'object_attention need the FPN')
-    if r.parts != 'given' and not model.anatomy:
-        raise ValueError(f'model.parts {r.parts!r} needs model.anatomy_head')
-    sizes = [len(size) if isinstance(size, tuple) else 1 for size in model.anchor_sizes]
-    if len(sizes) != len(model.strides) or len(set(sizes)) != 1:
-        raise ValueError(f'model.anchor_sizes: expected {len(model.strides)} entries alike, one per level, '
-                         f'got {model.anchor_sizes}')
+            raise UserError(f'config.model.{key}: expected one of {known}, got {value!r}')
+    backbones.validate(model.backbone, model.neck)
+    if len(heads.cascade_weights) < len(heads.cascade):
+        raise UserError('config.model.cascade_weights: expected one per stage of config.model.cascade '
+                         f'{heads.cascade}, got {heads.cascade_weights}')
+    in_box_head = [name for name, _ in relation.acting_in('box_head')]
+    if model.neck == 'c4' and (len(heads.cascade) > 1 or in_box_head):
+        raise UserError(f"config.model.neck 'c4' has one RoI head and no fully connected layers: "
+                         f'{", ".join(["config.model.cascade"] if len(heads.cascade) > 1 else in_box_head)} needs the FPN')
+    if relation.parts != 'given' and not model.anatomy:
+        raise UserError(f'config.model.parts {relation.parts!r} needs config.model.anatomy_head')
+    sizes = [len(size) if isinstance(size, tuple) else 1 for size in model.rpn.anchor_sizes]
+    levels = len(NECK_STRIDES[model.neck])
+    if len(sizes) != levels or len(set(sizes)) != 1:
+        raise UserError(f'config.model.anchor_sizes: expected {levels} entries alike, one per level, '
+                         f'got {model.rpn.anchor_sizes}')

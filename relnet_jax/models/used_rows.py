@@ -33,6 +33,9 @@ def _chunks(used: Array, chunk: int) -> tuple[Array, Array, Array]:
 
 def on_used_rows(run: Callable, used: Array, rows: tuple[Array, ...], *, chunk: int) -> Array:
     """run(*rows) -> [N, ...] for arrays `rows` [N, ...] where `used` bool [N], zeros elsewhere. Not differentiable."""
+    if chunk >= len(used):
+        found = run(*rows)
+        return jnp.where(used.reshape(-1, *(1,) * (found.ndim - 1)), found, 0)
     order, keep, filled = _chunks(used, chunk)
     shape = jax.eval_shape(run, *(row[:chunk] for row in rows))
 
@@ -43,13 +46,19 @@ def on_used_rows(run: Callable, used: Array, rows: tuple[Array, ...], *, chunk: 
     return jax.lax.fori_loop(0, filled, body, jnp.zeros((len(used), *shape.shape[1:]), shape.dtype))
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def sum_over_used_rows(run: Callable, chunk: int, params: Any, x: Array, rows: tuple[Array, ...], used: Array) -> Array:
     """Sum of run(params, x, *rows) -> float32 [N] where `used` bool [N]; x and `rows` are arrays [N, ...].
 
     Differentiable by params and x. Each chunk gives its value and its gradients at once: nothing of a chunk is kept
     until the backward pass, which only scales. The order of additions is that of the chunks.
     """
+    if chunk >= len(used):
+        return jnp.where(used, run(params, x, *rows), 0).sum()
+    return _chunked_sum(run, chunk, params, x, rows, used)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked_sum(run, chunk, params, x, rows, used):
     order, keep, filled = _chunks(used, chunk)
 
     def body(i: Array, total: Array) -> Array:
@@ -79,4 +88,4 @@ def _backward(run, chunk, gradients, upstream):
     return (*scaled, None, None)
 
 
-sum_over_used_rows.defvjp(_forward, _backward)
+_chunked_sum.defvjp(_forward, _backward)

@@ -5,6 +5,7 @@ differentiation: no gradient flows into boxes.
 """
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from relnet_jax.types import Array
 
@@ -78,17 +79,15 @@ def divide_boxes(boxes: Array, *, rows: int, cols: int) -> Array:
     return jnp.concatenate([low + size * (corner / count), low + size * ((corner + 1) / count)], axis=-1)
 
 
-def append_cells(part_boxes: Array, part_valid: Array, *, parts: tuple[int, ...],
-                 rows: int, cols: int) -> tuple[Array, Array]:
-    """The parts followed by the grid cells of some of them, for relations that look inside an organ.
+def divide_parts(part_boxes: Array, part_valid: Array, *, parts: tuple[int, ...], rows: int,
+                 cols: int) -> tuple[Array, Array]:
+    """The grid cells of some parts, for relations that look inside an organ.
 
-    part_boxes [B, P, 4], part_valid bool [B, P] -> [B, P + len(parts) * rows * cols, 4] and the mask of the same
-    length; the cells of parts[0] come first. A cell is valid if its part is. Raises IndexError for a part >= P.
+    part_boxes [B, P, 4], part_valid bool [B, P] -> [B, len(parts) * rows * cols, 4] and the mask of the same length;
+    the cells of parts[0] come first. A cell is valid if its part is. Raises IndexError for a part >= P.
     """
     if not all(0 <= p < part_boxes.shape[1] for p in parts):
-        raise IndexError(f'append_cells: parts must lie in 0..{part_boxes.shape[1] - 1}, got {tuple(parts)}')
-    batch = part_boxes.shape[0]
-    cells = divide_boxes(part_boxes[:, jnp.array(parts)], rows=rows, cols=cols).reshape(batch, -1, 4)
-    valid = jnp.repeat(part_valid[:, jnp.array(parts)], rows * cols, axis=1)
-    return (jnp.concatenate([jnp.asarray(part_boxes, jnp.float32), cells], axis=1),
-            jnp.concatenate([part_valid, valid], axis=1))
+        raise IndexError(f'divide_parts: parts must lie in 0..{part_boxes.shape[1] - 1}, got {tuple(parts)}')
+    chosen = np.array(parts, int)
+    cells = divide_boxes(part_boxes[:, chosen], rows=rows, cols=cols)
+    return cells.reshape(len(part_boxes), -1, 4), jnp.repeat(part_valid[:, chosen], rows * cols, axis=1)

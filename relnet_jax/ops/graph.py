@@ -5,6 +5,8 @@ from typing import Sequence
 
 import numpy as np
 
+from relnet_jax.errors import UserError
+
 
 def cooccurrence(presence: np.ndarray, *, subset: Sequence[int] | None = None,
                  class_names: Sequence[str] | None = None) -> np.ndarray:
@@ -51,21 +53,21 @@ def read_adjacency(path: str | Path, num_classes: int) -> np.ndarray:
     """
     path = Path(path)
     if path.suffix not in ('.npy', '.csv'):
-        raise ValueError(f'{path}: expected a .npy or .csv file, got {path.suffix!r}')
+        raise UserError(f'{path}: expected a .npy or .csv file, got {path.suffix!r}')
     try:
         matrix = (np.load(path, allow_pickle=False) if path.suffix == '.npy'
                   else np.loadtxt(path, delimiter=',', ndmin=2)).astype(np.float64)
     except (ValueError, TypeError) as error:
-        raise ValueError(f'{path}: not a numeric matrix: {error}') from error
+        raise UserError(f'{path}: not a numeric matrix: {error}') from error
     if matrix.shape != (num_classes, num_classes):
-        raise ValueError(f'{path}: expected a matrix [{num_classes}, {num_classes}] (classes and background), '
+        raise UserError(f'{path}: expected a matrix [{num_classes}, {num_classes}] (classes and background), '
                          f'got shape {list(matrix.shape)}')
     if not np.isfinite(matrix).all():
         row, col = np.argwhere(~np.isfinite(matrix))[0]
-        raise ValueError(f'{path}: expected finite numbers, got {matrix[row, col]} at row {row}, column {col}')
+        raise UserError(f'{path}: expected finite numbers, got {matrix[row, col]} at row {row}, column {col}')
     difference = np.abs(matrix - matrix.T)
     if difference.max() > 1e-6 * max(1.0, np.abs(matrix).max()):
         row, col = np.unravel_index(difference.argmax(), difference.shape)
-        raise ValueError(f'{path}: expected a symmetric matrix, got {matrix[row, col]} at row {row}, column {col} '
+        raise UserError(f'{path}: expected a symmetric matrix, got {matrix[row, col]} at row {row}, column {col} '
                          f'and {matrix[col, row]} at row {col}, column {row}')
     return matrix.astype(np.float32)

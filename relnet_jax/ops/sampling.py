@@ -3,6 +3,11 @@ import jax
 import jax.numpy as jnp
 
 
+def fold(keys: jax.Array, tag: int) -> jax.Array:
+    """One new PRNG key for each of `keys` [B]."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, tag)
+
+
 def _random_order(keys, candidates, count):
     """The first `count` candidates in random order: (index int32 [B, count], taken bool [B, count], taken ones first).
 

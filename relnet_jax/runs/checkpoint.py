@@ -14,21 +14,21 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
-from etils import epath
 from ml_collections import ConfigDict
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 from relnet_jax import config as config_lib
 from relnet_jax import files
-from relnet_jax.trees import path_name
+from relnet_jax.data.source import CLASS_TABLE
+from relnet_jax.errors import UserError
 from relnet_jax.runs.state import TrainState
+from relnet_jax.trees import path_name
 
 FOLDER = 'checkpoints'
-CLASS_TABLE = ('classes', 'category_ids', 'parts')
 GRAPH = 'graph'     # in the class table of a model that reasons over classes
 
 
-class CheckpointError(ValueError):
+class CheckpointError(UserError):
     """A checkpoint is missing, incomplete, or does not fit what it is to be loaded into."""
 
 
@@ -99,7 +99,7 @@ def find(ckpt: str | Path) -> Path:
     if not path.is_dir():
         near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*/')], 1)
         hint = f", did you mean '{path.parent / near[0]}'?" if near else ''
-        raise CheckpointError(f"no checkpoint folder '{ckpt}'{hint}")
+        raise CheckpointError(f"no checkpoint folder '{path}'{hint}")
     if path.name.isdigit() and not (path / FOLDER).exists():
         missing = [k for k in ('params', 'config', 'classes') if not (path / k).is_dir()]
         if missing:
@@ -129,7 +129,7 @@ def _best(path: Path) -> Path:
 
 def _read_json(step_folder: Path, item: str) -> dict:
     filename = 'metrics' if item == 'metrics' else None     # as the CheckpointManager names it; None: Orbax's default
-    return ocp.JsonCheckpointHandler(filename=filename).restore(epath.Path(step_folder / item))
+    return ocp.JsonCheckpointHandler(filename=filename).restore(step_folder / item)
 
 
 def read_config(ckpt: str | Path) -> ConfigDict:
@@ -173,12 +173,12 @@ def _check_fit(found: Any, wanted: Any, where: Path) -> None:
 
 def _restore(folder: Path, template: Any = None) -> Any:
     """Item `folder` as numpy arrays; with a template also in its tree type (named tuples of optax)."""
-    reader, path = ocp.PyTreeCheckpointHandler(), epath.Path(folder)
+    reader = ocp.PyTreeCheckpointHandler()
     if template is None:
-        template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), reader.metadata(path).tree,
+        template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), reader.metadata(folder).tree,
                                 is_leaf=lambda node: hasattr(node, 'dtype'))
     as_numpy = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), template)
-    return reader.restore(path, args=ocp.args.PyTreeRestore(item=template, restore_args=as_numpy))
+    return reader.restore(folder, args=ocp.args.PyTreeRestore(item=template, restore_args=as_numpy))
 
 
 def load_params(ckpt: str | Path, template: Any = None) -> Any:

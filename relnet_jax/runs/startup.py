@@ -33,6 +33,10 @@ def log_devices() -> None:
                  devices[0].device_kind, devices[0].platform, jax.process_index(), jax.process_count())
 
 
+def log_compilation(what: str) -> None:
+    logging.info('compiling %s: a few seconds if it was compiled before, else half a minute to some minutes', what)
+
+
 def _is_worth_reading(record: python_logging.LogRecord) -> bool:
     talkative = (f'{os.sep}orbax{os.sep}', f'{os.sep}xla_bridge.py')
     return record.levelno > python_logging.INFO or not any(part in record.pathname for part in talkative)
@@ -40,4 +44,4 @@ def _is_worth_reading(record: python_logging.LogRecord) -> bool:
 
 def quiet_libraries() -> None:
     """Drops the INFO lines of Orbax, some fifty per checkpoint, and of JAX's search for devices; warnings stay."""
-    logging.get_absl_logger().addFilter(_is_worth_reading)
+    logging.get_absl_handler().addFilter(_is_worth_reading)

@@ -2,7 +2,7 @@
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,7 +44,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains as `config` says, in the folder `workdir`, to the end of its last phase; returns the last state.
 
     Writes checkpoints, metrics.jsonl, tensorboard and, at the end, eval/ (report and overlays). The parameters are a
-    function of the config alone, however often the run was killed and started again. SIGTERM or SIGINT saves and stops.
+    function of the config alone, however often the run was killed and started again. After its first step
+    SIGTERM or SIGINT saves and stops.
     Raises window.NonFiniteLoss (no checkpoint of the bad state is written) and what the parts raise.
     """
     t, workdir = config.train, Path(workdir).absolute()
@@ -92,12 +93,13 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         state = state._replace(seed=np.uint32(config.seed))
         logging.info('going on from step %d in %s', state.step, workdir)
     else:
+        startup.log_compilation('the initial state')
         state = train_state.init_state(model, now.tx, config, shapes)
         if other := t.plain_from.replace('{seed}', str(config.seed)) or t.init_from:
             strict = t.init_strict and not t.plain_from     # relations are new by nature
             params = jax.device_get(state.params)
-            params = (load.init_from(params, other, config) if Path(other).is_file()
-                      else finetune.init_from(params, other, strict=strict))
+            params = (load.start_from_weights(params, other, config) if Path(other).is_file() else
+                      finetune.start_from_run(params, other, classes=source.classes, strict=strict))
             state = train_state.start(params, now.tx, seed=config.seed, ema=t.ema > 0)
     first_step = int(state.step)
     state = parallel.replicate(state, mesh)
@@ -108,7 +110,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     with (checkpoint.make_manager(workdir, keep=t.keep, best=t.best) as manager,
           MetricWriter(workdir, step=first_step) if first_process else nullcontext() as writer,
           Bar(workdir.name if first_process else '', total=steps, done=first_step, unit='step', lines=False) as bar,
-          stop_signal() as stop):
+          ExitStack() as listening):
         for step in range(first_step + 1, steps + 1):
             if step > now.phase.last:
                 position += 1
@@ -116,6 +118,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                 state = jax.device_get(parallel.local_copy(state))
                 state = parallel.replicate(phases.enter(state, before, now.phase, now.tx), mesh)
                 window.restart()
+            if step in (first_step + 1, now.phase.first):
+                startup.log_compilation('the training step')
             # The step runs on the device while the host reads on and copies the next batch: `step_fn` does not wait.
             batch = window.read(batches)
             placed = parallel.place_batch(batch, mesh, parallel=how)
@@ -124,6 +128,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
             window.add(step, batch.image_index, metrics)
             if step in (first_step + 1, now.phase.first):
                 logging.info('step %d, with compilation: %.1f s', step, window.discard())
+            if step == first_step + 1:      # before, a signal may end the process: there is nothing to save
+                stop = listening.enter_context(stop_signal())
             bar.advance()
 
             last, stopping = step == now.phase.last, stop.is_set()
@@ -223,7 +229,7 @@ def warn_of_mask_loss(step: int, values: dict[str, float]) -> None:
 
 @contextmanager
 def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; a second signal acts at once.
+    """An event that SIGTERM or SIGINT sets; at a second one KeyboardInterrupt is raised.
 
     Signals are left alone outside the main thread, and with several processes, which would not stop at the same step:
     there the last checkpoint has to do.
@@ -234,18 +240,16 @@ def stop_signal() -> Iterator[threading.Event]:
         return
     before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
 
-    def restore():
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     def handle(number, frame):
+        if stop.is_set():
+            raise KeyboardInterrupt
         logging.warning('%s: saving after this step', signal.Signals(number).name)
         stop.set()
-        restore()
 
     for number in before:
         signal.signal(number, handle)
     try:
         yield stop
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -9,17 +9,11 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
+from relnet_jax.models import backbones
 from relnet_jax.trees import path_name, path_names
 
 NORM_LEAF = r'(.*[/_])?bn\d*/(scale|bias)'     # parameters of frozen batch norm: `bn1/scale`, `downsample_bn/bias`
-
-
-def frozen_stage_patterns(frozen_stages: int) -> tuple[str, ...]:
-    """Patterns of what config.model.frozen_stages keeps: 0 nothing, 1 the stem, 2 also layer1, ... 5 the whole body."""
-    if not 0 <= frozen_stages <= 5:
-        raise ValueError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
-    stem = (r'backbone/(?!layer)',) if frozen_stages else ()
-    return stem + tuple(rf'backbone/layer{k}[_/]' for k in range(1, frozen_stages))
 
 
 def must_match(patterns: Iterable[str], names: list[str], key: str) -> None:
@@ -28,7 +22,7 @@ def must_match(patterns: Iterable[str], names: list[str], key: str) -> None:
         if not any(re.match(pattern, name) for name in names):
             prefixes = {'/'.join(name.split('/')[:k]) for name in names for k in range(1, name.count('/') + 2)}
             near = difflib.get_close_matches(pattern, sorted(prefixes), 3, cutoff=0.3)
-            raise ValueError(f"config.train.{key}: '{pattern}' matches no parameter; near: "
+            raise UserError(f"config.train.{key}: '{pattern}' matches no parameter; near: "
                              f"{', '.join(near) or 'none'}")
 
 
@@ -40,7 +34,7 @@ def trainable(params: Any, config: ConfigDict) -> Any:
     """
     names = path_names(params)
     must_match(config.train.freeze, names, 'freeze')
-    patterns = [*config.train.freeze, *frozen_stage_patterns(config.model.frozen_stages)]
+    patterns = [*config.train.freeze, *backbones.find(config.model.backbone).freeze_patterns(config.model.frozen_stages)]
     if config.model.norm == 'frozen_bn':
         patterns.append(NORM_LEAF)
     return jax.tree_util.tree_map_with_path(
@@ -60,9 +54,9 @@ def learning_rate(config: ConfigDict) -> Callable[[Any], Any]:
     """
     t = config.train
     if t.schedule not in ('step', 'cosine'):
-        raise ValueError(f"config.train.schedule must be 'step' or 'cosine', got '{t.schedule}'")
+        raise UserError(f"config.train.schedule must be 'step' or 'cosine', got '{t.schedule}'")
     if any(not 0 < share <= 1 for share in t.decay_at):
-        raise ValueError(f'config.train.decay_at holds shares of config.train.steps in (0, 1], got {t.decay_at}')
+        raise UserError(f'config.train.decay_at holds shares of config.train.steps in (0, 1], got {t.decay_at}')
 
     def schedule(step):
         step = jnp.asarray(step, jnp.float32)
@@ -88,7 +82,7 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
     """
     t = config.train
     if t.optimizer not in ('sgd', 'adamw'):
-        raise ValueError(f"config.train.optimizer must be 'sgd' or 'adamw', got '{t.optimizer}'")
+        raise UserError(f"config.train.optimizer must be 'sgd' or 'adamw', got '{t.optimizer}'")
     names = path_names(params)
     norms = {name.rpartition('/')[0] for name in names if name.endswith('/scale')}
 

@@ -14,6 +14,7 @@ import numpy as np
 from absl import logging
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from relnet_jax.errors import UserError
 from relnet_jax.types import Batch
 
 AXIS = 'batch'
@@ -27,7 +28,7 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
 def check_divisible(batch_size: int, num_devices: int, parts: int = 1) -> None:
     """Raises ValueError where a batch cannot be divided evenly over devices, and there into `parts`."""
     if parts < 1 or batch_size % (num_devices * parts):
-        raise ValueError(f'a batch of {batch_size} images cannot be divided evenly over {num_devices} devices'
+        raise UserError(f'a batch of {batch_size} images cannot be divided evenly over {num_devices} devices'
                          + (f' in {parts} parts each (config.train.accumulate)' if parts != 1 else '')
                          + f'; choose config.train.batch_size as a multiple of {num_devices * max(parts, 1)}')
 
@@ -66,7 +67,7 @@ def choose(parallel: str) -> str:
     Raises ValueError for an unknown name.
     """
     if parallel not in STEPS:
-        raise ValueError(f"config.train.parallel must be one of {', '.join(STEPS)}, got '{parallel}'")
+        raise UserError(f"config.train.parallel must be one of {', '.join(STEPS)}, got '{parallel}'")
     if jax.process_count() > 1 and parallel != 'shard_map':
         logging.info("%d processes: the step runs under shard_map, not '%s'", jax.process_count(), parallel)
         return 'shard_map'

@@ -28,6 +28,7 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
+from relnet_jax.errors import UserError
 from relnet_jax.runs.state import TrainState, start
 from relnet_jax.trees import path_name, path_names
 
@@ -53,16 +54,16 @@ def check(entries: Sequence[dict]) -> None:
         for key in entry:
             if key not in KEYS:
                 near = difflib.get_close_matches(str(key), KEYS, 1)
-                raise ValueError(f"{where}: no key '{key}'" + (f", did you mean '{near[0]}'?" if near else
+                raise UserError(f"{where}: no key '{key}'" + (f", did you mean '{near[0]}'?" if near else
                                                                f'; it has {", ".join(KEYS)}'))
         if not names[i] or names.count(names[i]) > 1:
-            raise ValueError(f'{where}: expected a name of its own, got {names}')
+            raise UserError(f'{where}: expected a name of its own, got {names}')
         if not isinstance(entry.get('steps'), int) or entry['steps'] < 1:
-            raise ValueError(f"{where}: expected steps of 1 or more, got {entry.get('steps')}")
+            raise UserError(f"{where}: expected steps of 1 or more, got {entry.get('steps')}")
         if entry.get('plain') and i and not entries[i - 1].get('plain'):
-            raise ValueError(f'{where}: a plain phase comes before all others, got {names}')
+            raise UserError(f'{where}: a plain phase comes before all others, got {names}')
     if entries and entries[-1].get('plain'):
-        raise ValueError(f"config.train.phases: expected a phase after the plain ones, got {names}; a run without "
+        raise UserError(f"config.train.phases: expected a phase after the plain ones, got {names}; a run without "
                          'relations is a config without relations')
 
 
@@ -79,7 +80,7 @@ def plan(config: ConfigDict) -> tuple[Phase, ...]:
     """The phases of a run in order, the last one ending with the run. Raises ValueError as `check` does."""
     t = config.train
     if t.steps < 1 or config.scale_schedule <= 0:
-        raise ValueError('expected config.train.steps of 1 or more and a positive config.scale_schedule, got '
+        raise UserError('expected config.train.steps of 1 or more and a positive config.scale_schedule, got '
                          f'{t.steps} and {config.scale_schedule}')
     entries = [dict(entry) for entry in t.phases] or [dict(name='', steps=t.steps)]
     if t.phases:
@@ -88,7 +89,7 @@ def plan(config: ConfigDict) -> tuple[Phase, ...]:
     main = [entry for entry in entries if not entry.get('plain')]
     if t.plain_from:
         if not plain:
-            raise ValueError(f"config.train.plain_from: '{t.plain_from}' stands for plain phases, but config.train.phases "
+            raise UserError(f"config.train.plain_from: '{t.plain_from}' stands for plain phases, but config.train.phases "
                              'has none; did you mean config.train.init_from?')
         plain = []
     factor = config.scale_schedule * t.steps / sum(entry['steps'] for entry in main)

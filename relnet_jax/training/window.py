@@ -6,10 +6,11 @@ import jax
 import numpy as np
 
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.types import Array, Batch
 
 
-class NonFiniteLoss(FloatingPointError):
+class NonFiniteLoss(UserError):
     """The loss or its gradient became NaN or infinite."""
 
 

@@ -36,8 +36,8 @@ def write_boxes(write_coco):
     """write_boxes(count): a data set of `count` images of different sizes with image i holding i % 3 boxes."""
     def write(count):
         sizes = [(32 + 4 * i, 60 - 2 * i) for i in range(count)]
-        annotations = [{'id': 10 * i + k, 'image_id': i + 1, 'category_id': 3 if k else 7, 'bbox': [2 + 5 * k, 3, 8 + i, 9]}
-                       for i in range(count) for k in range(i % 3)]
+        annotations = [{'id': 10 * i + k, 'image_id': i + 1, 'category_id': 3 if k else 7,
+                        'bbox': [2 + 5 * k, 3, 8 + i, 9]} for i in range(count) for k in range(i % 3)]
         return write_coco(annotations, sizes)
 
     return write

@@ -1,8 +1,7 @@
 """The check tool: anchors, shared and unreadable images, class statistics and the printed report."""
+import dataclasses
 import io
-import subprocess
-import sys
-from pathlib import Path
+import json
 
 import numpy as np
 import pytest
@@ -13,8 +12,6 @@ from relnet_jax.data import check as C
 from relnet_jax.data.source import subset
 from relnet_jax.ops.anchors import pyramid_anchors
 from tests.data.opening import open_coco
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def make_config(train=('', ''), **data):
@@ -73,20 +70,33 @@ def test_unreadable_images_are_listed_by_id_and_file(write_boxes):
     assert '2.png: No such file' in lines[0] and '3.png: corrupt' in lines[1]
 
 
-def test_shared_images_are_found_by_content_and_by_name(write_boxes):
-    source = open_coco(*write_boxes(5), name='s', mask_size=6)
+def test_shared_images_are_found_by_file_content_and_name(write_boxes):
+    source = open_coco(*write_boxes(5))
     train, val = subset(source, [0, 1, 2], name='train'), subset(source, [3, 4], name='val')
     assert C.shared_images(train, val) == []
     source.image_path(3).write_bytes(source.image_path(1).read_bytes())
     assert C.shared_images(train, val) == ['validation image 4 (4.png): same content as training image 2']
-    assert [line.split(': ')[1] for line in C.shared_images(train, subset(source, [2], name='val'))] == [
-        'same content as training image 3']
+    assert C.shared_images(train, subset(source, [2], name='val')) == [
+        'validation image 3 (3.png): same file as training image 3']
     folder = source.image_path(0).parent / 'other'
     folder.mkdir()
     (folder / '1.png').write_bytes(source.image_path(4).read_bytes())
-    moved = subset(source, [4], name='val')
-    object.__setattr__(moved, 'image_path', lambda i: folder / '1.png')
+    moved = dataclasses.replace(subset(source, [4], name='val'), image_path=lambda i: folder / '1.png')
+    moved.records[0] = dict(moved.records[0], file_name='1.png')
     assert C.shared_images(train, moved) == ['validation image 5 (1.png): same file name as training image 1']
+
+
+def test_the_same_name_in_every_patients_folder_is_no_leak(write_coco):
+    files = write_coco([], sizes=[(40, 60), (30, 50)])
+    for i in (1, 2):
+        (files[1] / f'p{i}').mkdir()
+        (files[1] / f'{i}.png').rename(files[1] / f'p{i}' / 'frontal.png')
+    document = json.loads(files[0].read_text())
+    for i, image in enumerate(document['images'], start=1):
+        image['file_name'] = f'p{i}/frontal.png'
+    files[0].write_text(json.dumps(document))
+    source = open_coco(*files)
+    assert C.shared_images(subset(source, [0], name='train'), subset(source, [1], name='val')) == []
 
 
 def test_the_report_names_issues_and_every_class(write_boxes):
@@ -104,16 +114,9 @@ def test_the_report_names_issues_and_every_class(write_boxes):
     assert text.count('annotations[0] id 9') == 1, 'once per file'
 
 
-def test_the_command_prints_the_report_and_stops_cleanly_on_a_wrong_path(write_boxes):
+def test_the_command_prints_the_report(write_boxes, capsys):
     annotations, images = write_boxes(6)
-    command = [sys.executable, '-m', 'relnet_jax.data.check', '--config=configs/base.py', '--config.data.scale=40',
-               '--config.data.canvas=(64, 64)', f'--config.data.train.annotations={annotations}']
-
-    def run(folder):
-        return subprocess.run([*command, f'--config.data.train.images={folder}'], capture_output=True, text=True,
-                              cwd=ROOT, timeout=120)
-
-    done = run(images)
-    assert done.returncode == 0 and 'nodule' in done.stdout and 'issues: none' in done.stdout, done.stderr
-    done = run('nowhere')
-    assert done.returncode == 1 and "error: no image folder 'nowhere'" in done.stderr and 'Traceback' not in done.stderr
+    assert C.main(['--config=configs/base.py', '--config.data.scale=40', '--config.data.canvas=(64, 64)',
+                   f'--config.data.train.annotations={annotations}', f'--config.data.train.images={images}']) == 0
+    text = capsys.readouterr().out
+    assert 'nodule' in text and 'issues: none' in text and 'canvas (64, 64)' in text

@@ -1,5 +1,6 @@
 """Streams of batches: pure functions of (seed, step), whatever the threads do and whatever cannot be read."""
 import dataclasses
+import json
 import logging
 import random
 import time
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from relnet_jax.data.pipeline import eval_batches, open_sources, train_batches
+from relnet_jax.data.pipeline import eval_batches, open_for_model, open_sources, train_batches
 from relnet_jax.types import Batch
 from tests.data.opening import open_coco
 
@@ -75,6 +76,11 @@ def test_every_epoch_holds_every_image_once_in_an_order_of_its_own(source):
     assert (np.sort(order, axis=1) == np.arange(7)).all() and len(np.unique(order, axis=0)) > 1
 
 
+def test_batches_of_one_image_are_endless_too(source):
+    batches = take(source, make_config(), 7, batch_size=1)
+    assert sorted(int(batch.image_index[0]) for batch in batches) == list(range(7))
+
+
 def test_training_rows_hold_the_image_they_name(source):
     config = make_config(flip=0.0, scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0)
     for batch in take(source, config, 3):
@@ -109,9 +115,9 @@ def test_the_last_image_is_replaced_by_the_first(source):
 
 
 def test_too_many_unreadable_images_stop_the_run(source):
-    words = 'seven: 2 of 7 images are unreadable, more than data.max_unreadable = 0.2'
+    words = 'seven: 3 of 7 images are unreadable, more than data.max_unreadable = 0.2'
     with pytest.raises(ValueError, match=words) as error:
-        take(unreadable(source, [1, 5]), make_config(max_unreadable=0.2), 7)
+        take(unreadable(source, [1, 3, 5]), make_config(max_unreadable=0.2), 7)
     assert '.png: corrupt' in str(error.value)
 
 
@@ -142,7 +148,7 @@ def test_an_unreadable_image_at_evaluation_keeps_its_place_and_is_named(source, 
         batches = list(eval_batches(unreadable(source, [4]), make_config(), 4))
     index, valid = (np.concatenate([getattr(b, f) for b in batches]) for f in ('image_index', 'image_valid'))
     assert index[:7].tolist() == list(range(7)) and valid.tolist() == [True] * 4 + [False] + [True] * 2 + [False]
-    assert any('image 5 is left out' in r.getMessage() and '5.png' in r.getMessage() for r in caplog.records)
+    assert any('image 5 cannot be read' in r.getMessage() and '5.png' in r.getMessage() for r in caplog.records)
 
 
 def coco_config(train, val=('', ''), **data):
@@ -164,7 +170,7 @@ def test_validation_is_held_out_of_training_without_a_file_of_its_own(write_boxe
 
 
 def test_a_validation_file_is_read_with_the_class_table_of_training(write_coco, tmp_path):
-    files = write_coco([])
+    files = write_coco([{'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [5, 5, 9, 9]}])
     other = tmp_path / 'other.json'
     document = files[0].read_text()
     other.write_text(document.replace('"id": 3, "name": "nodule"', '"id": 33, "name": "nodule"'))
@@ -174,6 +180,83 @@ def test_a_validation_file_is_read_with_the_class_table_of_training(write_coco, 
     other.write_text(document.replace('nodule', 'nodules'))
     with pytest.raises(ValueError, match="instances.json: no category 'nodul', did you mean 'nodule'"):
         open_sources(coco_config(files, (other, files[1]), classes=('nodul',)))
+
+
+def test_a_validation_file_may_have_other_classes_too(write_coco, tmp_path, caplog):
+    """Its objects of the training's classes are there, under its own ids; what is missing and what is left is named."""
+    files = write_coco([{'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [5, 5, 9, 9]}])
+    other = tmp_path / 'other.json'
+    document = json.loads(files[0].read_text())
+    document['categories'] = [{'id': 3, 'name': 'scar'}, {'id': 0, 'name': 'mass'}]
+    document['annotations'] = [{'id': 1, 'image_id': 1, 'category_id': c, 'bbox': [5, 5, 9, 9]} for c in (3, 0)]
+    other.write_text(json.dumps(document))
+    with caplog.at_level(logging.INFO, logger='absl'):
+        _, val = open_sources(coco_config(files, (other, files[1]), classes=('nodule', 'mass')))
+    assert val.classes == ('nodule', 'mass') and val.category_ids == (1, 0)     # 3 is taken here, 1 is free
+    assert val.load(0).labels.tolist() == [2] and [a['category_id'] for a in val.ground_truth()['annotations']] == [0]
+    assert 'other: without the classes nodule' in caplog.text
+    assert 'not asked for, with their objects: scar (1)' in caplog.text
+    other.write_text(json.dumps(document | {'annotations': document['annotations'][:1]}))
+    assert len(open_sources(coco_config(files, (other, files[1])))[1].load(0).labels) == 0
+    document['categories'], document['annotations'] = document['categories'][:1], document['annotations'][:1]
+    other.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match='other: has none of the classes nodule, mass'):
+        open_sources(coco_config(files, (other, files[1])))
+
+
+def test_a_model_opens_validation_data_as_training_did(write_boxes, write_coco, tmp_path):
+    files = write_boxes(6)
+    other = tmp_path / 'other.json'
+    other.write_text(files[0].read_text().replace('"id": 3, "name": "nodule"', '"id": 33, "name": "nodule"')
+                     .replace('"category_id": 3', '"category_id": 33'))
+    for config in (coco_config(files), coco_config(files, (other, files[1]))):
+        train, val = open_sources(config)
+        table = dict(classes=train.classes, category_ids=train.category_ids, parts=train.parts)
+        for name, source in (('train', train), ('val', val)):
+            ours = open_for_model(config, name, table)
+            assert (ours.name, ours.classes, ours.category_ids, ours.image_ids) == (
+                source.name, source.classes, source.category_ids, source.image_ids)
+            assert ours.ground_truth() == source.ground_truth()
+    with config.unlocked():
+        config.data.train.annotations = 'not on this machine'
+    assert len(open_for_model(config, 'val', table)) == 6
+
+
+@pytest.mark.parametrize('annotations', [[], [{'id': 1, 'image_id': 1, 'category_id': 20, 'bbox': [5, 5, 9, 9]}]])
+def test_training_data_without_an_object_to_detect_stop(write_coco, annotations):
+    with pytest.raises(ValueError, match=f'instances: nothing to train on, none of its {len(annotations)} annotations'):
+        open_sources(coco_config(write_coco(annotations), classes=('nodule',), parts=('left lung',)))
+
+
+def test_a_validation_file_without_annotations_stops_a_training_and_opens_for_a_model(write_boxes, tmp_path):
+    files = write_boxes(3)
+    images = tmp_path / 'images.json'
+    images.write_text(json.dumps({'images': json.loads(files[0].read_text())['images']}))
+    config = coco_config(files, (images, files[1]))
+    with pytest.raises(ValueError, match='images: no annotations, so that nothing can be measured'):
+        open_sources(config)
+    source = open_for_model(config, 'val', dict(classes=('a', 'b'), category_ids=(7, 0), parts=('heart',)))
+    assert source.category_ids == (7, 0) and source.load(0).part_valid.tolist() == [False] and not source.annotated
+
+
+def test_forgotten_paths_are_named(write_boxes):
+    file, folder = write_boxes(3)
+    for train, val, words in ((('', ''), ('', ''), 'data.train.annotations is not set'),
+                              ((file, ''), ('', ''), 'data.train.images is not set'),
+                              ((file, folder), (file, ''), 'data.val.images is not set')):
+        with pytest.raises(ValueError, match=words):
+            open_sources(coco_config(train, val))
+
+
+def test_one_image_without_validation_says_what_to_give(write_coco):
+    files = write_coco([{'id': 1, 'image_id': 1, 'category_id': 7, 'bbox': [5, 5, 9, 9]}])
+    with pytest.raises(ValueError, match='give a validation file .data.val.annotations, data.val.images., or more im'):
+        open_sources(coco_config(files))
+
+
+def test_one_unreadable_file_of_eleven_does_not_stop_a_run(write_boxes):
+    source = unreadable(open_coco(*write_boxes(11)), [4])
+    assert len(take(source, make_config(), 8)) == 8
 
 
 def test_the_cache_option_keeps_images_in_memory(write_boxes):
@@ -192,7 +275,7 @@ def test_the_cache_option_keeps_images_in_memory(write_boxes):
 
 
 def test_an_unknown_format_is_an_error_that_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"expected one of \['coco', 'phantom'\], got 'voc'"):
+    with pytest.raises(ValueError, match=r"expected one of \['chestx_det', 'coco', .*\], got 'voc'"):
         open_sources(make_config(format='voc'))
 
 

@@ -3,8 +3,8 @@ import numpy as np
 import pycocotools.mask as rle_tools
 import pytest
 
-from relnet_jax.data.annotations import clean_segmentation
 from relnet_jax.data.rle import decode_mask, decode_runs
+from relnet_jax.data.segmentations import fit_segmentation
 
 
 def run_lengths(mask):
@@ -37,7 +37,7 @@ def test_run_lengths_of_compressed_masks_are_those_of_the_pixels():
         np.testing.assert_array_equal(decode_mask(encoded), mask)
 
 
-@pytest.mark.parametrize('counts', [None, '', b'', 5, '\x00\x01', 'zzzzzzz', '~~~~~~~~~~~~0', 'é'])
+@pytest.mark.parametrize('counts', [None, '', b'', 5, '\x00\x01', 'zzzzzzz', '~~~~~~~~~~~~0', 'é', '\ud800'])
 def test_strings_that_are_no_run_lengths_are_refused(counts):
     runs = decode_runs(counts)
     assert runs is None or sum(runs) != 60 * 40
@@ -46,6 +46,6 @@ def test_strings_that_are_no_run_lengths_are_refused(counts):
 def test_compressed_and_uncompressed_rle_are_the_same_mask():
     mask = list(random_masks())[3]
     for counts in (run_lengths(mask), rle_tools.encode(np.asfortranarray(mask))['counts'].decode()):
-        cleaned, issue = clean_segmentation({'size': [40, 60], 'counts': counts}, 60, 40, 'a')
-        assert issue is None
+        cleaned, issues = fit_segmentation({'size': [40, 60], 'counts': counts}, 60, 40, 'a')
+        assert issues == []
         np.testing.assert_array_equal(decode_mask(cleaned), mask)

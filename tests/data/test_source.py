@@ -34,13 +34,14 @@ def test_a_subset_counts_positions_anew_and_keeps_ids_and_truth(source):
 
 def test_parts_of_a_model_are_found_by_name_and_unknown_where_the_data_lack_them():
     known = phantom_source(split='val', seed=0, ambiguity=0.5, size=64, train_images=1, val_images=2, mask_size=4)
-    assert for_model(known, known.classes, known.parts) is known
-    model = for_model(known, known.classes, ('Heart', 'Airways', 'Left Lung'))
+    classes = dict(classes=known.classes, category_ids=known.category_ids)
+    assert for_model(known, **classes, parts=known.parts) is known
+    model = for_model(known, **classes, parts=('Heart', 'Airways', 'Left Lung'))
     ours, theirs = model.load(1), known.load(1)
     assert model.parts == ('Heart', 'Airways', 'Left Lung') and ours.part_valid.tolist() == [True, False, True]
     np.testing.assert_array_equal(ours.part_boxes[[0, 2]], theirs.part_boxes[[4, 2]])
     np.testing.assert_array_equal(ours.part_boxes[1], 0)
-    none = for_model(known, known.classes, ()).load(0)
+    none = for_model(known, **classes, parts=()).load(0)
     assert none.part_boxes.shape == (0, 4) and none.part_valid.shape == (0,)
 
 

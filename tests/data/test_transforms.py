@@ -159,3 +159,15 @@ def test_intensity_options_reach_the_pixels():
     for option in ('brightness', 'contrast', 'gamma'):
         view = T.augment(make_example()._replace(image=image), np.random.default_rng(4), **OFF | {option: 0.5})
         assert len(np.unique(view.image)) == 1 and view.image[0, 0, 0] != 100, option
+
+
+@pytest.mark.parametrize('size', [(31, 47), (80, 120)])
+def test_a_grey_image_is_resized_as_a_coloured_one(size):
+    example = make_example()
+    grey = example._replace(image=example.image[:, :, :1].repeat(3, axis=2))
+    almost = grey.image.copy()
+    almost[-1, -1, 2] ^= 1
+    whole, nearly = T.resize(grey, size).image, T.resize(grey._replace(image=almost), size).image
+    np.testing.assert_array_equal(whole[:, :, :2], nearly[:, :, :2])
+    np.testing.assert_array_equal(whole, whole[:, :, :1].repeat(3, axis=2))
+    assert whole.flags.c_contiguous and whole.dtype == np.uint8

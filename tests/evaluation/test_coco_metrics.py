@@ -55,6 +55,23 @@ def test_perfect_results_give_1_also_where_annotation_ids_start_at_0(truth, iou_
     assert capsys.readouterr().out == ''
 
 
+@pytest.mark.parametrize('iou_type', ['bbox', 'segm'])
+def test_image_ids_of_text_change_no_number(real_data, iou_type):
+    folder = real_data / 'eval_known_answers' / 'coco_val2014_100'
+    truth = json.loads((folder / 'instances_val2014_100.json').read_text())
+    results = json.loads((folder / f'instances_val2014_fake{iou_type}100_results.json').read_text())
+    some = [image['id'] for image in truth['images'][:60]]
+    expected = [coco_metrics(truth, results, iou_type), coco_metrics(truth, results, iou_type, image_ids=some)]
+    for image in truth['images']:
+        image['id'] = f'film {image["id"]:012d}'
+    for record in truth['annotations'] + results:
+        record['image_id'] = f'film {record["image_id"]:012d}'
+    some = [f'film {i:012d}' for i in some]
+    found = [coco_metrics(truth, results, iou_type), coco_metrics(truth, results, iou_type, image_ids=some)]
+    for a, b in zip(expected, found):
+        assert [b[name] for name in NAMES] == pytest.approx([a[name] for name in NAMES], abs=1e-9, nan_ok=True)
+
+
 def test_no_results_give_0_and_classes_without_objects_stay_out(truth):
     metrics = coco_metrics(truth, [], 'bbox')
     assert metrics['AP'] == metrics['AP50'] == metrics['AR100'] == 0.0

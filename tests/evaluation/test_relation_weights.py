@@ -68,7 +68,7 @@ def data():
 
 @pytest.fixture(scope='module')
 def seen(data):
-    """A Look at image 1 by a detector with all kinds of weights, what the modules themselves sow, and the data."""
+    """An Observation at image 1 by a detector with all kinds of weights, what the modules themselves sow, and the data."""
     source, config = data
     toy = Toy(relations=(('class', {}), ('context', {}), ('region', dict(kernel='relu', similarity=True)),
                          ('object_attention', dict(keys=3))))
@@ -77,11 +77,11 @@ def seen(data):
     params['box_predictor']['bbox_pred']['kernel'] *= 0     # a detection is its RoI, clipped
     sown = jax.device_get(jax.jit(lambda params: toy.apply({'params': params}, None, SIZE, method='detect',
                                                            mutable=['intermediates'])[1]['intermediates'])(params))
-    return relation_weights.make_look(toy, source, config)(params, 1), sown, source
+    return relation_weights.make_observer(toy, source, config)(params, 1), sown, source
 
 
 def by_title(seen, detection, **options):
-    return {(v.title, v.relation): v for v in relation_weights.voices(seen, detection, **options)}
+    return {(v.title, v.relation): v for v in relation_weights.evidence(seen, detection, **options)}
 
 
 def test_the_roi_of_a_detection_has_its_score_and_its_box(seen):
@@ -101,7 +101,7 @@ def test_a_detection_of_no_roi_is_refused(seen):
         relation_weights.roi_of(moved, 0)
 
 
-def test_voices_are_the_weights_of_the_detections_own_row(seen):
+def test_evidence_is_the_weights_of_the_detections_own_row(seen):
     seen, sown, source = seen
     context = made_context()
     found, roi = by_title(seen, 2, top=99), relation_weights.roi_of(seen, 2)
@@ -143,36 +143,46 @@ def test_regions_are_named_by_their_class_and_the_best_rois_are_found_again(seen
     assert everywhere.shares[0] == pytest.approx(weights.max() / weights.sum(), rel=1e-4)
 
 
-def test_what_has_no_weight_does_not_speak(seen):
+def test_what_has_no_weight_is_no_evidence(seen):
     seen, _, _ = seen
     weights = {key: np.zeros_like(value) for key, value in seen.weights.items()}
     weights['context', 'box_to_part'][..., 1] = 0.5
-    parts = {v.title: v for v in relation_weights.voices(seen._replace(weights=weights), 0)}['parts it looked at']
+    parts = {v.title: v for v in relation_weights.evidence(seen._replace(weights=weights), 0)}['parts it looked at']
     assert parts.names == ('Right Lung',) and parts.shares == pytest.approx([1.0])
+
+
+def test_cells_of_a_grid_are_numbered(seen):
+    seen, _, _ = seen
+    cells = seen._replace(options=seen.options | {'context': seen.options['context'] | dict(grid=(1, 2))},
+                          contexts={path: c._replace(part_boxes=c.part_boxes[:, :4]) for path, c in seen.contexts.items()},
+                          weights={('context', 'box_to_part'): np.broadcast_to([[[[0.1, 0.4, 0.2, 0.3]]]], (1, 16, N, 4))})
+    found, = relation_weights.evidence(cells, 0)
+    assert found.names == ('cell 2', 'cell 4', 'cell 3', 'cell 1')
+    assert np.array_equal(found.boxes, made_context().part_boxes[0, [1, 3, 2, 0]])
 
 
 def test_within_the_box_head_a_region_has_objectness_and_no_class(seen):
     seen, _, _ = seen
     contexts = {path: c._replace(class_logits=c.class_logits[..., :2]) for path, c in seen.contexts.items()}
     inside = seen._replace(contexts=contexts, weights={k: v for k, v in seen.weights.items() if k[1] == 'box_to_box'})
-    assert all(name.startswith('region 0.') for voice in relation_weights.voices(inside, 0) for name in voice.names)
+    assert all(name.startswith('region 0.') for relation in relation_weights.evidence(inside, 0) for name in relation.names)
 
 
 def test_the_picture_shows_the_image_and_a_panel_for_each_relation(seen):
     seen, _, source = seen
-    picture, *bars = relation_weights.voice_figure(seen, 1, top=2).axes
+    picture, *bars = relation_weights.evidence_figure(seen, 1, top=2).axes
     assert np.array_equal(picture.images[0].get_array(), seen.image) and len(bars) == 5
     assert picture.get_title().startswith(source.classes[seen.detections.labels[1] - 1])
     assert len(picture.patches) == 1 + 3 * 2      # the detection, two parts, and two regions of two relations each
 
 
-def test_a_detector_without_relations_has_no_voices(data):
+def test_a_detector_without_relations_has_no_evidence(data):
     source, config = data
     toy = Toy(relations=())
     params = init(toy)
-    seen = relation_weights.make_look(toy, source, config)(params, 0)
-    assert relation_weights.voices(seen, 0) == []
+    seen = relation_weights.make_observer(toy, source, config)(params, 0)
+    assert relation_weights.evidence(seen, 0) == []
     with pytest.raises(ValueError, match='no relations'):
         relation_weights.roi_of(seen, 0)
-    assert 'no relation' in relation_weights.voice_figure(seen, 0).axes[0].get_title()
+    assert 'no relation' in relation_weights.evidence_figure(seen, 0).axes[0].get_title()
     assert np.array_equal(seen.image, source.load(0).image)

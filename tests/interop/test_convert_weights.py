@@ -1,8 +1,4 @@
 """The converter writes checkpoints that need nothing else, and gives torchvision back what it took, bit for bit."""
-import subprocess
-import sys
-from pathlib import Path
-
 import jax
 import numpy as np
 import pytest
@@ -104,7 +100,14 @@ def test_class_tables():
     assert convert.class_table(c, 3 + 1)['classes'] == ('class_1', 'class_2', 'class_3')
 
 
-def test_the_command_says_what_it_wants(tmp_path):
-    command = [sys.executable, '-m', 'relnet_jax.interop.convert', str(tmp_path / 'no.pth'), str(tmp_path / 'out')]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[2], timeout=120)
-    assert run.returncode == 1 and 'either IN is a file of weights' in run.stderr and 'no.pth' in run.stderr
+def test_the_command_converts_in_both_directions(file, tmp_path, capsys):
+    path, state = file
+    keys = [f'--config.{key}' for key in ('data.canvas=(64,64)', 'model.fpn_channels=8', 'model.box_head_dim=8',
+                                          'model.mask_channels=8', 'model.mask_convs=1', "data.classes=('a','b','c')")]
+    assert convert.main([str(path), str(tmp_path / 'run'), *keys]) == 0
+    assert checkpoint.read_class_table(tmp_path / 'run')['classes'] == ('a', 'b', 'c')
+    assert convert.main([str(tmp_path / 'run'), str(tmp_path / 'back.safetensors')]) == 0
+    assert read_weights(tmp_path / 'back.safetensors').tensors.keys() == state.keys()
+    assert "written: '" in capsys.readouterr().out
+    assert convert.main([str(path), str(tmp_path / 'run'), *keys]) == 2
+    assert capsys.readouterr().err == f"convert: '{tmp_path}/run' already holds checkpoints; give a new folder\n"

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from relnet_jax.interop.load import WeightsError, adjusted, init_from, load_weights
+from relnet_jax.interop.load import WeightsError, adjusted, load_weights, start_from_weights
 from relnet_jax.interop.read import write_safetensors
 from relnet_jax.interop.torchvision_out import to_state_dict
 from relnet_jax.models import mask_rcnn
@@ -418,8 +418,8 @@ def test_strict_start_allows_nothing_at_init_or_unused(tmp_path, tree50, classif
     strict = config()
     with strict.unlocked():
         strict.train.init_strict = True
-    same(init_from(random(tree50, 2), tmp_path / 'a.safetensors', strict), expected)
+    same(start_from_weights(random(tree50, 2), tmp_path / 'a.safetensors', strict), expected)
     path, _ = classification(tree50)
     with pytest.raises(WeightsError, match=r'init_strict(.|\n)*kept at init: 42(.|\n)*unused: 2'):
-        init_from(random(tree50, 2), path, strict)
-    init_from(random(tree50, 2), path, config())
+        start_from_weights(random(tree50, 2), path, strict)
+    start_from_weights(random(tree50, 2), path, config())

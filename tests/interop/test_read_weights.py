@@ -106,15 +106,27 @@ def test_python_2_pickle_with_latin1_bytes(tmp_path):
 
 def test_safetensors_is_the_published_layout(tmp_path):
     path = tmp_path / 'a.safetensors'
-    write_safetensors(path, {'x': np.asarray([[1, 2]], np.float32), 'y': np.asarray(3, np.int64)}, {'k': 'v'})
+    arrays = {'x': np.asarray([[1, 2]], np.float32), 'y': np.asarray(3, np.int64), 'brain': ARRAYS['brain'],
+              'turned': np.arange(6, dtype=np.float32).reshape(2, 3).T, 'every_other': np.arange(6, dtype=np.uint8)[::2],
+              'big_endian': np.arange(3, dtype='>f4')}
+    write_safetensors(path, arrays, {'k': 'v'})
     data = path.read_bytes()
     length, = struct.unpack('<Q', data[:8])
-    assert length % 8 == 0      # numbers begin aligned
-    assert json.loads(data[8:8 + length]) == {'__metadata__': {'k': 'v'},
-                                              'x': {'dtype': 'F32', 'shape': [1, 2], 'data_offsets': [0, 8]},
-                                              'y': {'dtype': 'I64', 'shape': [], 'data_offsets': [8, 16]}}
-    assert data[8 + length:] == struct.pack('<ffq', 1, 2, 3)
+    header = json.loads(data[8:8 + length])
+    assert header.pop('__metadata__') == {'k': 'v'} and header.keys() == arrays.keys()
+    for name, dtype in dict(x='F32', y='I64', brain='BF16', turned='F32', every_other='U8', big_endian='F32').items():
+        start, end = header[name]['data_offsets']
+        little = arrays[name].astype(arrays[name].dtype.newbyteorder('<'))
+        assert (header[name]['dtype'], header[name]['shape']) == (dtype, list(little.shape))
+        assert data[8 + length:][start:end] == little.tobytes()
+    same(read_state(path), {name: value.astype(value.dtype.newbyteorder('=')) for name, value in arrays.items()})
     assert read_weights(path).meta == {'k': 'v'}
+
+
+def test_safetensors_of_types_that_are_not_read_are_not_written(tmp_path):
+    for dtype in (np.complex64, ml_dtypes.float8_e4m3fn, 'U1'):
+        with pytest.raises(ValueError, match=r"a\.safetensors: 'x' has type .*, expected one of float64, "):
+            write_safetensors(tmp_path / 'a.safetensors', {'x': np.zeros(2, dtype)})
 
 
 @pytest.mark.parametrize('kind', ['zip', 'legacy', 'safetensors', 'pickle'])
@@ -176,12 +188,12 @@ def test_storage_views_outside_the_storage_are_refused(view, tmp_path):
 
 
 @pytest.mark.parametrize('entry, message', [
-    ({'dtype': 'F32', 'shape': [3], 'data_offsets': [0, 16]}, 'cut off or wrong'),
-    ({'dtype': 'F32', 'shape': [5], 'data_offsets': [0, 20]}, 'cut off or wrong'),
-    ({'dtype': 'F32', 'shape': [4], 'data_offsets': [8, 24]}, 'cut off or wrong'),
-    ({'dtype': 'F32', 'shape': [-4], 'data_offsets': [0, 16]}, 'integers >= 0'),
-    ({'dtype': 'F32', 'shape': [4], 'data_offsets': [-16, 0]}, 'integers >= 0'),
-    ({'dtype': 'F8_E4M3', 'shape': [16], 'data_offsets': [0, 16]}, 'F8_E4M3'),
+    ({'dtype': 'F32', 'shape': [3], 'data_offsets': [0, 16]}, 'invalid shape'),
+    ({'dtype': 'F32', 'shape': [5], 'data_offsets': [0, 20]}, 'file not fully covered'),
+    ({'dtype': 'F32', 'shape': [4], 'data_offsets': [8, 24]}, 'invalid offset'),
+    ({'dtype': 'F32', 'shape': [-4], 'data_offsets': [0, 16]}, 'integer `-4`'),
+    ({'dtype': 'F32', 'shape': [4], 'data_offsets': [-16, 0]}, 'integer `-16`'),
+    ({'dtype': 'F8_E4M3', 'shape': [16], 'data_offsets': [0, 16]}, "'x': number type F8_E4M3 is not read"),
 ])
 def test_safetensors_entries_that_lie_are_refused(entry, message, tmp_path):
     header = json.dumps({'x': entry}).encode()

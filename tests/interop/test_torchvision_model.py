@@ -10,8 +10,8 @@ import pytest
 from benchmarks.weight_rule import draw_weight
 from relnet_jax.config import load
 from relnet_jax.interop.torchvision import from_state_dict
-from relnet_jax.models import layers
-from relnet_jax.models.mask_rcnn import TrainSettings, build
+from relnet_jax.models import backbones, layers
+from relnet_jax.models.mask_rcnn import build
 from relnet_jax.ops.masks import crop_mask, paste_mask
 from relnet_jax.types import Batch
 
@@ -110,8 +110,9 @@ def training(golden, model, state, image):
         gt_boxes=boxes[None], gt_labels=labels[None].astype(np.int32), gt_valid=yes, gt_crowd=~yes,
         gt_masks=crops[None], gt_has_mask=yes, part_boxes=np.zeros((1, 0, 4), np.float32), part_valid=np.zeros((1, 0), bool)))
     rois, positives = 2000 + n, 16      # the proposals hold 11 positives
-    model = model.clone(norm='batch_statistics', frozen_stages=0,
-                        train=TrainSettings(2000, 2000, 17_000, 0.5, rois, positives / rois + 1e-6))
+    model = model.clone(backbone=model.backbone._replace(norm='batch_statistics', frozen_stages=0),
+                        train=model.train._replace(pre_nms=2000, proposals=2000, rpn_samples=17_000, rpn_positive=0.5,
+                                                   rois=rois, roi_positive=positives / rois + 1e-6))
     watched = {'fpn/inner_3': 'backbone.fpn.inner_blocks.3.0', 'rpn/conv': 'rpn.head.conv.0.0',
                'box_head/fc7': 'roi_heads.box_head.fc7', 'mask_predictor/mask_fcn_logits':
                'roi_heads.mask_predictor.mask_fcn_logits'}
@@ -132,6 +133,7 @@ def training(golden, model, state, image):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(layers.NORMS, 'batch_statistics', BatchStatisticsNorm)
+        patch.setitem(backbones.BACKBONES['resnet50'].takes, 'norm', ('batch_statistics',))
         unfolded = {name: value for name, value in state.items() if 'running' not in name}
         gradient, (terms, metrics) = run(from_state_dict(unfolded, template(model, image)), batch)
     assert metrics['num_positive'][0] < positives

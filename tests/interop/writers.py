@@ -2,6 +2,7 @@
 import io
 import struct
 import zipfile
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,8 +27,15 @@ class Persistent:
         self.pid = pid
 
 
+class Raw(NamedTuple):
+    """Opcodes as they are, which push one thing."""
+    data: bytes
+
+
 def opcodes(x) -> bytes:
     """Protocol 2 opcodes that push x."""
+    if isinstance(x, Raw):
+        return x.data
     if x is None or isinstance(x, bool):
         return {None: b'N', True: b'\x88', False: b'\x89'}[x]
     if isinstance(x, int):

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,6 +7,7 @@ import pytest
 
 from relnet_jax.config import load
 from relnet_jax.models.mask_rcnn import build
+from relnet_jax.types import Proposals
 
 LOSSES = {'loss_cls', 'loss_bbox', 'loss_mask'} | {f'rpn_{kind}_p{i}' for kind in ('cls', 'bbox') for i in range(2, 7)}
 
@@ -169,7 +172,7 @@ def test_detections_of_an_odd_sized_image_do_not_depend_on_the_canvas(tiny, tiny
 
 
 def test_computing_on_the_padding_matters_only_where_there_is_padding(tiny, tiny_batch, detections):
-    batch, model = tiny_batch(), tiny.model.clone(mask_padding=False)
+    batch, model = tiny_batch(), tiny.model.clone(image=tiny.model.image._replace(mask_padding=False))
     detect = jax.jit(lambda image, size: model.apply({'params': tiny.params}, image, size))
     assert_same_detections(detect(batch.image, batch.image_size), detections, 1e-5)
     odd = tiny_batch(size=(101, 87))
@@ -226,7 +229,8 @@ def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tin
 
     @jax.jit
     def logits(used):
-        return tiny.model.apply({'params': tiny.params}, maps, boxes, labels, used, method='mask_branch')
+        return tiny.model.apply({'params': tiny.params}, maps, boxes, labels, used,
+                                method=lambda model, *args: model.roi_heads.mask_branch(*args))
 
     whole = logits(jnp.ones((2, 16), bool))
     for count in (1, 2, 3, 8, 9):
@@ -236,15 +240,18 @@ def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tin
 
 
 def test_dropout_is_off_at_inference_and_follows_the_image_keys_in_training(tiny, tiny_batch):
-    batch, model = tiny_batch(), tiny.model.clone(box_dropout=0.5)
+    batch, model = tiny_batch(), tiny.model.clone(heads=tiny.model.heads._replace(box_dropout=0.5))
     pyramid, _ = tiny.model.apply({'params': tiny.params}, batch.image, batch.image_size, method='features')
     maps = tiny.model.roi_maps(pyramid, batch.image_size)
 
-    @jax.jit
-    def features(keys):
-        return model.apply({'params': tiny.params}, maps, batch.gt_boxes, keys, method='box_branch')[0]
+    rois = Proposals(batch.gt_boxes, jnp.zeros(batch.gt_labels.shape), batch.gt_valid)
 
-    plain = tiny.model.apply({'params': tiny.params}, maps, batch.gt_boxes, method='box_branch')[0]
+    def logits(model, keys=None):
+        return model.apply({'params': tiny.params}, 0, maps, rois, batch.image_size, keys,
+                           method=lambda model, *args: model.roi_heads.box_stage(*args)).logits
+
+    features = jax.jit(functools.partial(logits, model))
+    plain = logits(tiny.model)
     np.testing.assert_allclose(features(None), plain, atol=1e-6)
     dropped = features(tiny.keys)
     assert jnp.abs(dropped - plain).max() > 1e-6
@@ -261,6 +268,6 @@ def test_canvas_that_is_no_multiple_of_64_is_refused(tiny):
 
 def test_anchor_sizes_must_fit_the_levels(tiny, tiny_batch):
     batch = tiny_batch()
-    model = tiny.model.clone(anchor_sizes=(32, 64))
+    model = tiny.model.clone(rpn=tiny.model.rpn._replace(anchor_sizes=(32, 64)))
     with pytest.raises(ValueError, match='expected 5 entries alike, one per level, got'):
         jax.eval_shape(model.init, jax.random.key(0), batch.image, batch.image_size)

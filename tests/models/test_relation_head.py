@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 from configs import base
-from relnet_jax.models import relation_head
 from relnet_jax.models.mask_rcnn import build
-from relnet_jax.models.relations import RELATIONS
+from relnet_jax.models.relation_head import own_contexts
+from relnet_jax.models.relations import RELATIONS, RelationContext, chosen
 from relnet_jax.models.settings import RelationSettings
+from relnet_jax.ops.geometry import divide_boxes
 from relnet_jax.runs.state import init_params
 
 RPN = {f'rpn_{kind}_p{i}' for kind in ('cls', 'bbox') for i in range(2, 7)}
@@ -77,7 +78,7 @@ def test_stage_losses_are_weighed_and_counted_in_the_total(detector):
     """The lab's first cascade forgot the losses of its own stages."""
     model = detector('cascade')
     losses, _ = model.losses(model.batch)
-    plain = model.model.clone(cascade_weights=(1.0, 1.0, 1.0))
+    plain = model.model.clone(heads=model.model.heads._replace(cascade_weights=(1.0, 1.0, 1.0)))
     run = jax.jit(lambda p: plain.apply({'params': p}, model.batch, model.keys, method='losses'))
     terms, _ = run(model.params)
     for suffix, weight in (('_stage1', 1.0), ('_stage2', 0.5), ('_first', 0.25), ('', 0.25)):
@@ -233,11 +234,15 @@ def make_model(**changes):
     (dict(neck='c5'), r"model\.neck: expected one of \('fpn', 'c4'\), got 'c5'"),
     (dict(relation_loss='first'), r"model\.relation_loss: expected one of .*got 'first'"),
     (dict(parts='guessed'), r"model\.parts: expected one of .*got 'guessed'"),
-    (dict(parts='predicted'), r"'predicted' needs model\.anatomy_head"),
+    (dict(parts='predicted'), r"'predicted' needs config\.model\.anatomy_head"),
     (dict(cascade=(0.5, 0.6), cascade_weights=(1.0,)), r'model\.cascade_weights: expected one per stage'),
-    (dict(neck='c4', anchor_sizes=((32, 64),), cascade=(0.5, 0.6)), r'cascade and object_attention need the FPN'),
+    (dict(neck='c4', anchor_sizes=((32, 64),), cascade=(0.5, 0.6)), r'config\.model\.cascade needs the FPN'),
+    (dict(neck='c4', anchor_sizes=((32, 64),), relations=('object_attention',)), r'object_attention needs the FPN'),
+    (dict(backbone='vgg'), r"model\.backbone: expected one of \[.*'resnet50'.*got 'vgg'"),
+    (dict(norm='batch_norm'), r"model\.norm: tiny takes one of \('frozen_bn', 'group_norm'\), got 'batch_norm'"),
+    (dict(frozen_stages=6), r'model\.frozen_stages must be 0 to 5, got 6'),
     (dict(relations=('part',)), r'works with anatomical parts: expected part_boxes'),
-    (dict(deformable='v3'), r"model\.deformable: expected '' or one of \('v1', 'v2'\), got 'v3'"),
+    (dict(deformable='v3'), r"model\.deformable: tiny takes one of \('', 'v1', 'v2'\), got 'v3'"),
 ])
 def test_settings_that_do_not_go_together_are_named(changes, message):
     model = make_model(**changes)
@@ -254,10 +259,55 @@ def test_relations_are_known_and_named_once():
         build(base.get_config(), 4, adjacency=np.eye(3))
 
 
+def test_a_relation_that_divides_the_parts_sees_its_cells_alone_and_the_others_the_parts():
+    boxes = jnp.asarray(np.random.default_rng(0).uniform(0, 50, (2, 5, 2)).repeat(2, -1) + [0., 0, 20, 30])
+    empty = jnp.zeros((2, 0, 4))
+    context = RelationContext(*[empty] * 8, part_boxes=boxes, part_features=jnp.zeros((2, 5, 4)),
+                              part_valid=jnp.ones((2, 5), bool))
+    asked = []
+
+    def features_of(found):     # a box stands for its features
+        asked.append(found.shape)
+        return found
+
+    relations = {name: RELATIONS[kind](**options) for name, kind, options in (
+        ('part', 'part', {}), ('a', 'context', dict(grid=(3, 2))), ('lung_feature', 'lung_feature', {}),
+        ('b', 'context', dict(grid=(1, 2), parts=(4,))), ('whole', 'context', {}))}
+    contexts = own_contexts(context, relations, features_of)
+    assert asked == [(2, 5 + 12 + 2, 4)]
+    for name, cells in (('part', boxes), ('lung_feature', boxes), ('whole', boxes),
+                        ('a', divide_boxes(boxes[:, 2:4], rows=3, cols=2).reshape(2, 12, 4)),
+                        ('b', divide_boxes(boxes[:, 4], rows=1, cols=2))):
+        np.testing.assert_array_equal(contexts[name].part_boxes, cells)
+        np.testing.assert_array_equal(contexts[name].part_features, cells)
+        assert contexts[name].part_valid.shape == cells.shape[:2]
+    own_contexts(context, {'part': relations['part']}, features_of)
+    assert len(asked) == 1      # none needs features, none are made
+
+
+def test_a_relation_turns_options_into_its_fields_and_knows_their_names():
+    config = base.get_config().model.copy_and_resolve_references()
+    with config.unlocked():
+        config.relations, config.neck = ('class', 'object_attention'), 'c4'
+    fields = {name: dict(values) for name, values in chosen(config)}
+    assert fields['class']['reduction'] == 16 and fields['object_attention']['features'] == 0
+    with config.unlocked():
+        config.relation.class_.reduction = 8
+    assert dict(chosen(config)[0][1])['reduction'] == 8
+    with config.unlocked():
+        config.relation.class_ = dict(forms='early')
+    with pytest.raises(ValueError, match=r"config\.model\.relation\.class_: ClassRelation has no field 'forms'"):
+        chosen(config)
+    with config.unlocked():
+        del config.relation['class_']
+        config.neck = 'fpn'
+    assert chosen(config)[0] == ('class', ())
+
+
 def test_every_relation_has_options_in_the_config_that_its_module_knows():
     config = base.get_config().model.copy_and_resolve_references()
     assert {name.rstrip('_') for name in config.relation} == set(RELATIONS)
     config.relations = tuple(RELATIONS)
-    for name, options in relation_head.relation_options(config):
-        known = set(RELATIONS[name].__dataclass_fields__) | ({'grid', 'window'} if name == 'context' else set())
-        assert set(dict(options)) <= known
+    for name, fields in chosen(config):
+        key = 'class_' if name == 'class' else name
+        assert set(config.relation[key]) <= set(dict(fields)) <= set(RELATIONS[name].__dataclass_fields__)

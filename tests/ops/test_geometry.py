@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relnet_jax.ops.geometry import append_cells, divide_boxes, geometry_embedding, pair_geometry, polar_offsets
+from relnet_jax.ops.geometry import divide_boxes, divide_parts, geometry_embedding, pair_geometry, polar_offsets
 
 GOLDEN = Path(__file__).resolve().parents[1] / 'golden' / 'relations.npz'
 BOXES = np.float32([[[10, 20, 50, 40], [10, 20, 50, 40], [100, 0, 130, 90]]])
@@ -79,11 +79,10 @@ def test_cells_tile_their_box_row_by_row():
                                         [10, 30, 20, 40], [20, 30, 30, 40], [30, 30, 40, 40]]])
 
 
-def test_cells_follow_the_parts_and_share_their_validity():
+def test_cells_come_part_by_part_and_share_the_parts_validity():
     valid = np.array([[True, False, True]])
-    boxes, mask = append_cells(BOXES, valid, parts=(2, 1), rows=1, cols=2)
-    np.testing.assert_array_equal(boxes[:, :3], BOXES)
-    np.testing.assert_allclose(boxes[0, 3:], [[100, 0, 115, 90], [115, 0, 130, 90], [10, 20, 30, 40], [30, 20, 50, 40]])
-    np.testing.assert_array_equal(mask, [[True, False, True, True, True, False, False]])
+    boxes, mask = divide_parts(BOXES, valid, parts=(2, 1), rows=1, cols=2)
+    np.testing.assert_allclose(boxes[0], [[100, 0, 115, 90], [115, 0, 130, 90], [10, 20, 30, 40], [30, 20, 50, 40]])
+    np.testing.assert_array_equal(mask, [[True, True, False, False]])
     with pytest.raises(IndexError, match='0..2'):
-        append_cells(BOXES, valid, parts=(3,), rows=1, cols=2)
+        divide_parts(BOXES, valid, parts=(3,), rows=1, cols=2)

@@ -5,9 +5,9 @@ import pytest
 
 from relnet_jax.ops import nms as forms
 
-nms, class_nms, nms_plain, nms_sorted = (
+nms, nms_plain, nms_sorted = (
     jax.jit(form, static_argnames='iou_threshold')
-    for form in (forms.nms, forms.class_nms, forms.nms_plain, forms.nms_sorted))
+    for form in (forms.nms, forms.nms_plain, forms.nms_sorted))
 
 
 def clustered(rng, batch, count, *, clusters=12):
@@ -18,14 +18,12 @@ def clustered(rng, batch, count, *, clusters=12):
     return boxes, (rng.integers(0, 50, (batch, count)) / 50).astype(np.float32), rng.random((batch, count)) < 0.9
 
 
-def greedy(boxes, scores, valid, threshold, classes=None):
+def greedy(boxes, scores, valid, threshold):
     """Sequential algorithm of one image in numpy: IoU in float32, compared with the threshold in float64."""
     sides = np.minimum(boxes[:, None, 2:], boxes[:, 2:]) - np.maximum(boxes[:, None, :2], boxes[:, :2])
     inter = np.maximum(sides, 0).prod(-1)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
     close = (inter / (areas[:, None] + areas - inter)).astype(np.float64) > threshold
-    if classes is not None:
-        close &= classes[:, None] == classes
     kept = []
     for i in sorted(np.flatnonzero(valid), key=lambda i: (-scores[i], i)):
         if not close[i, kept].any():
@@ -43,7 +41,7 @@ def test_kept_set_matches_torchvision(golden, form, threshold):
 
 def test_class_wise_kept_set_matches_torchvision(golden):
     boxes, scores, labels = (golden[f'nms/{k}'][None] for k in ('boxes', 'scores', 'labels'))
-    keep = class_nms(boxes, scores, labels.astype(np.int32), jnp.ones(scores.shape, bool), iou_threshold=0.5)[0]
+    keep = sum(nms(boxes, scores, labels == c, iou_threshold=0.5)[0].astype(int) for c in np.unique(labels))
     assert set(np.flatnonzero(keep)) == set(golden['nms/batched_keep_0.5'])
 
 
@@ -56,16 +54,6 @@ def test_blocked_form_equals_plain_form_and_sequential_algorithm(count, threshol
     np.testing.assert_array_equal(keep, expected)
     assert count == 1 or 0 < expected.sum() < valid.sum()
 
-
-def test_class_nms_equals_nms_of_each_class():
-    rng = np.random.default_rng(5)
-    boxes, scores, valid = clustered(rng, 2, 300)
-    classes = rng.integers(1, 5, (2, 300)).astype(np.int32)
-    keep = class_nms(boxes, scores, classes, valid, iou_threshold=0.5)
-    one_by_one = sum(nms(boxes, scores, valid & (classes == c), iou_threshold=0.5).astype(int) for c in range(1, 5))
-    np.testing.assert_array_equal(keep, one_by_one.astype(bool))
-    expected = np.stack([greedy(b, s, v, 0.5, c) for b, s, v, c in zip(boxes, scores, valid, classes)])
-    np.testing.assert_array_equal(keep, expected)
 
 
 def test_long_chain_of_suppressions_is_settled():

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from relnet_jax.runs import checkpoint, finetune, state
-from relnet_jax.training import optimizer
 from relnet_jax.runs.checkpoint import CheckpointError
+from relnet_jax.training import optimizer
 from tests.training.standin import Standin, small_config
 
 TABLE = dict(classes=('mass', 'nodule', 'effusion'), category_ids=(3, 7, 9), parts=('heart',))
@@ -163,7 +163,7 @@ def test_fine_tuning_takes_what_fits_and_lists_the_rest(tmp_path, config, caplog
     params = jax.device_get(make_state(config, num_classes=6)[0].params)
     params['relation'] = {'query': {'kernel': np.zeros((2, 2), np.float32)}}
     with caplog.at_level(python_logging.INFO, logger='absl'):
-        got = finetune.init_from(params, str(tmp_path), strict=False)
+        got = finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=False)
     stored = checkpoint.load_params(tmp_path)
     assert_same(got['backbone'], stored['backbone'])
     assert_same(got['head'], params['head'])
@@ -179,13 +179,54 @@ def test_strict_fine_tuning_accepts_nothing_new_and_nothing_left_out(tmp_path, c
     s, _ = make_state(config)
     write(tmp_path, config, s, {1: None})
     params = jax.device_get(s.params)
-    assert_same(finetune.init_from(params, str(tmp_path), strict=True), checkpoint.load_params(tmp_path))
+    assert_same(finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=True), checkpoint.load_params(tmp_path))
     for wrong in (params | {'extra': np.zeros(1)}, {k: v for k, v in params.items() if k != 'rpn'}):
         with pytest.raises(CheckpointError, match='init_strict'):
-            finetune.init_from(wrong, str(tmp_path), strict=True)
+            finetune.start_from_run(wrong, str(tmp_path), classes=TABLE['classes'], strict=True)
 
 
 def test_fine_tuning_from_something_else_altogether_is_an_error(tmp_path, config):
     write(tmp_path, config, make_state(config)[0], {1: None})
     with pytest.raises(CheckpointError, match='no parameter of'):
-        finetune.init_from({'other': np.zeros(3)}, str(tmp_path), strict=False)
+        finetune.start_from_run({'other': np.zeros(3)}, str(tmp_path), classes=TABLE['classes'], strict=False)
+
+
+def test_fine_tuning_to_other_classes_takes_their_rows_by_name(tmp_path, config, caplog):
+    """Classes in another order, one renamed in case alone, one new, one gone; deltas have four numbers a class."""
+    def predictor(count, start):
+        return {'box_predictor': {
+            'cls_score': {'kernel': start + np.arange(2. * count).reshape(2, count), 'bias': start + np.arange(1. * count)},
+            'bbox_pred': {'bias': start + np.arange(4. * count)}},
+            'mask_predictor': {'mask_fcn_logits': {'bias': start + np.arange(1. * count)}},
+            'relation_head': {'predictor': {'cls_score': {'bias': start + np.arange(1. * count)}},
+                              'class': {'reduce': {'bias': start + np.arange(1. * count)}}}}
+
+    stored, ours = predictor(4, 0), predictor(4, 100)
+    checkpoint.save_model(tmp_path, stored, config=config, class_table=TABLE)       # mass, nodule, effusion
+    classes = ('Effusion', 'fracture', 'mass')
+    with caplog.at_level(python_logging.INFO, logger='absl'):
+        got = finetune.start_from_run(ours, str(tmp_path), classes=classes, strict=False)
+    scores = got['box_predictor']['cls_score']
+    np.testing.assert_array_equal(scores['bias'], [0, 3, 102, 1])
+    np.testing.assert_array_equal(scores['kernel'], [[0, 3, 102, 1], [4, 7, 106, 5]])
+    np.testing.assert_array_equal(got['box_predictor']['bbox_pred']['bias'],
+                                  [0, 1, 2, 3, 12, 13, 14, 15, 108, 109, 110, 111, 4, 5, 6, 7])
+    np.testing.assert_array_equal(got['mask_predictor']['mask_fcn_logits']['bias'], [0, 3, 102, 1])
+    np.testing.assert_array_equal(got['relation_head']['predictor']['cls_score']['bias'], [0, 3, 102, 1])
+    np.testing.assert_array_equal(got['relation_head']['class']['reduce']['bias'], [0, 1, 2, 3])    # of no class
+    assert 'classes taken by name: Effusion, mass' in caplog.text
+    assert 'classes that are new: fracture' in caplog.text and 'classes left out: nodule' in caplog.text
+    with pytest.raises(CheckpointError, match='init_strict'):
+        finetune.start_from_run(ours, str(tmp_path), classes=classes, strict=True)
+    more = finetune.start_from_run(predictor(6, 100), str(tmp_path), classes=('a', 'mass', 'b', 'nodule', 'c'),
+                                   strict=False)
+    np.testing.assert_array_equal(more['box_predictor']['cls_score']['bias'], [0, 101, 1, 103, 2, 105])
+
+
+def test_a_model_without_optimiser_is_evaluated_and_tuned_but_not_resumed(tmp_path, config):
+    params = jax.device_get(make_state(config)[0].params)
+    checkpoint.save_model(tmp_path, params, config=config, class_table=TABLE)
+    assert_same(checkpoint.load_params(tmp_path), params)
+    assert_same(finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=True), params)
+    with pytest.raises(CheckpointError, match="without an optimiser's state: give it as config.train.init_from"):
+        checkpoint.restore_latest(tmp_path, make_state(config)[0])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from relnet_jax.runs import startup
-from relnet_jax.training.window import NonFiniteLoss, Window
 from relnet_jax.runs.metrics import MetricWriter, progress_lines
+from relnet_jax.training.window import NonFiniteLoss, Window
 
 
 class Images:

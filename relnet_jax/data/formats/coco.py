@@ -1,10 +1,11 @@
-"""COCO instances JSON."""
+"""COCO instances JSON, and its relatives without annotations: image lists, as test sets come."""
 import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
 from relnet_jax.data.issues import Issue
+from relnet_jax.errors import UserError
 
 
 def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
@@ -13,17 +14,40 @@ def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]
 
 
 def read_document(path: Path) -> dict:
-    """The file's dict, which has lists under `images`, `annotations` and `categories`.
+    """The file's dict, with lists under `images`, `annotations` and `categories`.
 
-    Raises FileNotFoundError without the file and ValueError if it is no COCO instances file.
+    Without `annotations`, as in test sets, there need be no `categories` either, and a list of image records or of file
+    names (which are then the ids) will do. Raises FileNotFoundError without the file and UserError for any other.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"no annotation file '{path}'")
+        what = 'is a folder, expected a JSON file' if path.is_dir() else 'is not there'
+        raise FileNotFoundError(f"annotation file '{path}' {what}")
     try:
         document = json.loads(path.read_bytes())
     except ValueError as e:
-        raise ValueError(f'{path}: not valid JSON: {e}') from e
-    for key in ('images', 'annotations', 'categories'):
-        if not isinstance(document, dict) or not isinstance(document.get(key), list):
-            raise ValueError(f"{path}: not a COCO instances file, expected a list under '{key}'")
-    return document
+        raise UserError(f'{path}: not valid JSON: {e}') from e
+    except RecursionError:
+        raise UserError(f'{path}: no COCO file, its lists or dicts are nested too deep') from None
+    if isinstance(document, list):
+        document = dict(images=_image_list(path, document))
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: not a COCO instances file, expected a list under 'images'")
+    for key in ('images', 'annotations', 'categories') if document.get('annotations') else ('images',):
+        if not isinstance(document.get(key), list):
+            raise UserError(f"{path}: not a COCO instances file, expected a list under '{key}'")
+    return document | {key: document.get(key) or [] for key in ('annotations', 'categories')}
+
+
+def _image_list(path: Path, records: list) -> list:
+    """Image records of a file that is a list of them, or of their names."""
+    if records and all(isinstance(record, str) for record in records):
+        return [dict(id=name, file_name=name) for name in records]
+    keys = set().union(*(record for record in records if isinstance(record, dict)))
+    if 'syms' in keys:
+        raise UserError(f"{path}: not a COCO instances file, expected a list under 'images'; records with 'syms' are "
+                        "read with data.format='chestx_det' or 'lab'")
+    if {'image_id', 'category_id', 'score'} <= keys:
+        raise UserError(f'{path}: a list of results (detections), expected a COCO instances file')
+    if not keys & {'file_name', 'coco_url'}:
+        raise UserError(f"{path}: not a COCO instances file, expected a list under 'images'")
+    return records

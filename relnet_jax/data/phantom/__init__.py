@@ -14,7 +14,7 @@ may exploit:
     opacity   Effusion             position        fills the costophrenic angle of a lung
     opacity   Consolidation        position        against mediastinum or heart, away from the costophrenic angle
     opacity   Atelectasis          co-occurrence   free in the lung, in an image that holds an effusion
-    opacity   Mass                 co-occurrence   free in the lung, equal places and sizes, in an image without effusion
+    opacity   Mass                 co-occurrence   free in the lung, places and sizes alike, in an image without one
     spot      Nodule               position        lateral 44 % of the lung's width
     spot      Calcification        position        medial 44 % of the lung's width
     line      Pleural Thickening   position        on the lateral lung wall

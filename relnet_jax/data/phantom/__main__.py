@@ -1,29 +1,42 @@
-"""Write phantom images as files: python -m relnet_jax.data.phantom --out=phantom --count=20"""
-import argparse
+"""Write phantom images as files: python -m relnet_jax.data.phantom --out=phantom --count=20
+
+Installed, the command is relnet-phantom. OUT gets PNG files and their truth as instances.json (COCO).
+"""
 import json
+import sys
 from pathlib import Path
 
 import cv2
+from absl import flags
+from absl.flags import FlagValues
 
+from relnet_jax import cli
 from relnet_jax.data.phantom import coco_dict, render
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description='Write synthetic chest radiographs and their truth (COCO).')
-    parser.add_argument('--out', type=Path, required=True, help='folder to write to')
-    parser.add_argument('--count', type=int, default=20)
-    parser.add_argument('--seed', type=int, default=0)
-    parser.add_argument('--ambiguity', type=float, default=0.5)
-    parser.add_argument('--size', type=int, default=512)
-    options = parser.parse_args()
-    options.out.mkdir(parents=True, exist_ok=True)
-    truth = coco_dict(options.seed, range(options.count), size=options.size)
+def define(values: FlagValues) -> None:
+    cli.define_path(values, 'out', None, 'folder to write to', kind='folder')
+    flags.DEFINE_integer('count', 20, 'number of images', lower_bound=1, flag_values=values)
+    flags.DEFINE_integer('seed', 0, 'of the images', lower_bound=0, flag_values=values)
+    flags.DEFINE_float('ambiguity', 0.5, 'share of findings that look like others', lower_bound=0, upper_bound=1,
+                       flag_values=values)
+    flags.DEFINE_integer('size', 512, 'pixels per side', lower_bound=32, upper_bound=1 << 15, flag_values=values)
+
+
+def command(call: cli.Call) -> None:
+    f, out = call.flags, Path(call.flags.out)
+    out.mkdir(parents=True, exist_ok=True)
+    truth = coco_dict(f.seed, range(f.count), size=f.size)
     for record in truth['images']:
-        image, _ = render(options.seed, record['id'], ambiguity=options.ambiguity, size=options.size)
-        cv2.imwrite(str(options.out / record['file_name']), image)
-    (options.out / 'instances.json').write_text(json.dumps(truth))
-    print(f"{options.count} images with {len(truth['annotations'])} findings in {options.out}")
+        image, _ = render(f.seed, record['id'], ambiguity=f.ambiguity, size=f.size)
+        cv2.imwrite(str(out / record['file_name']), image)
+    (out / 'instances.json').write_text(json.dumps(truth))
+    print(f"{f.count} images with {len(truth['annotations'])} findings in {out}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('phantom', __doc__, define, command, argv, overrides=False)
 
 
 if __name__ == '__main__':
-    main()
+    sys.exit(main())

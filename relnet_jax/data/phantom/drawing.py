@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 
 from relnet_jax.data.phantom.anatomy import Anatomy, to_frame
-from relnet_jax.data.phantom.looks import Look
+from relnet_jax.data.phantom.looks import Appearance
 from relnet_jax.data.phantom.places import Finding
 
 SHIFT = 4       # fractional bits of OpenCV's coordinates
@@ -103,8 +103,8 @@ def draw_anatomy(rng: np.random.Generator, anatomy: Anatomy, size: int) -> np.nd
     return image
 
 
-def draw_region(image: np.ndarray, outline: np.ndarray, look: Look, clouds: np.ndarray) -> None:
-    """One finding with a `Look`, in place. outline: [n, 2] shares of the frame; clouds: a field, large as the image."""
+def draw_region(image: np.ndarray, outline: np.ndarray, look: Appearance, clouds: np.ndarray) -> None:
+    """One finding, in place. outline: [n, 2] shares of the frame; clouds: a field, as large as the image."""
     size = len(image)
     margin = 3 * look.soft * size + 2
     x1, y1 = np.maximum(np.floor(outline.min(0) * size - margin), 0).astype(int)
@@ -158,7 +158,7 @@ def _burn_in(image: np.ndarray) -> None:
     cv2.putText(strip, LABEL, (2, height + 1), cv2.FONT_HERSHEY_PLAIN, scale, 255, 1, cv2.LINE_AA)
 
 
-def draw(rng: np.random.Generator, anatomy: Anatomy, findings: list[Finding], looks: list[Look | None],
+def draw(rng: np.random.Generator, anatomy: Anatomy, findings: list[Finding], looks: list[Appearance | None],
          size: int) -> np.ndarray:
     """The finished image, uint8 [size, size], with `LABEL` burnt in. looks: one per finding, None for those without."""
     image = draw_anatomy(rng, anatomy, size)

@@ -1,4 +1,4 @@
-"""How the phantom's findings look and what tells their classes apart: `RULES`, `OWN_LOOK` and `SHARED_LOOK`."""
+"""How the phantom's findings look and what tells their classes apart: `RULES`, `OWN` and `SHARED`."""
 from typing import NamedTuple
 
 import numpy as np
@@ -28,8 +28,8 @@ RULES = {
 }
 
 
-class Look(NamedTuple):
-    """Appearance of a region: pixels are pulled by `opacity` towards `level` plus textures, in units of full white."""
+class Appearance(NamedTuple):
+    """How a region looks: pixels are pulled by `opacity` towards `level` plus textures, in units of full white."""
     level: float
     opacity: float
     soft: float     # blur of the outline, share of the frame
@@ -39,33 +39,33 @@ class Look(NamedTuple):
     mesh: float     # crossing lines
 
 
-OWN_LOOK = {        # these alone tell the class
-    'Atelectasis': Look(.62, .88, .004, .00, .14, .00, .00),
-    'Mass': Look(.64, .90, .004, .00, .00, .26, .00),
-    'Consolidation': Look(.58, .85, .006, .12, .00, .00, .00),
-    'Effusion': Look(.76, .92, .004, .00, .00, .00, .00),
-    'Nodule': Look(.66, .90, .004, .00, .00, .00, .00),
-    'Calcification': Look(1.0, 1.0, .001, .00, .00, .00, .00),
-    'Fibrosis': Look(.46, .80, .004, .00, .00, .00, .28),
-    'Pleural Thickening': Look(.88, .95, .003, .00, .00, .00, .00),
-    'Emphysema': Look(.07, .72, .004, .00, .00, .00, .00),
-    'Pneumothorax': Look(.02, .97, .001, .00, .00, -.25, .00),
+OWN = {        # these alone tell the class
+    'Atelectasis': Appearance(.62, .88, .004, .00, .14, .00, .00),
+    'Mass': Appearance(.64, .90, .004, .00, .00, .26, .00),
+    'Consolidation': Appearance(.58, .85, .006, .12, .00, .00, .00),
+    'Effusion': Appearance(.76, .92, .004, .00, .00, .00, .00),
+    'Nodule': Appearance(.66, .90, .004, .00, .00, .00, .00),
+    'Calcification': Appearance(1.0, 1.0, .001, .00, .00, .00, .00),
+    'Fibrosis': Appearance(.46, .80, .004, .00, .00, .00, .28),
+    'Pleural Thickening': Appearance(.88, .95, .003, .00, .00, .00, .00),
+    'Emphysema': Appearance(.07, .72, .004, .00, .00, .00, .00),
+    'Pneumothorax': Appearance(.02, .97, .001, .00, .00, -.25, .00),
 }
-SHARED_LOOK = {     # any member of the group may have this one; nothing in it tells the class
-    'opacity': Look(.62, .90, .004, .03, .00, .00, .00),
-    'spot': Look(.86, .95, .002, .00, .00, .00, .00),
-    'line': Look(.68, .90, .003, .00, .00, .00, .16),
-    'lucency': Look(.05, .85, .003, .00, .00, -.10, .00),
+SHARED = {     # any member of the group may have this one; nothing in it tells the class
+    'opacity': Appearance(.62, .90, .004, .03, .00, .00, .00),
+    'spot': Appearance(.86, .95, .002, .00, .00, .00, .00),
+    'line': Appearance(.68, .90, .003, .00, .00, .00, .16),
+    'lucency': Appearance(.05, .85, .003, .00, .00, -.10, .00),
 }
-JITTER = Look(.03, .02, .0, .01, .01, .03, .01)    # standard deviation from instance to instance
+JITTER = Appearance(.03, .02, .0, .01, .01, .03, .01)    # standard deviation from instance to instance
 
 
-def sample_look(rng: np.random.Generator, name: str, *, ambiguity: float) -> Look:
+def sample_appearance(rng: np.random.Generator, name: str, *, ambiguity: float) -> Appearance:
     """A finding's appearance: with probability `ambiguity` its group's shared look, else its class's own.
 
     A share of findings, not a blend of looks: a blend at 0.7 would leave 90 to 100 % of all classes told by the look.
     The same number of random draws for every class and ambiguity: a finding that has the shared look at one ambiguity
     has it at every larger one.
     """
-    mean = SHARED_LOOK[RULES[name].group] if rng.random() < ambiguity else OWN_LOOK[name]
-    return Look(*(np.array(mean) + rng.standard_normal(len(Look._fields)) * JITTER))
+    mean = SHARED[RULES[name].group] if rng.random() < ambiguity else OWN[name]
+    return Appearance(*(np.array(mean) + rng.standard_normal(len(Appearance._fields)) * JITTER))

@@ -5,6 +5,7 @@ import numpy as np
 
 from relnet_jax.data.phantom import drawing, labels, looks, places
 from relnet_jax.data.phantom.anatomy import Anatomy, box_of, part_outlines, sample_anatomy, to_frame
+from relnet_jax.errors import UserError
 
 
 class Annotations(NamedTuple):
@@ -17,7 +18,8 @@ class Annotations(NamedTuple):
 
 
 def class_cues() -> dict[str, looks.Rule]:
-    """By class, in the order of the class table: its look-alike group and the cue that tells it where its look does not."""
+    """Class, in the order of the class table -> its look-alike group and the cue that tells it where its look does not.
+    """
     return {name: looks.RULES[name] for name in labels.classes()}
 
 
@@ -56,10 +58,10 @@ def render(seed: int, index: int, *, ambiguity: float, size: int) -> tuple[np.nd
     Raises ValueError for an ambiguity outside 0..1.
     """
     if not 0 <= ambiguity <= 1:
-        raise ValueError(f'phantom ambiguity: expected 0..1, got {ambiguity}')
+        raise UserError(f'phantom ambiguity: expected 0..1, got {ambiguity}')
     anatomy, findings = make_scene(seed, index)
     rng = generator(seed, index, 1)
-    drawn = [looks.sample_look(rng, f.name, ambiguity=ambiguity) if f.name in looks.OWN_LOOK else None
+    drawn = [looks.sample_appearance(rng, f.name, ambiguity=ambiguity) if f.name in looks.OWN else None
              for f in findings]
     image = drawing.draw(generator(seed, index, 2), anatomy, findings, drawn, size)
     return image, _truth(anatomy, findings, size)

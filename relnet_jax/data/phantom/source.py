@@ -5,6 +5,7 @@ from relnet_jax.data.phantom import labels
 from relnet_jax.data.phantom.anatomy import PARTS
 from relnet_jax.data.phantom.scene import annotate, render
 from relnet_jax.data.source import Source
+from relnet_jax.errors import UserError
 from relnet_jax.ops.masks import crop_polygons
 from relnet_jax.types import Example
 
@@ -36,7 +37,7 @@ def phantom_source(*, split: str, seed: int, ambiguity: float, size: int, train_
     if split not in ('train', 'val'):
         raise ValueError(f"phantom split: expected 'train' or 'val', got '{split}'")
     if not 0 < train_images <= VAL_START or val_images < 1:
-        raise ValueError(f'phantom: expected 1..{VAL_START} train_images and at least 1 val_images, '
+        raise UserError(f'phantom: expected 1..{VAL_START} train_images and at least 1 val_images, '
                          f'got {train_images} and {val_images}')
     start, count = (0, train_images) if split == 'train' else (VAL_START, val_images)
 

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from relnet_jax.models.backbones.deformable import VERSIONS, DeformConv
+from relnet_jax.errors import UserError
+from relnet_jax.models.backbones.deformable import DeformConv
 from relnet_jax.models.layers import Conv, make_norm, zero_padding
 
 
@@ -92,10 +93,6 @@ class ResNet(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"model.backbone: expected one of {sorted(LAYOUTS)}, got '{self.layout}'")
-        if self.deformable not in ('', *VERSIONS):
-            raise ValueError(f"model.deformable: expected '' or one of {VERSIONS}, got '{self.deformable}'")
         layout = LAYOUTS[self.layout]
         self.stem = Conv(layout.stem, 7, 2, use_bias=False, dtype=self.dtype, name='conv1')
         self.stem_norm = make_norm(self.norm, dtype=self.dtype, name='bn1')
@@ -128,6 +125,14 @@ class ResNet(nn.Module):
         return self.run_stage(3, x, None, None)
 
 
-def stage_channels(layout: str, stage: int) -> int:
-    """Channels of C2 (stage 0) to C5 (stage 3)."""
-    return LAYOUTS[layout].widths[stage] * (4 if LAYOUTS[layout].bottleneck else 1)
+def stage_channels(layout: str) -> tuple[int, ...]:
+    """Channels of C2 to C5."""
+    return tuple(width * (4 if LAYOUTS[layout].bottleneck else 1) for width in LAYOUTS[layout].widths)
+
+
+def freeze_patterns(frozen_stages: int) -> tuple[str, ...]:
+    """Patterns of the parameters that stay: 0 none, 1 those of the stem, 2 also of layer1, ... 5 of the whole body."""
+    if not 0 <= frozen_stages <= 5:
+        raise UserError(f'config.model.frozen_stages must be 0 to 5, got {frozen_stages}')
+    stem = (r'backbone/(?!layer)',) if frozen_stages else ()
+    return stem + tuple(rf'backbone/layer{k}[_/]' for k in range(1, frozen_stages))

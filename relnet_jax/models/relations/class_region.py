@@ -17,8 +17,13 @@ class ClassRegionRelation(nn.Module):
     graph: bool = True
     attention: bool = True
     background: bool = True
-    reduction: int | None = None     # see class_relation.ClassMessages
+    reduction: int = 0               # see class_relation.ClassMessages
     dtype: jnp.dtype = jnp.float32
+    acts_in = 'second_pass'
+
+    @property
+    def needs(self) -> set[str]:
+        return {'graph'} if self.graph else set()
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:

@@ -7,6 +7,7 @@ from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.types import Array
 
 FORMS = ('published', 'early')
+C4_REDUCTION = 16       # channels of the C4 map / those of the class attention, as Reasoning-RCNN has it
 
 
 class ClassAttention(nn.Module):
@@ -53,7 +54,7 @@ class ClassMessages(nn.Module):
     graph: bool = True
     attention: bool = True
     background: bool = True
-    reduction: int | None = None     # None: 4 (published, FPN) or 64 (early); Reasoning-RCNN on C4 has 16
+    reduction: int = 0               # of `ClassAttention`; 0: 4 (published) or 64 (early)
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -100,9 +101,21 @@ class ClassRelation(nn.Module):
     graph: bool = True
     attention: bool = True
     background: bool = True          # False: background takes no part in graph, attention and mapping
-    reduction: int | None = None     # see ClassMessages
+    reduction: int = 0               # see ClassMessages
     norm: bool = False
     dtype: jnp.dtype = jnp.float32
+    acts_in = 'second_pass'
+
+    @property
+    def needs(self) -> set[str]:
+        return {'graph'} if self.graph else set()
+
+    @staticmethod
+    def fields(options: dict, neck: str) -> dict:
+        """The C4 map has four times the channels of the FPN's, for which 4 is meant."""
+        if neck == 'c4' and options.get('form', 'published') == 'published':
+            return options | {'reduction': options.get('reduction') or C4_REDUCTION}
+        return options
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:

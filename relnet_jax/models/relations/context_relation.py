@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from relnet_jax.models.relations.attention import GeometricAttention, head_width
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.models.relations.part_relation import select_parts
+from relnet_jax.ops.geometry import divide_parts
 from relnet_jax.types import Array
 
 LUNGS = (2, 3)  # in the default order of parts: left, right scapula, left, right lung, heart
@@ -13,19 +14,31 @@ LUNGS = (2, 3)  # in the default order of parts: left, right scapula, left, righ
 class ContextRelation(nn.Module):
     """Attention of RoIs over the features of parts, then LayerNorm and ReLU. Sows 'box_to_part' [B, heads, N, parts].
 
-    parts: rows of the context's parts that are keys: the lungs; () = all; or, to look inside the lungs, the rows that
-    `ops.geometry.append_cells` has added (P .. P + 2 * rows * cols - 1).
+    parts: rows of the context's parts that are keys: the lungs; () = all. With a grid of rows x columns each of them is
+    cut into cells, which are then the keys in its place.
     """
     parts: tuple[int, ...] = LUNGS
+    grid: tuple[int, int] = (0, 0)   # (0, 0): the parts as a whole
+    window: bool = True              # the parts' features come from behind a learned window
     scale: str = 'published'         # 'published' 1/8 | 'lab' 1/16
-    features: int | None = 1024      # width of the result, in 16 heads; None = that of the RoI features
+    features: int = 1024             # width of the result, in 16 heads; 0 = that of the RoI features
     norm: bool = True
     dtype: jnp.dtype = jnp.float32
+    acts_in = 'second_pass'
+
+    @property
+    def needs(self) -> set[str]:
+        return {'parts', 'part_features', *(['part_window'] if self.window else [])}
+
+    def divide_parts(self, boxes: Array, valid: Array) -> tuple[Array, Array] | None:
+        """Part boxes [B, P, 4], valid [B, P] -> the cells looked at [B, Q, 4], [B, Q]; None without a grid."""
+        rows, columns = self.grid
+        return divide_parts(boxes, valid, parts=self.parts, rows=rows, cols=columns) if rows * columns else None
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
         """-> [B, N, features] in dtype. Raises ValueError if that is not a multiple of 16."""
-        boxes, features, valid = select_parts(context, self.parts)
+        boxes, features, valid = select_parts(context, () if any(self.grid) else self.parts)
         attention = GeometricAttention(head_dim=head_width(self.features or context.roi_features.shape[-1]),
                                        scale=self.scale, dtype=self.dtype, name='attention')
         enhanced, weights = attention(context.roi_features, context.boxes, features, boxes, valid)
@@ -40,6 +53,8 @@ class LungFeature(nn.Module):
     parts: tuple[int, ...] = LUNGS
     norm: bool = True
     dtype: jnp.dtype = jnp.float32
+    needs = {'parts', 'part_features'}
+    acts_in = 'second_pass'
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:

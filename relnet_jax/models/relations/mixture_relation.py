@@ -63,6 +63,8 @@ class MixtureRelation(nn.Module):
     """
     neighbours: int = 32
     dtype: jnp.dtype = jnp.float32
+    needs = set()
+    acts_in = 'second_pass'
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:

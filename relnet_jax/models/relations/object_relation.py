@@ -14,16 +14,23 @@ class ObjectAttention(nn.Module):
     Published use: after each of the two fcs of the box head, added to its output, two modules with
     `context._replace(roi_features=...)`.
     """
-    keys: int | None = None          # number of best-scoring RoIs looked at (best_rois); None = all
+    keys: int = 0                    # number of best-scoring RoIs looked at (best_rois); 0 = all
     scale: str = 'published'         # 'published' 1/8 | 'lab' 1/16
-    features: int | None = 1024      # width of the result, in 16 heads; None = that of the RoI features
+    features: int = 1024             # width of the result, in 16 heads; 0 = that of the RoI features
     dtype: jnp.dtype = jnp.float32
+    needs = set()
+    acts_in = 'box_head'
+
+    @staticmethod
+    def fields(options: dict, neck: str) -> dict:
+        """As wide as the layer of the box head that it is added to."""
+        return options | {'features': 0}
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
         """-> [B, N, features] in dtype. Raises ValueError if that is not a multiple of 16."""
         features, boxes, valid = context.roi_features, context.boxes, context.roi_valid
-        if self.keys is not None and self.keys < boxes.shape[1]:
+        if self.keys and self.keys < boxes.shape[1]:
             best, valid = best_rois(context, self.keys, foreground_first=False)
             features = jnp.take_along_axis(features, best[..., None], axis=1)
             boxes = jnp.take_along_axis(boxes, best[..., None], axis=1)
@@ -39,10 +46,12 @@ class ObjectPosition(nn.Module):
 
     The best are those whose best class is not background, then the rest, each by score; fewer valid RoIs leave zeros.
     """
-    keys: int = 64                   # the lab: 64 with em_dim 64 and features 512; 32 with 32 and None, 1024 wide
+    keys: int = 64                   # the lab: 64 with em_dim 64 and features 512; 32 with 32 and 0, 1024 wide
     em_dim: int = 64
-    features: int | None = 512       # relu(fc) to this width; None = the embedding itself
+    features: int = 512              # relu(fc) to this width; 0 = the embedding itself
     dtype: jnp.dtype = jnp.float32
+    needs = set()
+    acts_in = 'second_pass'
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
@@ -52,6 +61,6 @@ class ObjectPosition(nn.Module):
         embedding = geometry_embedding(context.boxes, boxes, dim=self.em_dim)
         embedding = jnp.where(valid[:, None, :, None], embedding, 0.0)
         enhanced = embedding.reshape(*embedding.shape[:2], -1).astype(self.dtype)
-        if self.features is not None:
+        if self.features:
             enhanced = nn.relu(nn.Dense(self.features, dtype=self.dtype, name='fc')(enhanced))
         return enhanced

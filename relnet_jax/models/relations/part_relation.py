@@ -29,6 +29,8 @@ class PartRelation(nn.Module):
     em_dim: int = 64
     norm: bool = True
     dtype: jnp.dtype = jnp.float32
+    needs = {'parts'}
+    acts_in = 'second_pass'
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:

@@ -87,6 +87,8 @@ class RegionRelation(nn.Module):
     kernel: str = 'relu'             # one of KERNELS
     similarity: bool = True
     dtype: jnp.dtype = jnp.float32
+    needs = set()
+    acts_in = 'second_pass'
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:

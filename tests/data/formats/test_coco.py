@@ -1,8 +1,10 @@
 """COCO files as sources: what is read, what is reported, and the real data sets that are at hand."""
 import io
 import json
+import re
 from contextlib import redirect_stdout
 
+import cv2
 import numpy as np
 import pycocotools.mask as rle_tools
 import pytest
@@ -72,6 +74,12 @@ def test_parts_come_from_the_largest_instance_and_may_be_classes_too(write_coco)
     assert both.category_ids == (7, 20)
 
 
+def place(issue):
+    """Images first, then by the index in the list."""
+    kind, index = re.search(r'(\w+)\[(\d+)\]', issue.where).groups()
+    return kind == 'annotations', int(index)
+
+
 def test_every_kind_of_broken_record_is_named_and_dropped_or_clipped(write_coco):
     images = [{'id': 1, 'file_name': '1.png', 'width': 60, 'height': 40},
               {'id': 1, 'file_name': '2.png', 'width': 60, 'height': 40},
@@ -87,24 +95,24 @@ def test_every_kind_of_broken_record_is_named_and_dropped_or_clipped(write_coco)
         annotation(11, image_id=77), annotation(12, bbox=[0, 0, 30, 30], segmentation=[[0, 0, 9, 0, 9, 9]]),
         annotation(13, bbox=[0, 0, 9, 9], segmentation={'size': [40, 60], 'counts': 'zz'}), annotation(14, image_id=5),
         annotation(15, bbox=[0, 0, 1, 1]), 16]
-    source = read(write_coco(annotations, sizes=[(40, 60), (40, 60)], images=images))
+    source = read(write_coco(annotations, sizes=[(40, 60), (40, 60)], images=images), max_dropped=1)
     expected = [
-        ('images[1] id 1', 'twice'), ('images[2] id 5', "not found in the image folder (lost.png)"), ('images[3] id six', 'expected an id'),
-        ('images[4] id 7', '1.png, id 1'), ('images[5] id 8', 'file_name'), ('images[6]', "'nine'"),
+        ('images[1] id 1', 'twice'), ('images[2] id 5', "file not found ('lost.png')"),
+        ('images[4] id 7', "'1.png', id 1"), ('images[5] id 8', 'file_name'), ('images[6]', "'nine'"),
         ('annotations[1] id 2', 'not in the category table (99)'),
         ('annotations[2] id 3', 'not in the category table (None)'), ('annotations[3] id 4', 'four finite numbers'),
         ('annotations[4] id 5', 'zero'), ('annotations[5] id 6', 'negative'), ('annotations[6] id 7', 'outside'),
         ('annotations[7] id 8', 'four finite numbers'),
-        ('annotations[8] id 9', 'clipped'), ('annotations[9] id 10', 'same image, category and box'),
+        ('annotations[8] id 9', 'clipped'), ('annotations[9] id 10', 'same image, category, box'),
         ('annotations[10] id 11', 'not in the file (77)'), ('annotations[11] id 12', 'both kept'),
         ('annotations[12] id 13', 'box kept without mask'), ('annotations[15]', 'expected a dict')]
-    assert len(source.issues) == len(expected), '\n'.join(source.issues)
-    for issue, (where, words) in zip(source.issues, expected):
+    assert len(source.issues) == len(expected), '\n'.join(map(str, source.issues))
+    for issue, (where, words) in zip(sorted(source.issues, key=place), expected):
         assert issue.where == f'instances.json: {where}' and words in str(issue)
-    assert source.image_ids == [1, 7]
+    assert source.image_ids == [1, 'six', 7]
     boxes = [[5, 6, 25, 16], [50, 30, 60, 40], [0, 0, 30, 30], [0, 0, 9, 9], [0, 0, 1, 1]]
     assert source.load(0).boxes.tolist() == boxes
-    assert len(source.load(1).boxes) == 0
+    assert len(source.load(1).boxes) == 0 and source.load(1).image_id == 'six'
 
 
 def test_boxes_in_the_ground_truth_are_the_checked_ones_in_the_files_own_ids(write_coco):
@@ -151,9 +159,24 @@ def test_missing_sizes_are_taken_from_the_file(write_coco):
     assert source.load(0).boxes.tolist() == [[10, 10, 60, 15]]
 
 
-def test_a_file_of_another_size_than_its_record_is_unreadable(write_coco):
-    source = read(write_coco([annotation(1)], images=[{'id': 1, 'file_name': '1.png', 'width': 40, 'height': 60}]))
-    with pytest.raises(UnreadableImage, match='1.png: 60 x 40 pixels, but instances.json says 40 x 60'):
+def test_a_file_of_another_aspect_than_its_record_is_refused_by_name(write_coco):
+    other = [{'id': 1, 'file_name': '1.png', 'width': 60, 'height': 40},
+             {'id': 2, 'file_name': '2.png', 'width': 40, 'height': 60},
+             {'id': 3, 'file_name': '2.png', 'width': 50, 'height': 60}]
+    source = read(write_coco([annotation(1)], sizes=[(40, 60), (40, 60)], images=other))
+    assert [str(issue) for issue in source.issues] == [
+        'instances.json: images[1] id 2: width and height of the record look exchanged (2.png, 60 x 40 pixels, '
+        'annotated at 40 x 60): image dropped',
+        "instances.json: images[2] id 3: the file's aspect is another than the annotations' (2.png, 60 x 40 pixels, "
+        'annotated at 50 x 60): image dropped']
+    assert source.image_ids == [1]
+
+
+def test_a_file_that_changed_its_aspect_since_it_was_opened_is_unreadable(write_coco):
+    file, folder = write_coco([annotation(1)])
+    source = read((file, folder))
+    cv2.imwrite(str(folder / '1.png'), np.zeros((40, 80, 3), np.uint8))
+    with pytest.raises(UnreadableImage, match='1.png: 80 x 40 pixels, but its annotations refer to 60 x 40'):
         source.load(0)
 
 
@@ -163,27 +186,31 @@ def test_wrong_names_and_files_stop_with_a_hint(write_coco, tmp_path):
         read(files, classes=('nodul',))
     with pytest.raises(ValueError, match="no category 'xyz', it has"):
         read(files, parts=('xyz',))
-    with pytest.raises(FileNotFoundError, match='no annotation file .*none.json'):
+    with pytest.raises(FileNotFoundError, match='none.json. is not there'):
         read((tmp_path / 'none.json', files[1]))
     with pytest.raises(FileNotFoundError, match='no image folder .*nowhere'):
         read((files[0], tmp_path / 'nowhere'))
     bad = tmp_path / 'bad.json'
     for content, words in (('{"images": [', 'not valid JSON'), ('[]', "list under 'images'"),
-                           ('{"images": [], "annotations": []}', "list under 'categories'")):
+                           ('{"images": [], "annotations": [{}]}', "list under 'categories'"),
+                           ('[{"image_id": 1, "category_id": 1, "score": 0.5}]', 'a list of results'),
+                           ('[{"file_name": "a.png", "syms": []}]', 'chestx_det'), ('[' * 100_000, 'nested too deep'),
+                           ('"a.json"', "list under 'images'"), ('1' * 5000, 'not valid JSON'), ('\xff', 'not valid')):
         bad.write_text(content)
         with pytest.raises(ValueError, match=words):
             read((bad, files[1]))
 
 
 @pytest.mark.parametrize('categories', [[{'id': 3, 'name': 'a'}, {'id': 3, 'name': 'b'}], [{'id': 'x', 'name': 'a'}],
-                                        [{'id': 3, 'name': 'a'}, {'id': 4, 'name': 'a'}], [{'id': 3}]])
+                                        [{'id': 3, 'name': 5}], ['a'], [{'id': True, 'name': 'a'}],
+                                        [{'id': 3, 'name': 'a' * 201}], [{'id': 3, 'name': '\ud800'}]])
 def test_a_category_table_that_is_not_one_to_one_is_an_error(write_coco, categories):
     with pytest.raises(ValueError, match=r'instances.json: categories\['):
         read(write_coco([], categories=categories))
 
 
 def test_a_file_without_any_usable_image_is_an_error(write_coco):
-    with pytest.raises(ValueError, match='none of its 1 images can be used.*lost.png'):
+    with pytest.raises(ValueError, match='1 of 1 image files cannot be used.*not found; such as .lost.png'):
         read(write_coco([], images=[{'id': 1, 'file_name': 'lost.png', 'width': 60, 'height': 40}]))
 
 
@@ -211,7 +238,7 @@ def test_chest_films_open_clean_and_dirty(real_data, file, objects, masks, issue
     source = open_real(real_data, 'cxr_gb100', file, parts=parts, classes=classes)
     truth = source.ground_truth()['annotations']
     assert len(source) == 65 and len(truth) == objects and sum('segmentation' in a for a in truth) == masks
-    assert len(source.issues) == issues and all('zero width' in i.problem and i.rule == 'dropped' for i in source.issues)
+    assert [('zero width' in i.problem, i.rule) for i in source.issues] == [(True, 'dropped')] * issues
     for index in (0, 13, 29, 47):
         example = source.load(index)
         check_example(example, source)

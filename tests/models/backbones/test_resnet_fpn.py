@@ -50,11 +50,6 @@ def test_stride_in_1x1_moves_the_stride_and_nothing_else():
     assert strides == [3, 0]    # 3x3 convolutions; 1x1 ones stride by slicing, the stem by blocks
 
 
-def test_unknown_backbone_is_named_with_the_known_ones():
-    with pytest.raises(ValueError, match="resnet50.*got 'vgg'"):
-        ResNet('vgg').init(jax.random.key(0), jnp.zeros((1, 32, 32, 3)), NO_MASK)
-
-
 @pytest.mark.parametrize('frozen', [2, 5])
 def test_no_gradient_below_the_last_frozen_stage(frozen):
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 32, 32, 3)), jnp.float32)

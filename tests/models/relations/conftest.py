@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 
 from relnet_jax.models.relations import RelationContext
-from relnet_jax.ops.geometry import append_cells
 
 GOLDEN = Path(__file__).resolve().parents[2] / 'golden' / 'relations.npz'
 
@@ -18,7 +17,7 @@ def random_boxes(rng, *shape):
     return np.concatenate([corner, corner + rng.integers(8 * 8, 8 * 96, (*shape, 2))], -1).astype(np.float32) / 8
 
 
-def make_context(seed=0, *, batch=2, rois=12, valid=9, width=16, classes=5, parts=5, cells=True, **given):
+def make_context(seed=0, *, batch=2, rois=12, valid=9, width=16, classes=5, parts=5, **given):
     """Images of 224 x 256 on a canvas of 240 x 272. RoIs from `valid` on are padding, one part is missing."""
     rng = np.random.default_rng(seed)
     normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
@@ -26,9 +25,6 @@ def make_context(seed=0, *, batch=2, rois=12, valid=9, width=16, classes=5, part
     graph = (presence.T @ presence.astype(np.float32)) / 20
     part_boxes, part_valid = random_boxes(rng, batch, parts), np.ones((batch, parts), bool)
     part_valid[-1, -1] = False
-    if cells:
-        part_boxes, part_valid = (np.asarray(x) for x in append_cells(
-            part_boxes, part_valid, parts=(2, 3), rows=2, cols=2))
     fields = dict(
         roi_features=normal(batch, rois, width), boxes=random_boxes(rng, batch, rois),
         roi_valid=np.tile(np.arange(rois) < valid, (batch, 1)), class_logits=2 * normal(batch, rois, classes),

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 
 from relnet_jax.models.relations.context_relation import ContextRelation, LungFeature, PartWindow
-from relnet_jax.ops.geometry import append_cells
 
 SWAPPED = np.array([1, 0, 3, 2, 4])
 
@@ -45,21 +44,17 @@ def test_norm_and_relu_end_the_relation(context_factory, random_params, run, ass
 
 
 def test_flipping_the_image_with_its_lung_cells_changes_nothing(context_factory, random_params, run):
-    context = context_factory(cells=False)
-    cells = tuple(range(5, 13))
-    grid = lambda boxes, mask: append_cells(boxes, mask, parts=(2, 3), rows=2, cols=2)
-    features = context_factory(3, parts=8, cells=False).part_features  # of the 2 lungs x 2 rows x 2 columns
-    whole = jnp.zeros_like(context.part_features)
+    context, module = context_factory(), ContextRelation(grid=(2, 2))
+    features = context_factory(3, parts=8).part_features  # of the 2 lungs x 2 rows x 2 columns
 
     def with_cells(c, cell_features):
-        boxes, mask = grid(c.part_boxes, c.part_valid)
-        return c._replace(part_boxes=boxes, part_valid=mask, part_features=jnp.concatenate([whole, cell_features], 1))
+        boxes, mask = module.divide_parts(c.part_boxes, c.part_valid)
+        return c._replace(part_boxes=boxes, part_valid=mask, part_features=cell_features)
 
     flipped = context._replace(boxes=mirrored(context.boxes, 256), part_valid=context.part_valid[:, SWAPPED],
                                part_boxes=mirrored(context.part_boxes, 256)[:, SWAPPED])
     moved = features.reshape(2, 2, 2, 2, -1)[:, ::-1, :, ::-1].reshape(features.shape)  # lungs and columns swap
     before, after = with_cells(context, features), with_cells(flipped, moved)
-    module = ContextRelation(parts=cells)
     params = random_params(module, before)
     expected = run(module, params, before)
     np.testing.assert_allclose(run(module, params, after), expected, rtol=1e-5, atol=1e-5)

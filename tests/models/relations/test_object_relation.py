@@ -57,7 +57,7 @@ def test_attention_over_the_best_equals_attention_over_these_boxes(context_facto
 
 def test_position_form_lists_the_best_first_and_zeros_after_the_last(context_factory, run, assert_close):
     context = context_factory(batch=1, rois=6, classes=3, class_logits=LOGITS, roi_valid=VALID)
-    module = ObjectPosition(keys=7, em_dim=32, features=None)
+    module = ObjectPosition(keys=7, em_dim=32, features=0)
     blocks = np.asarray(run(module, {}, context)).reshape(1, 6, 7, 32)
     order = np.array([4, 1, 0, 3, 2])  # findings 4, 1, 0, then background 3, 2
     assert_close(blocks[:, :, :5], geometry_embedding(context.boxes, context.boxes[:, order], dim=32), 1e-5)
@@ -68,7 +68,7 @@ def test_both_widths_of_the_lab(context_factory):
     context = context_factory(rois=70, valid=66)
     wide = lambda module: jax.eval_shape(module.init_with_output, jax.random.key(0), context)[0].shape
     assert wide(ObjectPosition()) == (2, 70, 512)
-    assert wide(ObjectPosition(keys=32, em_dim=32, features=None)) == (2, 70, 1024)
+    assert wide(ObjectPosition(keys=32, em_dim=32, features=0)) == (2, 70, 1024)
 
 
 def test_masked_softmax_is_the_softmax_of_the_valid_entries():

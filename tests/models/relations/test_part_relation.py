@@ -25,7 +25,7 @@ def test_golden_with_norm_and_relu(golden_case, golden_context, run, assert_clos
 
 
 def test_a_missing_part_gives_zeros_and_leaves_the_others_alone(context_factory, run):
-    context = context_factory(cells=False)
+    context = context_factory()
     full = context._replace(part_valid=jnp.ones((2, 5), bool))
     blocks = lambda c: np.asarray(run(PartRelation(norm=False), {}, c)).reshape(2, 12, 5, 64)
     assert not blocks(context)[1, :, 4].any()
@@ -33,7 +33,7 @@ def test_a_missing_part_gives_zeros_and_leaves_the_others_alone(context_factory,
 
 
 def test_flipping_the_image_swaps_the_blocks_of_left_and_right(context_factory, run):
-    context = context_factory(cells=False)
+    context = context_factory()
     module = PartRelation(norm=False)
     flipped = context._replace(boxes=mirrored(context.boxes, 256), part_valid=context.part_valid[:, SWAPPED],
                                part_boxes=mirrored(context.part_boxes, 256)[:, SWAPPED])
@@ -46,4 +46,4 @@ def test_flipping_the_image_swaps_the_blocks_of_left_and_right(context_factory, 
 
 def test_parts_that_do_not_exist_are_refused(context_factory):
     with pytest.raises(ValueError, match=r'parts must lie in 0..4, got \(1, 5\)'):
-        jax.eval_shape(PartRelation(parts=(1, 5)).init, jax.random.key(0), context_factory(cells=False))
+        jax.eval_shape(PartRelation(parts=(1, 5)).init, jax.random.key(0), context_factory())

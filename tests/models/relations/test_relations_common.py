@@ -9,8 +9,6 @@ import pytest
 
 from relnet_jax.models.relations import RELATIONS
 
-CELLS = tuple(range(5, 13))
-
 VARIANTS = {  # name: (relation, options, width of the result for D = 16, K = 5, P = 5)
     'class_published': ('class', {}, 256),
     'class_published_norm': ('class', dict(norm=True), 256),
@@ -31,12 +29,12 @@ VARIANTS = {  # name: (relation, options, width of the result for D = 16, K = 5,
     'part': ('part', dict(parts=(0, 1, 2, 3, 4)), 320),
     'context_lungs': ('context', {}, 1024),
     'context_all_parts': ('context', dict(parts=(0, 1, 2, 3, 4), scale='lab'), 1024),
-    'context_inner': ('context', dict(parts=CELLS), 1024),
+    'context_inner': ('context', dict(grid=(2, 2)), 1024),
     'lung_feature': ('lung_feature', {}, 32),
     'object_attention': ('object_attention', {}, 1024),
     'object_attention_best': ('object_attention', dict(keys=4), 1024),
     'object_position_fc': ('object_position', dict(keys=16), 512),
-    'object_position': ('object_position', dict(keys=8, em_dim=32, features=None), 256),
+    'object_position': ('object_position', dict(keys=8, em_dim=32, features=0), 256),
 }
 everything = pytest.mark.parametrize('name', VARIANTS)
 REPRESENTATIVE = ('class_published', 'class_no_background', 'class_early', 'region_gaussian_norm',
@@ -182,6 +180,19 @@ def test_relation_weights_are_seen_only_on_request(name, context, build):
     if 'box_to_box' in sown:  # no RoI listens to padding
         weights = np.asarray(sown['box_to_box'])
         assert weights.shape[-1] == 4 or not weights[..., 9:].any()
+
+
+@pytest.mark.parametrize('name', RELATIONS)
+def test_every_relation_says_what_it_needs_and_where_it_acts(name):
+    relation = RELATIONS[name]()
+    assert relation.needs <= {'parts', 'part_features', 'part_window', 'graph'}
+    assert 'parts' in relation.needs or not {'part_features', 'part_window'} & relation.needs
+    assert relation.acts_in in ('second_pass', 'box_head')
+
+
+def test_a_graph_that_is_turned_off_is_not_needed():
+    for name in ('class', 'class_region'):
+        assert RELATIONS[name]().needs == {'graph'} and not RELATIONS[name](graph=False).needs
 
 
 def test_every_relation_is_represented_here():

@@ -1,6 +1,5 @@
 """The phantom as images and as a data set."""
 import json
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import cv2
@@ -80,7 +79,7 @@ def test_findings_are_drawn_where_they_are_annotated():
         for finding in findings:
             if finding.name not in ('Fracture', 'Calcification', 'Nodule', 'Mass'):
                 continue                                    # well off their surroundings at ambiguity 0
-            look = looks.OWN_LOOK.get(finding.name)
+            look = looks.OWN.get(finding.name)
             images = [drawing.draw(np.random.default_rng(0), anatomy, f, lk, 256).astype(int)
                       for f, lk in (([], []), ([finding], [look]))]
             drawn = np.abs(images[1] - images[0]) > 8
@@ -182,9 +181,8 @@ def test_wrong_options_are_named():
         phantom.render(0, 0, ambiguity=1.5, size=64)
 
 
-def test_command_line_writes_images_and_coco_truth(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(sys, 'argv', ['phantom', f'--out={tmp_path / "films"}', '--count=3', '--size=96'])
-    main()
+def test_command_line_writes_images_and_coco_truth(tmp_path, capsys):
+    assert main([f'--out={tmp_path / "films"}', '--count=3', '--size=96']) == 0
     truth = json.loads((tmp_path / 'films' / 'instances.json').read_text())
     assert len(truth['images']) == 3 and f"{len(truth['annotations'])} findings" in capsys.readouterr().out
     for record in truth['images']:

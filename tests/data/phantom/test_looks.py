@@ -11,7 +11,7 @@ GROUPS = ('opacity', 'spot', 'line', 'lucency')
 
 
 def look(name, seed, *, ambiguity):
-    return looks.sample_look(np.random.default_rng(seed), name, ambiguity=ambiguity)
+    return looks.sample_appearance(np.random.default_rng(seed), name, ambiguity=ambiguity)
 
 
 def members(group):
@@ -23,13 +23,13 @@ def test_every_class_has_its_cue_in_the_order_of_the_class_table():
     assert list(cues) == list(labels.classes())
     assert {rule.cue for rule in cues.values()} == {'texture', 'position', 'co-occurrence'}
     assert {name for name, rule in cues.items() if rule.cue == 'co-occurrence'} == {'Atelectasis', 'Mass'}
-    assert set(looks.OWN_LOOK) == set(itertools.chain(*map(members, GROUPS)))
+    assert set(looks.OWN) == set(itertools.chain(*map(members, GROUPS)))
 
 
 def test_texture_alone_tells_the_class_at_ambiguity_0():
     for group in GROUPS:
         names = members(group)
-        own = np.array([looks.OWN_LOOK[n] for n in names])
+        own = np.array([looks.OWN[n] for n in names])
         for i, name in enumerate(names):
             for seed in range(50):
                 drawn = np.array(look(name, seed, ambiguity=0))
@@ -49,7 +49,8 @@ def test_members_of_a_group_look_the_same_at_ambiguity_1(group):
 def test_the_ambiguity_is_the_share_of_findings_whose_look_does_not_tell_their_class(ambiguity):
     for group in GROUPS:
         first, second = members(group)[:2]
-        alike = [look(first, seed, ambiguity=ambiguity) == look(second, seed, ambiguity=ambiguity) for seed in range(2000)]
+        alike = [look(first, seed, ambiguity=ambiguity) == look(second, seed, ambiguity=ambiguity)
+                 for seed in range(2000)]
         assert np.mean(alike) == pytest.approx(ambiguity, abs=0.04)
 
 

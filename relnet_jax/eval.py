@@ -1,0 +1,48 @@
+"""Evaluate a checkpoint: python eval.py --ckpt=RUN [--out=DIR] [--split=val|train] [--config.test.boxes=64 ...]
+
+Installed, the command is relnet-eval. RUN is a run's folder, its checkpoints folder, one step folder, or RUN/best. The
+config is the checkpoint's own; any key can be overridden, for example the data: --config.data.val.annotations=FILE
+--config.data.val.images=FOLDER. --boxes=1000,512,256,128,64 evaluates at each of these numbers of test boxes instead,
+and prints one table.
+"""
+import sys
+
+from absl import flags
+from absl.flags import FlagValues
+
+from relnet_jax import cli
+from relnet_jax import config as config_lib
+from relnet_jax.evaluation import evaluate
+from relnet_jax.evaluation.voc import CONVENTIONS
+from relnet_jax.runs import checkpoint
+
+
+def define(values: FlagValues) -> None:
+    cli.define_path(values, 'ckpt', None, 'run folder, its checkpoints folder, one step folder, or RUN/best')
+    cli.define_path(values, 'out', '', "folder to write to; without it the run's eval/", kind='folder')
+    flags.DEFINE_string('boxes', '', 'evaluate at each of these numbers of test boxes, as 1000,512,64, in one table',
+                        flag_values=values)
+    flags.DEFINE_enum('split', 'val', ['val', 'train'], 'which images', flag_values=values)
+    flags.DEFINE_integer('overlays', 8, 'number of images drawn, truth beside prediction', lower_bound=0,
+                         flag_values=values)
+    flags.DEFINE_enum('voc_boxes', 'pixel_inclusive', sorted(CONVENTIONS), 'widths of VOC-style AP: x2 - x1 (+ 1)',
+                      flag_values=values)
+
+
+def command(call: cli.Call) -> None:
+    f = call.flags
+    boxes = cli.numbers(f.boxes, 'boxes')
+    config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
+    if boxes:
+        evaluate.sweep_boxes(f.ckpt, config, boxes, out=f.out, split=f.split, convention=f.voc_boxes)
+    else:
+        evaluate.evaluate_checkpoint(f.ckpt, config, out=f.out, split=f.split, num_overlays=f.overlays,
+                                     convention=f.voc_boxes)
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.run('eval', __doc__, define, command, argv)
+
+
+if __name__ == '__main__':
+    sys.exit(main())

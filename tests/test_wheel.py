@@ -1,0 +1,154 @@
+"""Installed from its wheel, the package works from an empty folder: nothing is read from the checkout."""
+import ast
+import json
+import os
+import re
+import subprocess
+import sys
+import sysconfig
+import tomllib
+import venv
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import CACHE
+from tests.tiny_run import tiny_config, write_run
+
+ROOT = Path(__file__).resolve().parents[1]
+TINY = ('data.canvas=(64,64)', 'data.scale=64', 'data.max_size=64', 'data.mask_size=28', 'data.threads=0',
+        'data.phantom.size=64', 'data.phantom.train_images=4', 'data.phantom.val_images=2', 'model.fpn_channels=16',
+        'model.box_head_dim=16', 'model.mask_channels=8', 'model.mask_convs=1', 'train.steps=2', 'train.batch_size=2',
+        'train.log_every=1', 'train.ema=0', 'train.pre_nms=20', 'train.proposals=10', 'train.rpn_samples=8',
+        'train.rois=8', 'test.batch_size=2', 'test.pre_nms=20', 'test.boxes=8', 'test.detections=4',
+        'test.score_threshold=0')
+MINE = '''from configs import phantom
+
+def get_config():
+    c = phantom.get_config()
+    c.name = 'mine'
+    c.data.phantom.train_images, c.data.phantom.val_images = 3, 2
+    return c
+'''
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    """bin/ of a fresh environment that has the wheel; of this one it sees the other packages, behind its own."""
+    pytest.importorskip('hatchling', reason='pip install -e .[dev]')
+    folder = tmp_path_factory.mktemp('wheel')
+    subprocess.run([sys.executable, '-m', 'hatchling', 'build', '-t', 'wheel', '-d', str(folder)], cwd=ROOT, check=True,
+                   capture_output=True)
+    venv.create(folder / 'venv', symlinks=True)
+    python = folder / 'venv' / 'bin' / 'python'
+    wheel, = folder.glob('*.whl')
+    subprocess.run([sys.executable, '-m', 'pip', f'--python={python}', 'install', '--no-deps', '--no-index', '--quiet',
+                    '--disable-pip-version-check', str(wheel)], check=True, capture_output=True)
+    packages = subprocess.run([python, '-c', "import sysconfig; print(sysconfig.get_path('purelib'))"], check=True,
+                              capture_output=True, text=True).stdout.strip()
+    (Path(packages) / 'others.pth').write_text(sysconfig.get_path('purelib') + '\n')
+    return python.parent
+
+
+@pytest.fixture
+def command(installed, tmp_path, monkeypatch):
+    """command('relnet-check', ...) -> what the installed command prints, in a folder that was empty."""
+    folder = tmp_path / 'elsewhere'
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
+    environment |= dict(RELNET_JAX_CACHE=str(CACHE), PYTHONWARNINGS='default')
+
+    def run(name, *arguments, code=0):
+        done = subprocess.run([installed / name, *map(str, arguments)], capture_output=True, text=True, env=environment,
+                              timeout=300)
+        assert done.returncode == code, done.stderr
+        return done.stdout + done.stderr
+    return run
+
+
+def overrides(*keys):
+    return [f'--config.{key}' for key in keys]
+
+
+def test_the_package_and_its_configs_are_those_of_the_wheel(command, installed):
+    where = command('python', '-c', 'from relnet_jax import config; print(config.__file__, config.SHIPPED)').split()
+    assert all(Path(path).is_relative_to(installed.parent) for path in where)
+    names = 'from relnet_jax import config; print(config.load("lab:fpn3,data=coco").name, *config.shipped())'
+    assert command('python', '-c', names).split() == ['fpn3', *sorted(p.stem for p in (ROOT / 'configs').glob('*.py'))]
+
+
+def test_the_scripts_are_there(installed):
+    scripts = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts']
+    assert len(scripts) == 8 and all((installed / name).exists() for name in scripts)
+
+
+def test_data_are_made_and_checked(command):
+    assert '5 images with' in command('relnet-phantom', '--out=films', '--count=5', '--size=64')
+    report = command('relnet-check', '--config=coco:small', *overrides(
+        'data.train.annotations=films/instances.json', 'data.train.images=films'))
+    assert 'Cardiomegaly' in report and 'issues: none' in report
+    Path('mine.py').write_text(MINE)
+    assert '3 images' in command('relnet-check', '--config=mine.py')
+
+
+def test_wrong_input_ends_with_the_code_and_the_line(command):
+    said = command('relnet-train', '--config=phantom', '--config.train.optimizer=adam', code=2)
+    assert said == "train: config.train.optimizer: expected one of 'sgd', 'adamw', got 'adam', did you mean 'adamw'?\n"
+
+
+def test_a_detector_is_trained_by_the_name_of_its_config(command):
+    command('relnet-train', '--config=phantom', '--workdir=run', *overrides(*TINY))
+    assert json.loads(Path('run/eval/metrics.json').read_text())['about']['images'] == 2
+    assert sorted(path.name for path in Path().iterdir()) == ['run']
+
+
+def test_a_checkpoint_is_evaluated_used_exported_and_converted(command):
+    c = tiny_config()
+    with c.unlocked():
+        c.model.norm = 'frozen_bn'      # what torchvision has
+    write_run(Path('run').absolute(), c)
+    assert 'PHANTOM' in command('relnet-eval', '--ckpt=run')
+    command('relnet-phantom', '--out=films', '--count=2', '--size=64')
+    command('relnet-predict', '--ckpt=run', '--images=films', '--out=found', '--score=0')
+    assert len(json.loads(Path('found/predictions.json').read_text())['images']) == 2
+    assert "written: 'model.stablehlo'" in command('relnet-export', '--ckpt=run', '--out=model.stablehlo')
+    assert "written: 'w.safetensors'" in command('relnet-convert', 'run', 'w.safetensors')
+
+
+@pytest.mark.slow
+def test_a_table_of_the_lab_is_made(command):
+    said = command('relnet-ablate', '--runs=base', '--seeds=1', '--out=table', '--data=phantom', *overrides(*TINY))
+    assert '| `base` | FPN, no relation, no cascade | 1 |' in Path('table/table.md').read_text(), said
+
+
+# ---- what the package says it needs ----
+def names_of(requirements):
+    return {re.match(r'[\w-]+', text)[0].lower().replace('-', '_') for text in requirements}
+
+
+def test_every_import_is_declared_and_every_declared_package_imported():
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    declared = names_of(project['dependencies'])
+    optional = names_of(text for extra in project['optional-dependencies'].values() for text in extra)
+    imported = set()
+    for path in [*(ROOT / 'relnet_jax').rglob('*.py'), *(ROOT / 'configs').glob('*.py')]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split('.')[0])
+            elif isinstance(node, ast.Import):
+                imported |= {alias.name.split('.')[0] for alias in node.names}
+    modules = metadata.packages_distributions()
+    foreign = imported - set(sys.stdlib_module_names) - {'configs', 'relnet_jax'}
+    packages = {name.lower().replace('-', '_') for module in foreign for name in modules[module]}
+    assert packages - declared - optional == set()
+    assert declared - packages == {'flatbuffers'}       # jax.export asks for it
+
+
+def test_what_is_pinned_is_what_is_declared():
+    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
+    declared = names_of([*project['dependencies'], *(text for extra in project['optional-dependencies'].values()
+                                                     for text in extra)]) - {'relnet_jax'}
+    pinned = [line for line in (ROOT / 'requirements.txt').read_text().splitlines() if line and line[0] != '#']
+    assert all('==' in line for line in pinned) and names_of(pinned) == declared
