@@ -2,9 +2,9 @@
 
 On the phantom an effusion anywhere in the image tells an atelectasis from a mass. For runs with a relation head this
 takes the RoI that fits each of these findings best and measures how well the two are told apart (area under the ROC
-curve, 0.5 = not at all) by the logits of both passes, and by a linear probe (ridge regression on the findings of one half
-of the images, measured on the other) of what enters and leaves each relation. A probe far above the logits says that
-the information is there and that the predictor has not learned to read it. `--pair` names two other classes.
+curve, 0.5 = not at all) by the logits of both passes, and by a linear probe (ridge regression on the findings of one
+half of the images, measured on the other) of what enters and leaves each relation. A probe far above the logits says
+that the information is there and that the predictor has not learned to read it. `--pair` names two other classes.
 """
 import argparse
 

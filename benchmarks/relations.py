@@ -1,9 +1,10 @@
 """Parameters and cost of the relations: python -m benchmarks.relations [--step] [--size=512] [--repeats=5]
 
-Without `--step`: for each relation of models/relations, at R50-FPN width (D = 1024, K = 14, P = 5, 512 RoIs), the number
-of its parameters, XLA's count of the arithmetic of its forward pass, and the time of that pass alone. With `--step`:
-losses and gradients of one training step of R50-FPN at --size px with and without class, part and context relation,
-taking turns in this one process, and the ratio of the medians. Ratios hold on a busy machine, single times do not.
+Without `--step`: for each relation of models/relations, at R50-FPN width (D = 1024, K = 14, P = 5, 512 RoIs), the
+number of its parameters, XLA's count of the arithmetic of its forward pass, and the time of that pass alone. With
+`--step`: losses and gradients of one training step of R50-FPN at --size px with and without class, part and context
+relation, taking turns in this one process, and the ratio of the medians. Ratios hold on a busy machine, single times do
+not.
 """
 import argparse
 import statistics

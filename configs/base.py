@@ -73,6 +73,8 @@ def get_config() -> ConfigDict:
     m.rpn_beta = 1 / 9                   # smooth L1 knee of the RPN
     m.box_beta = 1 / 9                   # smooth L1 knee of the box head
     m.background_weight = 1.0            # weight of background RoIs in the classification loss
+    m.class_weights = ()                 # of RoIs of each class there, in label order; () = all 1
+    m.focal_gamma = 0.0                  # focal loss: cross entropy times (1 - p)^this there; 0 = off
     m.neck = 'fpn'                       # 'fpn' | 'c4': one map of stride 16, conv5 as the RoI head; anchor_sizes then
                                          # ((16, 32, 64, 128, 256, 512),), and fpn_channels, box_head_dim, mask_convs idle
     m.deformable = ''                    # '' | 'v1' | 'v2': the last 3x3 of every block from layer2 on (conv3-5)

@@ -22,6 +22,20 @@ def test_softmax_cross_entropy_is_minus_the_log_share_of_the_label():
     np.testing.assert_allclose(losses.softmax_cross_entropy(jnp.float32(logits), jnp.asarray(labels)), expected, rtol=1e-5)
 
 
+def test_the_focal_loss_weighs_what_is_known_less():
+    logits = np.float32(np.random.default_rng(0).normal(size=(2, 5, 3)))
+    labels = jnp.array([[0, 1, 2, 2, 1], [0, 0, 1, 2, 0]])
+    plain = losses.softmax_cross_entropy(logits, labels)
+    expected = (1 - np.exp(-plain)) ** 2 * plain
+    np.testing.assert_allclose(losses.softmax_focal_loss(logits, labels, gamma=2.0), expected, rtol=1e-5)
+    np.testing.assert_array_equal(losses.softmax_focal_loss(logits, labels, gamma=0.0), plain)
+    sure = jnp.array([30.0, 0.0])           # p of the label is 1 in float32: neither a loss nor a gradient that is no number
+    loss, gradient = jax.value_and_grad(lambda x: losses.softmax_focal_loss(x, jnp.array(0), gamma=0.5))(sure)
+    assert loss == 0 and np.isfinite(gradient).all()
+    wrong = losses.softmax_focal_loss(-sure, jnp.array(0), gamma=2.0)
+    np.testing.assert_allclose(wrong, 30, rtol=1e-6)
+
+
 def test_smooth_l1_is_quadratic_below_its_knee_and_linear_above():
     x = jnp.array([0.0, 0.05, -0.1, 0.2, -3.0])
     np.testing.assert_allclose(losses.smooth_l1(x, jnp.zeros(5), beta=0.1), [0, 0.0125, 0.05, 0.15, 2.95], rtol=1e-5)

@@ -89,6 +89,16 @@ def test_folder_gives_an_overlay_each_and_one_coco_file(images, traces, tmp_path
     assert (cv2.imread(str(out / 'c.png')) != 50).any()
 
 
+def test_a_submission_is_one_flag(images, traces, tmp_path, capsys):
+    (images / 'damaged.png').unlink()
+    assert run('run', images, tmp_path / 'out', '--submission=rsna') == 0
+    lines = (tmp_path / 'out' / 'submission.csv').read_text().splitlines()
+    assert [line.split(',')[0] for line in lines] == ['patientId', 'chest', 'chest', 'c']
+    assert all(len(line.split(',')[1].split()) == 5 and ',0.875 ' in line for line in lines[1:])
+    assert run('run', images, tmp_path / 'out', '--submission=vindr') == 2
+    assert "VinDr-CXR has no class 'Mass', 'Nodule'" in ' '.join(capsys.readouterr().err.split())
+
+
 def test_every_format_that_training_reads_is_found_in_a_folder(traces, tmp_path):
     folder, picture = tmp_path / 'images', np.full((64, 60), 50, np.uint8)
     folder.mkdir()

@@ -1,8 +1,8 @@
 """Which class, part or region spoke for a detection: the relations' own weights, sown under 'intermediates'.
 
-`make_observer` gives a function that runs the detector on one image and keeps what the relations were given and what they
-weighed; `evidence` ranks that for one detection. A weight says where a feature came from, not that the result would have
-been another without it.
+`make_observer` gives a function that runs the detector on one image and keeps what the relations were given and what
+they weighed; `evidence` ranks that for one detection. A weight says where a feature came from, not that the result
+would have been another without it.
 """
 import functools
 from collections.abc import Callable, Iterator

@@ -1,14 +1,14 @@
 """Pickles of weights, read by the standard library's unpickler, which is left nothing to call.
 
-A name in the file is looked up among the few that tensors, arrays and dictionaries are written with, and calling it calls
-a function of this module. Any other name, opcode or call raises `RefusedPickle` before anything happened. torch is not
-imported. Read are protocols 0 to 5 as torch.save (2017 till now) and numpy write them, and protocol 2 of Python 2, whose
-byte strings come back as latin-1 text.
+A name in the file is looked up among the few that tensors, arrays and dictionaries are written with, and calling it
+calls a function of this module. Any other name, opcode or call raises `RefusedPickle` before anything happened. torch
+is not imported. Read are protocols 0 to 5 as torch.save (2017 till now) and numpy write them, and protocol 2 of Python
+2, whose byte strings come back as latin-1 text.
 
-It is `pickle._Unpickler`, the one written in Python. The same in C (`pickle.Unpickler`) has no place for limits: it makes
-dictionaries whose keys it hashes, nested tuples till its stack overflows or for ever, allocates its memo up to whatever
-index the file names, and reads objects till the memory is full. Here nothing of a file is hashed, compared, printed or
-walked before its type is known.
+It is `pickle._Unpickler`, the one written in Python. The same in C (`pickle.Unpickler`) has no place for limits: it
+makes dictionaries whose keys it hashes, nested tuples till its stack overflows or for ever, allocates its memo up to
+whatever index the file names, and reads objects till the memory is full. Here nothing of a file is hashed, compared,
+printed or walked before its type is known.
 """
 import pickle
 import pickletools

@@ -1,7 +1,8 @@
 """Weight files made to crash, hang or fill the memory of whoever reads them: each small, none runs anything.
 
-`write_all` writes them; as a command, python -m tests.interop.hostile FILE ..., reads files, each in a process of its own
-with limits, and prints a JSON line per file: name, outcome (None: read; else the error), seconds, peak of memory in MiB.
+`write_all` writes them; as a command, python -m tests.interop.hostile FILE ..., reads files, each in a process of its
+own with limits, and prints a JSON line per file: name, outcome (None: read; else the error), seconds, peak of memory in
+MiB.
 """
 import io
 import json

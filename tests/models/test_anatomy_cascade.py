@@ -9,7 +9,7 @@ from relnet_jax.models import anatomy_head, cascade
 from relnet_jax.models.anatomy_head import AnatomyHead, anatomy_losses, choose_parts, paired_giou
 from relnet_jax.models.backbones.deformable import DeformConv
 from relnet_jax.models.layers import Conv
-from relnet_jax.types import Proposals
+from relnet_jax.types import Parts, Proposals
 
 # ---- anatomy ----
 
@@ -53,7 +53,7 @@ def test_giou_is_that_of_hand():
 
 
 def test_parts_given_and_predicted_are_combined_by_mode():
-    given = jnp.ones((1, 3, 4)), jnp.array([[True, False, False]])
+    given = Parts(jnp.ones((1, 3, 4)), jnp.array([[True, False, False]]))
     predicted = jnp.full((1, 3, 4), 2.0), jnp.array([[5.0, 5.0, -5.0]])
     boxes, valid = choose_parts('given_or_predicted', given, predicted)
     np.testing.assert_array_equal(boxes[0, :, 0], [1, 2, 2])

@@ -1,11 +1,12 @@
 """Bodies by name: config.model.backbone -> what makes the maps that the detector reads.
 
-A body is a Linen module. Its call takes the image [B, H, W, 3], normalised by config.model.pixel_mean and pixel_std, and
-`valid`, a dict stride -> bool [B, H/stride, W/stride, 1] (True where a map of the unpadded image has a cell) or None (all
-of it) for the strides 1, 2, 4, .., 32. It returns the maps [C2, C3, C4, C5] of strides 4, 8, 16, 32, the first
-`settings.stages` of them (3: without C5). Where `valid` says so, what lies on the padding must not reach the image: a
-convolution of more than one cell reads zeros there (`layers.zero_padding`). Below the last of `settings.frozen_stages`
-no gradient flows (0: none is frozen, 1: the stem, 2: the stem and the stage of C2, ... 5: all).
+A body is a Linen module. Its call takes the image [B, H, W, 3], normalised by config.model.pixel_mean and pixel_std,
+and `valid`, a dict stride -> bool [B, H/stride, W/stride, 1] (True where a map of the unpadded image has a cell) or
+None (all of it) for the strides 1, 2, 4, .., 32. It returns the maps [C2, C3, C4, C5] of strides 4, 8, 16, 32, the
+first `settings.stages` of them (3: without C5). Where `valid` says so, what lies on the padding must not reach the
+image: a convolution of more than one cell reads zeros there (`layers.zero_padding`). Below the last of
+`settings.frozen_stages` no gradient flows (0: none is frozen, 1: the stem, 2: the stem and the stage of C2, ... 5:
+all).
 
 A body that serves the neck 'c4' also has `head(x)`, which makes C5 of pooled C4: [N, S, S, C4] -> [N, S/2, S/2, C5].
 

@@ -3,8 +3,8 @@
 A relation is a Linen module whose fields are its options in config.model.relation, besides `dtype`, the compute type
 (parameters are float32). It knows no other relation, and says of itself:
 
-* `needs`: a set, of an instance or of the class: 'parts' (boxes of anatomical parts), 'part_features' (what the box head
-  makes of them), 'part_window' (those behind a learned window, `PartWindow`), 'graph' (the class graph).
+* `needs`: a set, of an instance or of the class: 'parts' (boxes of anatomical parts), 'part_features' (what the box
+  head makes of them), 'part_window' (those behind a learned window, `PartWindow`), 'graph' (the class graph).
 * `acts_in`: 'second_pass' (its result is fused with the RoI features for a second predictor), or 'box_head' (a module
   after each fully connected layer, whose result, as wide as the layer, is added to it).
 * `fields(options, neck)`, static, if its fields are not the options as they stand in the config.
