@@ -20,7 +20,8 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
 
 def block_rows(height: int, width: int) -> int:
     """Rows of a block: the largest divisor of `height` that keeps it within BLOCK_CELLS, at least 1."""
-    return max(rows for rows in range(1, height + 1) if height % rows == 0 and (rows == 1 or rows * width <= BLOCK_CELLS))
+    divisors = [rows for rows in range(1, height + 1) if height % rows == 0]
+    return max(rows for rows in divisors if rows == 1 or rows * width <= BLOCK_CELLS)
 
 
 def xla_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -91,7 +91,7 @@ def mask_rois(sample: RoISample, batch: Batch, *, num: int) -> tuple[RoISample, 
 
 def mask_losses(predict: Predict, params: Any, features: jax.Array, sample: RoISample, has_mask: jax.Array,
                 batch: Batch, *, size: int, aligned: bool) -> dict:
-    """loss_mask as (sum, count): mean binary cross-entropy over the RoIs of `sample` [B, N] where `has_mask` bool [B, N].
+    """loss_mask as (sum, count): mean binary cross-entropy over RoIs of `sample` [B, N] where `has_mask` bool [B, N].
 
     predict(params, features [n, ...], labels [n]) -> logits [n, size, size], of features [B, N, ...].
     """
@@ -100,6 +100,7 @@ def mask_losses(predict: Predict, params: Any, features: jax.Array, sample: RoIS
     def per_roi(params, features, labels, targets):
         return losses.sigmoid_cross_entropy(predict(params, features, labels), targets).mean((-1, -2))
 
-    features, labels, targets, used = (x.reshape(-1, *x.shape[2:]) for x in (features, sample.labels, targets, has_mask))
+    features, labels, targets, used = (x.reshape(-1, *x.shape[2:])
+                                       for x in (features, sample.labels, targets, has_mask))
     total = sum_over_used_rows(per_roi, chunk_size(len(used)), params, features, (labels, targets), used)
     return {'loss_mask': (total, used.sum().astype(jnp.float32))}

@@ -145,8 +145,8 @@ class RoIHeads(nn.Module):
         return self.relation_head(context, lambda boxes: self.part_features(maps, boxes))
 
     def mask_function(self, features: Array, *, after_conv5: bool) -> tuple[Predict, dict, int]:
-        """(predict(params, features [n, ...], labels [n]) -> mask logits [n, size, size], params, size) for RoI features
-        [B, N, s, s, C]: pooled ones, or those that C4's conv5 has made of them.
+        """(predict(params, features [n, ...], labels [n]) -> mask logits [n, size, size], params, size), for RoI
+        features [B, N, s, s, C]: pooled ones, or those that C4's conv5 has made of them.
 
         A pure function, because its rows are taken in chunks within a loop of the compiled program (`used_rows`).
         """
@@ -168,7 +168,7 @@ class RoIHeads(nn.Module):
         return predict, {name: variables['params'] for name, (_, variables) in bound.items()}, 2 * side
 
     def masks(self, maps: RoIMaps, detections: Detections) -> Array:
-        """Mask logits [B, D, 2m, 2m] of the detections' classes, 0 where there is none; 2m is 28 with FPN, 14 with C4."""
+        """Mask logits [B, D, 2m, 2m] of the detections' classes, 0 where there is none: 28 cells with FPN, 14 with C4."""
         pooled = self.pool(maps, detections.boxes, MASK_POOL)
         predict, params, size = self.mask_function(pooled, after_conv5=False)
         features, labels, valid = (x.reshape(-1, *x.shape[2:]) for x in (pooled, detections.labels, detections.valid))

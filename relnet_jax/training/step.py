@@ -36,7 +36,8 @@ def accumulated(terms_of: Callable, local_loss: Callable, params, batch: Batch, 
     """Gradient and (losses, metrics) of the local batch, taken a part after the other: in the memory of one part.
 
     A loss is divided by its count over the whole batch, so the counts have to be known before the first gradient: a
-    pass of its own looks for them. It stops where they are known, at the sampled RoIs, and costs body and RPN once more.
+    pass of its own looks for them. It stops where they are known, at the sampled RoIs, and costs body and RPN once
+    more.
     """
     def split(tree):
         return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree)

@@ -50,7 +50,8 @@ def test_any_division_of_the_batch_gives_the_same_run(config, devices, name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
 
 
-@pytest.mark.parametrize('devices, name, parts', [(1, 'pmap', 2), (1, 'shard_map', 4), (2, 'pmap', 2), (2, 'shard_map', 2)])
+@pytest.mark.parametrize('devices, name, parts', [(1, 'pmap', 2), (1, 'shard_map', 4), (2, 'pmap', 2),
+                                                  (2, 'shard_map', 2)])
 def test_a_batch_taken_in_parts_gives_the_same_run(config, devices, name, parts):
     want, want_history, _ = run(config, 1, 'pmap')
     config.train.accumulate = parts
