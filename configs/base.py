@@ -10,7 +10,7 @@ def get_config() -> ConfigDict:
 
     # ---- input ----
     d = c.data = ConfigDict()
-    d.format = 'coco'                    # 'phantom' | 'coco' | 'chestx_det' | 'lab' | 'vindr' | 'rsna' | 'siim'
+    d.format = 'coco'                    # 'phantom' | 'coco' | 'chestx_det' | 'lab' | 'vindr' | 'rsna' | 'siim' | 'tfds'
     d.train = ConfigDict(dict(annotations='', images='', max_images=0))  # max_images: the first so many; 0 = all
     d.val = ConfigDict(dict(annotations='', images='', max_images=0))    # annotations '': hold out from train, see split
     d.split = ConfigDict(dict(by='id', folds=5, hold_out=0))  # `by`: key of an image record; equal values stay together
