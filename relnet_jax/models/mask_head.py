@@ -35,7 +35,7 @@ class MaskHead(nn.Module):
 
 
 class MaskPredictor(nn.Module):
-    """[N, m, m, C] and labels int [N] -> logits of that class only, float32 [N, 2m, 2m].
+    """[N, T, T, C] and labels int [N] -> logits of that class only, float32 [N, m, m], m = 2 T.
 
     Picking the class's weight row before the last 1x1 convolution leaves 1 / K of its arithmetic.
     """
@@ -50,7 +50,7 @@ class MaskPredictor(nn.Module):
 
 
 class Deconv(nn.Module):
-    """2x2 transposed convolution of stride 2 as one matrix product: [N, m, m, C] -> [N, 2m, 2m, features].
+    """2x2 transposed convolution of stride 2 as one matrix product: [N, T, T, C] -> [N, 2T, 2T, features].
 
     Params: kernel [2, 2, in, out] (row, column of the output within its input cell), bias [out].
     """

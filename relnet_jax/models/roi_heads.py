@@ -1,4 +1,4 @@
-"""Second stage: what RoIs become. Pooling, the box stages (a cascade), the relation pass, masks; losses and detections."""
+"""Second stage, on RoIs: pooling, box stages (a cascade), relation pass, masks; their losses and detections."""
 from functools import partial
 from typing import NamedTuple
 

@@ -58,7 +58,7 @@ def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient():
         return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(3, 3)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
     np.testing.assert_allclose(conv7x7(x, kernel), plain(x, kernel), atol=1e-4)
-    grads = [jax.grad(lambda x, k: (f(x, k) ** 2).sum(), argnums=(0, 1))(x, kernel) for f in (conv7x7, plain)]
+    grads = [jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))(x, kernel) for f in (conv7x7, plain)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), *grads)
 
 
