@@ -168,7 +168,7 @@ class RoIHeads(nn.Module):
         return predict, {name: variables['params'] for name, (_, variables) in bound.items()}, 2 * side
 
     def masks(self, maps: RoIMaps, detections: Detections) -> Array:
-        """Mask logits [B, D, 2m, 2m] of the detections' classes, 0 where there is none: 28 cells with FPN, 14 with C4."""
+        """Mask logits [B, D, 2m, 2m] of the detections' classes, 0 where there is none; 28 cells a side, C4 14."""
         pooled = self.pool(maps, detections.boxes, MASK_POOL)
         predict, params, size = self.mask_function(pooled, after_conv5=False)
         features, labels, valid = (x.reshape(-1, *x.shape[2:]) for x in (pooled, detections.labels, detections.valid))

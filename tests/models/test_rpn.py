@@ -111,8 +111,8 @@ def losses_one_by_one(logits, deltas, anchors, batch, beta):
 def test_losses_are_those_of_a_loop_over_anchors(outputs, tiny_batch):
     batch = tiny_batch()._replace(image_size=SIZE)
     keys = jax.random.split(jax.random.key(0), 2)
-    terms, metrics = jax.jit(lambda: rpn.rpn_losses(picked(outputs), outputs[2], batch, keys, samples=10_000, max_positive=5000,
-                                                    beta=1 / 9))()
+    terms, metrics = jax.jit(lambda: rpn.rpn_losses(picked(outputs), outputs[2], batch, keys, samples=10_000,
+                                                    max_positive=5000, beta=1 / 9))()
     sums, used = losses_one_by_one(*outputs, batch, 1 / 9)
     for level in range(2):
         for kind, expected in zip(('cls', 'bbox'), sums[level]):
@@ -125,7 +125,8 @@ def test_losses_are_those_of_a_loop_over_anchors(outputs, tiny_batch):
 def test_samples_are_as_many_as_asked_and_at_most_half_positive(outputs, tiny_batch):
     batch = tiny_batch()._replace(image_size=SIZE)
     keys = jax.random.split(jax.random.key(0), 2)
-    terms, metrics = jax.jit(lambda: rpn.rpn_losses(picked(outputs), outputs[2], batch, keys, samples=8, max_positive=2, beta=1 / 9))()
+    terms, metrics = jax.jit(lambda: rpn.rpn_losses(picked(outputs), outputs[2], batch, keys, samples=8,
+                                                    max_positive=2, beta=1 / 9))()
     assert terms['rpn_cls_p2'][1] == 16
     assert metrics['num_positive_anchors'][0] <= 4
 
