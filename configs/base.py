@@ -109,6 +109,7 @@ def get_config() -> ConfigDict:
     t.steps = 90_000
     t.phases = ()                        # see training/phases.py; () = one, all the same
     t.batch_size = 16                    # global, over all devices
+    t.accumulate = 1                     # parts that a device takes its images in, one after the other, to save memory
     t.optimizer = 'sgd'                  # 'sgd' | 'adamw'
     t.learning_rate = 0.02               # at `base_batch_size`; scaled linearly with batch_size, and printed
     t.base_batch_size = 16

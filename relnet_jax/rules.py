@@ -159,7 +159,7 @@ SECTIONS = {
     'model.relation.object_position': {'keys': LENGTH_OR_NONE, 'em_dim': LENGTH, 'features': LENGTH_OR_NONE},
     'train': {
         'steps': COUNT, 'phases': _each('dicts, see training/phases.py', lambda v: isinstance(v, (dict, ConfigDict))),
-        'batch_size': LENGTH, 'optimizer': _one_of('sgd', 'adamw'), 'learning_rate': NOT_NEGATIVE,
+        'batch_size': LENGTH, 'accumulate': LENGTH, 'optimizer': _one_of('sgd', 'adamw'), 'learning_rate': NOT_NEGATIVE,
         'base_batch_size': LENGTH, 'momentum': BELOW_ONE, 'weight_decay': NOT_NEGATIVE, 'bias_lr_factor': NOT_NEGATIVE,
         'lr_factors': _each('pairs of a regular expression and a factor', _is_pair_of(_is_pattern, _is_number)),
         'warmup_steps': COUNT_OR_NONE, 'warmup_factor': SHARE, 'schedule': _one_of('step', 'cosine'),

@@ -146,7 +146,7 @@ def read_class_table(ckpt: str | Path) -> dict:
 
 # Keys that change neither the parameters nor what they are trained on.
 HARMLESS = ('name', 'data.threads', 'data.prefetch', 'data.cache', 'train.log_every', 'train.eval_every',
-            'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel')
+            'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel', 'train.accumulate')
 
 
 def config_changes(stored: ConfigDict, now: ConfigDict) -> list[str]:
