@@ -1,7 +1,8 @@
 """Where a relation gains on the phantom: python -m benchmarks.gain_by_cue DIR [CONTROL]
 
-For the results of an ablation (DIR/results) the difference of each run's box AP50 to the control's (default: base), paired
-by seed, as a mean over all classes, and over those that the phantom tells by company, by position and by texture.
+For the results of an ablation (DIR/results) the difference of each run's box AP50 to the control's (default: base),
+paired by seed, as a mean over all classes, and over those that the phantom tells by company, by position and by
+texture.
 """
 import sys
 

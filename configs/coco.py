@@ -4,8 +4,9 @@
         --config.data.train.annotations=annotations/instances_train2017.json --config.data.train.images=train2017 \
         --config.data.val.annotations=annotations/instances_val2017.json --config.data.val.images=val2017
 
-Published for this schedule (Detectron2 model zoo, R50-FPN 1x): box AP 38.6, mask AP 35.2. Not measured with this project: docs say what was.
-Any COCO-format file works. `configs/coco.py:small` is the same line with a tiny backbone for small machines and small data sets.
+Published for this schedule (Detectron2 model zoo, R50-FPN 1x): box AP 38.6, mask AP 35.2. Not measured with this
+project: docs say what was. Any COCO-format file works. `configs/coco.py:small` is the same line with a tiny backbone
+for small machines and small data sets.
 """
 from configs import base
 

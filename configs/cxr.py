@@ -3,8 +3,8 @@
     python train.py --config=configs/cxr.py --workdir=runs/cxr \
         --config.data.train.annotations=DIR/instances.json --config.data.train.images=DIR/images
 
-Written for the 65 films of covid-19-chest-xray-segmentations-dataset (General Blockchain, CC BY 4.0 annotations): a fifth of the patients is held
-out for validation. docs/measured.md has the numbers as measured.
+Written for the 65 films of covid-19-chest-xray-segmentations-dataset (General Blockchain, CC BY 4.0 annotations): a
+fifth of the patients is held out for validation. docs/measured.md has the numbers as measured.
 """
 from configs import base, coco
 

@@ -1,4 +1,4 @@
-"""Every run of the lab's log by its name: configs/lab.py:RUN[,data=DATA]; DATA: phantom, chestx_det_coco or coco.
+"""Every run of the lab's log by its name: configs/lab.py:RUN[,data=DATA]; DATA as in the table below.
 
     python train.py --config=configs/lab.py:fpn3 --config.scale_schedule=0.01
     python train.py --config=configs/lab.py:one,data=chestx_det_coco --config.train.init_from=RESNET50 \
@@ -14,12 +14,11 @@ from typing import NamedTuple
 from ml_collections import ConfigDict
 
 from configs import base, coco, phantom
+from relnet_jax.data.formats.chestx_det import CLASSES as CHESTX_DET
 from relnet_jax.models.relations import chosen, needs
 
 PARTS = ('Left Scapula', 'Right Scapula', 'Left Lung', 'Right Lung', 'Heart')
 FLIP_PAIRS = (('Left Scapula', 'Right Scapula'), ('Left Lung', 'Right Lung'))
-CHESTX_DET = ('Atelectasis', 'Calcification', 'Cardiomegaly', 'Consolidation', 'Diffuse Nodule', 'Effusion',
-              'Emphysema', 'Fibrosis', 'Fracture', 'Mass', 'Nodule', 'Pleural Thickening', 'Pneumothorax')
 GRAPH_OF_ONE = ('Multiple Nodules', 'Diffuse Nodule', 'Cavity', 'Fibrosis', 'Nodule', 'Atelectasis', 'Consolidation',
                 'Tuberculosis', 'Mass', 'Effusion')
 
@@ -261,6 +260,18 @@ def use_chestx_det(c: ConfigDict) -> None:
     c.data.classes = CHESTX_DET
 
 
+def use_chestx_det_files(c: ConfigDict) -> None:
+    """ChestX-Det as it is downloaded; the parts, where a relation needs them, from data.parts_file."""
+    use_chestx_det(c)
+    c.data.format = 'chestx_det'
+
+
+def use_lab_files(c: ConfigDict) -> None:
+    """The lab's own JSON: boxes of at least 20 pixels, parts in the file."""
+    use_coco(c)
+    c.data.format, c.data.min_box = 'lab', 20
+
+
 def name_parts(c: ConfigDict) -> None:
     """Names the part categories of a COCO file for runs that look at parts."""
     if c.model.anatomy_head or 'parts' in needs(chosen(c.model)):
@@ -269,6 +280,7 @@ def name_parts(c: ConfigDict) -> None:
 
 # name -> what it sets before the run's own keys, and after them
 DATA = {'phantom': (use_phantom, finish_phantom), 'chestx_det_coco': (use_chestx_det, name_parts),
+        'chestx_det': (use_chestx_det_files, name_parts), 'lab': (use_lab_files, name_parts),
         'coco': (use_coco, name_parts)}
 
 

@@ -130,12 +130,12 @@ def with_overrides(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
             raise UserError(f"config.{key}: expected {KINDS.get(kind, kind.__name__)}, got "
                             f"'{arguments[-1].partition('=')[2]}'") from error
         config = values.config
+    rules.check(config)
     with config.unlocked():
         for key in rules.PATHS:
             *section, name = key.split('.')
             folder = rules.value_of(config, '.'.join(section))
             folder[name] = os.path.expanduser(folder[name])
-    rules.check(config)
     return config.lock()
 
 

@@ -12,7 +12,9 @@ from absl.flags import FlagValues
 
 from relnet_jax import cli
 from relnet_jax import config as config_lib
+from relnet_jax.errors import UserError
 from relnet_jax.evaluation import evaluate
+from relnet_jax.evaluation.submissions import SUBMISSIONS
 from relnet_jax.evaluation.voc import CONVENTIONS
 from relnet_jax.runs import checkpoint
 
@@ -27,17 +29,21 @@ def define(values: FlagValues) -> None:
                          flag_values=values)
     flags.DEFINE_enum('voc_boxes', 'pixel_inclusive', sorted(CONVENTIONS), 'widths of VOC-style AP: x2 - x1 (+ 1)',
                       flag_values=values)
+    flags.DEFINE_enum('submission', '', ['', *SUBMISSIONS], "write submission.csv too, in a competition's form",
+                      flag_values=values)
 
 
 def command(call: cli.Call) -> None:
     f = call.flags
     boxes = cli.numbers(f.boxes, 'boxes')
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
+    if boxes and f.submission:
+        raise UserError('--submission: of one number of boxes, not of --boxes')
     if boxes:
         evaluate.sweep_boxes(f.ckpt, config, boxes, out=f.out, split=f.split, convention=f.voc_boxes)
     else:
         evaluate.evaluate_checkpoint(f.ckpt, config, out=f.out, split=f.split, num_overlays=f.overlays,
-                                     convention=f.voc_boxes)
+                                     convention=f.voc_boxes, submission=f.submission)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,6 +15,18 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     return -jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
 
 
+def softmax_focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float) -> jax.Array:
+    """(1 - p)^gamma times the cross entropy -log p of the label's share p (Lin et al., ICCV 2017, eq. 4, with softmax).
+
+    logits [..., K], labels int [...] -> [...]; gamma 0 is the cross entropy itself.
+    """
+    cross_entropy = softmax_cross_entropy(logits, labels)
+    if gamma == 0:
+        return cross_entropy
+    missed = jnp.maximum(-jnp.expm1(-cross_entropy), 1e-9)      # at 0 a power below 1 has no gradient
+    return missed ** gamma * cross_entropy
+
+
 def smooth_l1(prediction: jax.Array, target: jax.Array, *, beta: float) -> jax.Array:
     """x^2 / (2 beta) below |x| = beta, |x| - beta / 2 above (Girshick, ICCV 2015, eq. 3, with a knee); beta 0 = L1."""
     distance = jnp.abs(prediction.astype(jnp.float32) - target)

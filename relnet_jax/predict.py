@@ -23,6 +23,7 @@ from relnet_jax.data.source import Source
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation.overlays import draw_results
 from relnet_jax.evaluation.run import detect_batches, load_detector
+from relnet_jax.evaluation.submissions import SUBMISSIONS, check_form, write_submission
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.types import Example
 from relnet_jax.visualize import write_image
@@ -116,11 +117,12 @@ def categories(class_table: dict) -> list:
 
 
 def predict(detect_fn, params, class_table: dict, config, files: list, outputs: list, out: Path, *,
-            score: float) -> list:
+            score: float, submission: str = '') -> list:
     """Detect in image `files` and write their overlays, called `outputs`, and predictions.json to the folder `out`.
 
     `detect_fn` and `params` are those of `load_detector`. Every batch has the same shape, so that the detector compiles
-    once. Only detections of at least `score` are written. Returns what went wrong, one line for each file.
+    once. Only detections of at least `score` are written, as a submission.csv of the form `submission` too unless it is
+    ''. Returns what went wrong, one line for each file.
     """
     out.mkdir(parents=True, exist_ok=True)
     problems = []
@@ -141,6 +143,8 @@ def predict(detect_fn, params, class_table: dict, config, files: list, outputs: 
             logging.info('%s: %d found -> %s', files[index], len(found), out / outputs[index])
     predictions = dict(images=images, categories=categories(class_table), annotations=annotations)
     (out / 'predictions.json').write_text(json.dumps(predictions) + '\n')
+    if submission:
+        write_submission(out / 'submission.csv', submission, annotations, source)
     return problems
 
 
@@ -158,6 +162,8 @@ def define(values: FlagValues) -> None:
     cli.define_path(values, 'out', None, 'folder to write to', kind='folder')
     flags.DEFINE_float('score', 0.3, 'leave out detections weaker than this', lower_bound=0, upper_bound=1,
                        flag_values=values)
+    flags.DEFINE_enum('submission', '', ['', *SUBMISSIONS], "write submission.csv too, in a competition's form",
+                      flag_values=values)
 
 
 def command(call: cli.Call) -> int:
@@ -169,12 +175,14 @@ def command(call: cli.Call) -> int:
     startup.use_compilation_cache()
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
     class_table = checkpoint.read_class_table(f.ckpt)
+    check_form(f.submission, class_table['classes'])
     detect_fn, params = load_detector(f.ckpt, config, class_table)
     if f.score < config.test.score_threshold:
         logging.warning('--score=%g: no detection below config.test.score_threshold = %g is kept', f.score,
                         config.test.score_threshold)
     startup.log_compilation('the detector')
-    problems += predict(detect_fn, params, class_table, config, files, outputs, out, score=f.score)
+    problems += predict(detect_fn, params, class_table, config, files, outputs, out, score=f.score,
+                        submission=f.submission)
     for problem in problems:
         print(f'skipped: {problem}', file=sys.stderr)
     return cli.UNFINISHED if problems else cli.DONE

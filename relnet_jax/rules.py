@@ -34,10 +34,6 @@ def _whole(low: int, high: int, expected: str = '') -> Rule:
     return Rule(expected or f'a whole number from {low} to {high}', lambda v: _is_whole(v) and low <= v <= high)
 
 
-def _number(expected: str, holds: Callable[[float], bool]) -> Rule:
-    return Rule(expected, lambda v: _is_number(v) and holds(v))
-
-
 def _each(expected: str, holds: Callable[[Any], bool], *, length: int | None = None) -> Rule:
     return Rule(expected, lambda v: isinstance(v, tuple) and length in (None, len(v)) and all(map(holds, v)))
 
@@ -94,10 +90,10 @@ COUNT = _whole(1, 1 << 30, 'a whole number of 1 or more')
 COUNT_OR_NONE = _whole(0, 1 << 30, 'a whole number of 0 or more')
 LENGTH = _whole(1, 100_000)             # of an array
 LENGTH_OR_NONE = _whole(0, 100_000)
-POSITIVE = _number('a number above 0', lambda v: v > 0)
-NOT_NEGATIVE = _number('a number of 0 or more', lambda v: v >= 0)
-SHARE = _number('a number from 0 to 1', lambda v: 0 <= v <= 1)
-BELOW_ONE = _number('a number from 0 to below 1', lambda v: 0 <= v < 1)
+POSITIVE = Rule('a number above 0', _is_positive)
+NOT_NEGATIVE = Rule('a number of 0 or more', lambda v: _is_number(v) and v >= 0)
+SHARE = Rule('a number from 0 to 1', _is_share)
+BELOW_ONE = Rule('a number from 0 to below 1', lambda v: _is_share(v) and v < 1)
 SWITCH = Rule('True or False', lambda v: isinstance(v, bool))
 TEXT = Rule('a text', _is_text)
 PATH = Rule('a path', _is_text)
@@ -125,8 +121,8 @@ SECTIONS = {
         'window': Rule('two percentages, the smaller one first',
                        lambda v: _is_pair_of(_is_number, _is_number)(v) and 0 <= v[0] < v[1] <= 100),
         'max_pixels': COUNT, 'exif': _one_of('auto', 'apply', 'ignore'), 'dicom_overrides': PATH, 'crowds': SWITCH,
-        'allow_outside': SWITCH, 'check_geometry': SWITCH, 'max_unreadable': SHARE, 'max_dropped': SHARE, 'cache': SWITCH,
-        'threads': COUNT_OR_NONE, 'prefetch': COUNT_OR_NONE},
+        'allow_outside': SWITCH, 'check_geometry': SWITCH, 'max_unreadable': SHARE, 'max_dropped': SHARE,
+        'cache': SWITCH, 'threads': COUNT_OR_NONE, 'prefetch': COUNT_OR_NONE},
     'data.train': {'annotations': PATH, 'images': PATH, 'max_images': COUNT_OR_NONE},
     'data.val': {'annotations': PATH, 'images': PATH, 'max_images': COUNT_OR_NONE},
     'data.split': {'by': TEXT, 'folds': _whole(2, 1 << 30, 'a whole number of 2 or more'), 'hold_out': COUNT_OR_NONE},
@@ -134,13 +130,15 @@ SECTIONS = {
                      'val_images': COUNT},
     'model': {
         'backbone': _key_of('models.backbones', 'BACKBONES'),
-        'norm': _one_of('frozen_bn', 'group_norm', 'layer_norm'), 'stride_in_1x1': SWITCH, 'frozen_stages': _whole(0, 5),
+        'norm': _one_of('frozen_bn', 'group_norm', 'layer_norm'), 'stride_in_1x1': SWITCH,
+        'frozen_stages': _whole(0, 5),
         'pixel_mean': _each('three numbers', _is_number, length=3),
         'pixel_std': _each('three numbers above 0', _is_positive, length=3), 'dtype': _one_of('float32', 'bfloat16'),
         'fpn_channels': LENGTH, 'anchor_sizes': _each('sizes above 0, a number or several for each level', _is_size),
         'anchor_ratios': _each('numbers above 0', _is_positive), 'box_head_dim': LENGTH, 'box_dropout': BELOW_ONE,
         'mask_head': SWITCH, 'mask_channels': LENGTH, 'mask_convs': LENGTH_OR_NONE, 'roi_aligned': SWITCH,
         'rpn_beta': NOT_NEGATIVE, 'box_beta': NOT_NEGATIVE, 'background_weight': NOT_NEGATIVE,
+        'class_weights': _each('numbers of 0 or more', lambda v: _is_number(v) and v >= 0), 'focal_gamma': NOT_NEGATIVE,
         'neck': _one_of(*COARSEST), 'deformable': _one_of('', 'v1', 'v2'), 'cascade': _each('shares', _is_share),
         'cascade_weights': _each('numbers', _is_number), 'relations': NAMES, 'fusion': _one_of('cat', 'add'),
         'fusion_order': NAMES, 'relation_loss': _one_of('published', 'second_only'),

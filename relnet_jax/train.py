@@ -43,9 +43,10 @@ def command(call: cli.Call) -> int:
     workdir = Path(call.flags.workdir or Path('runs') / config.name).absolute()
     join_processes()
     from relnet_jax.training import loop, phases  # after the processes know each other
+    steps = phases.total_steps(config)      # first of all, for what it says of wrong phases
     logging.info('config %s; working in %s, the run in %s', config.name, Path.cwd(), workdir)
     state = loop.train(config, workdir)
-    return cli.DONE if state.step >= phases.total_steps(config) else cli.UNFINISHED
+    return cli.DONE if state.step >= steps else cli.UNFINISHED
 
 
 def main(argv: list[str] | None = None) -> int:

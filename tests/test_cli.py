@@ -1,18 +1,21 @@
 """Every command: a wrong flag, key, value, word or file ends with exit code 2 and one line on stderr that names it."""
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
 
 from relnet_jax import cli
 from relnet_jax.errors import UserError
+from relnet_jax.training import loop
 from tests.tiny_run import tiny_config, write_films, write_run
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,6 +127,20 @@ def test_a_wrong_key_type_or_value_of_the_config_is_named_by_every_command(name,
     assert_refused(call(name, f'--config.{override}'), name, 'config.', said)
 
 
+def test_a_checkpoint_of_another_version_is_named_by_the_key_it_lacks(call, places, tmp_path):
+    stored = tmp_path / 'old'
+    shutil.copytree(places['run'], stored)
+    file, = stored.glob('checkpoints/*/config/metadata')
+    file.write_text(file.read_text().replace('"rois"', '"rois_of_then"'))
+    for name in ('eval', 'predict', 'export'):
+        assert_refused(call(name, f'--ckpt={stored}'), name, 'config.train.rois is missing: was this config made by')
+
+
+def test_phases_that_cannot_be_are_named_before_the_data_are_opened(call):
+    assert_refused(call('train', '--config=cxr', "--config.train.phases=({'name': 'a', 'stesp': 3},)"), 'train',
+                   "config.train.phases[0]: no key 'stesp', did you mean 'steps'?")
+
+
 @pytest.mark.parametrize('name', ['train', 'check', 'convert'])
 def test_a_config_that_is_not_there_is_named_with_the_nearest(name, call, tmp_path):
     assert_refused(call(name, '--config=phantm'), name, "no config 'phantm', did you mean 'phantom'?",
@@ -168,7 +185,7 @@ def test_predict_looks_at_its_images_before_it_loads_the_model(call, places, tmp
 def test_convert_says_what_goes_with_what(call, tmp_path, places):
     assert_refused(call('convert', required=False), 'convert', 'expected IN OUT, got nothing')
     assert_refused(call('convert', 'a', 'b', 'c', required=False), 'convert', "expected IN OUT, got 'a' 'b' 'c'")
-    assert_refused(call('convert', 'no.pth', f'{tmp_path}/out', required=False), 'convert', "got 'no.pth' and")
+    assert_refused(call('convert', 'no,no.pth', f'{tmp_path}/out', required=False), 'convert', "got 'no,no.pth' and")
     assert_refused(call('convert'), 'convert', str(places['file']))
 
 
@@ -176,6 +193,26 @@ def test_convert_says_what_goes_with_what(call, tmp_path, places):
 def test_a_folder_that_may_not_be_written_to_is_named(call, tmp_path):
     (tmp_path / 'closed').mkdir(mode=0o500)
     assert_refused(call('phantom', f'--out={tmp_path}/closed/new'), 'phantom', 'closed', 'Permission denied')
+
+
+# ---- train ----
+def test_a_training_that_a_signal_stopped_is_not_done(call, tmp_path, monkeypatch):
+    started = []
+
+    def train(config, workdir):
+        started.append((config.train.steps, workdir))
+        return SimpleNamespace(step=3)
+    monkeypatch.setattr(loop, 'train', train)
+    assert call('train', '--config.train.steps=3')[0] == 0 and call('train', '--config.train.steps=4')[0] == 1
+    assert call('train', '--config.train.steps=3', required=False)[0] == 0
+    assert started == [(3, tmp_path / 'out'), (4, tmp_path / 'out'), (3, tmp_path / 'here' / 'runs' / 'phantom')]
+
+
+def test_half_of_what_several_processes_need_is_named(call, monkeypatch):
+    monkeypatch.setenv('JAX_COORDINATOR_ADDRESS', 'localhost:1')
+    monkeypatch.setenv('NUM_PROCESSES', '2')
+    monkeypatch.delenv('PROCESS_ID', raising=False)
+    assert_refused(call('train'), 'train', 'expected NUM_PROCESSES and PROCESS_ID as numbers', "'PROCESS_ID'")
 
 
 # ---- what run itself does ----

@@ -182,14 +182,22 @@ def test_a_new_line_in_a_room_s_table_is_a_name_to_choose(monkeypatch):
 
 
 def test_names_to_choose_from_are_those_that_the_rooms_know():
-    tables = {'data.format': FORMATS, 'data.fusion': fusion.FUSIONS, 'data.exif': read_options.EXIF,
-              'model.backbone': BACKBONES,
-              'model.norm': {norm for body in BACKBONES.values() for norm in body.takes['norm']}, 'model.neck': NECK_STRIDES,
-              'model.deformable': ('', *deformable.VERSIONS), 'model.parts': settings.PARTS,
-              'model.relation_loss': settings.LOSSES, 'model.relation.class_.form': class_relation.FORMS,
-              'model.relation.region.kernel': region_relation.KERNELS,
-              'model.relation.class_region.kernel': region_relation.KERNELS,
-              'model.relation.context.scale': attention.SCALES,
-              'model.relation.object_attention.scale': attention.SCALES, 'train.parallel': parallel.STEPS}
+    tables = {
+        'data.format': FORMATS,
+        'data.fusion': fusion.FUSIONS,
+        'data.exif': read_options.EXIF,
+        'model.backbone': BACKBONES,
+        'model.norm': {norm for body in BACKBONES.values() for norm in body.takes['norm']},
+        'model.neck': NECK_STRIDES,
+        'model.deformable': ('', *deformable.VERSIONS),
+        'model.parts': settings.PARTS,
+        'model.relation_loss': settings.LOSSES,
+        'model.relation.class_.form': class_relation.FORMS,
+        'model.relation.region.kernel': region_relation.KERNELS,
+        'model.relation.class_region.kernel': region_relation.KERNELS,
+        'model.relation.context.scale': attention.SCALES,
+        'model.relation.object_attention.scale': attention.SCALES,
+        'train.parallel': parallel.STEPS,
+    }
     assert {key: set(rules.RULES[key].names()) for key in tables} == {key: set(table) for key, table in tables.items()}
     assert {name.rstrip('_') for name in base.get_config().model.relation} == set(RELATIONS)

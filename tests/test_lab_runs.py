@@ -1,7 +1,7 @@
 """Runs of configs/lab.py for real on a tiny phantom: three steps, killed before the last, gone on with, evaluated.
 
-Each run by its name is slow, about a minute; quick is one of C4 with phases. (All modules of the FPN at once are trained by
-the test of the notebooks.)
+Each run by its name is slow, about a minute; quick is one of C4 with phases. (All modules of the FPN at once are
+trained by the test of the notebooks.)
 """
 import json
 

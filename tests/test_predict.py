@@ -89,6 +89,16 @@ def test_folder_gives_an_overlay_each_and_one_coco_file(images, traces, tmp_path
     assert (cv2.imread(str(out / 'c.png')) != 50).any()
 
 
+def test_a_submission_is_one_flag(images, traces, tmp_path, capsys):
+    (images / 'damaged.png').unlink()
+    assert run('run', images, tmp_path / 'out', '--submission=rsna') == 0
+    lines = (tmp_path / 'out' / 'submission.csv').read_text().splitlines()
+    assert [line.split(',')[0] for line in lines] == ['patientId', 'chest', 'chest', 'c']
+    assert all(len(line.split(',')[1].split()) == 5 and ',0.875 ' in line for line in lines[1:])
+    assert run('run', images, tmp_path / 'out', '--submission=vindr') == 2
+    assert "VinDr-CXR has no class 'Mass', 'Nodule'" in ' '.join(capsys.readouterr().err.split())
+
+
 def test_every_format_that_training_reads_is_found_in_a_folder(traces, tmp_path):
     folder, picture = tmp_path / 'images', np.full((64, 60), 50, np.uint8)
     folder.mkdir()
@@ -105,8 +115,14 @@ def test_every_format_that_training_reads_is_found_in_a_folder(traces, tmp_path)
         assert abs(np.array([x, y, x + w, y + h]) - [20, 10, 40, 30]).max() < 2.5
 
 
-@pytest.mark.parametrize('exif, size, box', [
-    ('auto', (80, 60), [20, 10, 50, 30]), ('apply', (80, 60), [20, 10, 50, 30]), ('ignore', (60, 80), [10, 10, 30, 40])])
+@pytest.mark.parametrize(
+    'exif, size, box',
+    [
+        ('auto', (80, 60), [20, 10, 50, 30]),
+        ('apply', (80, 60), [20, 10, 50, 30]),
+        ('ignore', (60, 80), [10, 10, 30, 40]),
+    ],
+)
 def test_an_orientation_tag_is_obeyed_as_data_exif_says(traces, tmp_path, monkeypatch, exif, size, box, caplog):
     read_config = predict.checkpoint.read_config
 

@@ -1,14 +1,11 @@
 """Installed from its wheel, the package works from an empty folder: nothing is read from the checkout."""
-import ast
 import json
 import os
-import re
 import subprocess
 import sys
 import sysconfig
 import tomllib
 import venv
-from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -121,34 +118,3 @@ def test_a_checkpoint_is_evaluated_used_exported_and_converted(command):
 def test_a_table_of_the_lab_is_made(command):
     said = command('relnet-ablate', '--runs=base', '--seeds=1', '--out=table', '--data=phantom', *overrides(*TINY))
     assert '| `base` | FPN, no relation, no cascade | 1 |' in Path('table/table.md').read_text(), said
-
-
-# ---- what the package says it needs ----
-def names_of(requirements):
-    return {re.match(r'[\w-]+', text)[0].lower().replace('-', '_') for text in requirements}
-
-
-def test_every_import_is_declared_and_every_declared_package_imported():
-    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    declared = names_of(project['dependencies'])
-    optional = names_of(text for extra in project['optional-dependencies'].values() for text in extra)
-    imported = set()
-    for path in [*(ROOT / 'relnet_jax').rglob('*.py'), *(ROOT / 'configs').glob('*.py')]:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.ImportFrom):
-                imported.add(node.module.split('.')[0])
-            elif isinstance(node, ast.Import):
-                imported |= {alias.name.split('.')[0] for alias in node.names}
-    modules = metadata.packages_distributions()
-    foreign = imported - set(sys.stdlib_module_names) - {'configs', 'relnet_jax'}
-    packages = {name.lower().replace('-', '_') for module in foreign for name in modules[module]}
-    assert packages - declared - optional == set()
-    assert declared - packages == {'flatbuffers'}       # jax.export asks for it
-
-
-def test_what_is_pinned_is_what_is_declared():
-    project = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']
-    declared = names_of([*project['dependencies'], *(text for extra in project['optional-dependencies'].values()
-                                                     for text in extra)]) - {'relnet_jax'}
-    pinned = [line for line in (ROOT / 'requirements.txt').read_text().splitlines() if line and line[0] != '#']
-    assert all('==' in line for line in pinned) and names_of(pinned) == declared

@@ -8,7 +8,7 @@ from absl import logging
 from relnet_jax.types import Batch, Example
 
 
-@functools.lru_cache(maxsize=None)      # once per image, not once per epoch
+@functools.cache      # once per image, not once per epoch
 def _warn_left_out(image_id: int, count: int, max_objects: int):
     logging.warning('image %s has %d objects; the largest %d are used (data.max_objects)', image_id, count, max_objects)
 

@@ -2,147 +2,81 @@
 
     python -m relnet_jax.data.check --config=configs/coco.py --config.data.train.annotations=... [more overrides]
 
-Installed, the command is relnet-check. Prints the issues found at opening, unreadable images, images that training and
-validation share (by file, file name or content), and per class: instances, images, masks, crowds, size on the canvas,
-and the share of boxes that no anchor overlaps with IoU >= 0.5, for which the RPN has only its fall-back match.
+Installed, the command is relnet-check. Prints the issues found at opening by kind, unreadable and repeated images, what
+training and validation share (files, content, names, patients), classes that only one of them has, and per class:
+instances, images, masks, crowds, size on the canvas, and the share of boxes that no anchor overlaps with IoU >= 0.5,
+for which the RPN has only its fall-back match, with sizes that would cover more. --plot=DIR draws it, --json=FILE
+writes it (- is the standard output). Exit code 0; 1 with --strict if anything was found; 2 if data cannot be opened.
 """
-import hashlib
 import sys
-from collections import defaultdict
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+from absl import flags
 from absl.flags import FlagValues
 from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
-from relnet_jax import cli
+from relnet_jax import cli, files
+from relnet_jax.data.anchor_fit import suggest_sizes, uncovered
+from relnet_jax.data.check_plots import write_plots
 from relnet_jax.data.coco_source import counted
-from relnet_jax.data.images import UnreadableImage
+from relnet_jax.data.duplicates import repeated_images, shared_images, shared_patients, unreadable_images
 from relnet_jax.data.issues import summary
 from relnet_jax.data.pipeline import open_sources
 from relnet_jax.data.source import Source
-from relnet_jax.data.transforms import resized_size
-from relnet_jax.ops.anchors import NECK_STRIDES, pyramid_anchors
+from relnet_jax.data.statistics import (
+    anchors_of,
+    canvas_boxes,
+    class_differences,
+    class_statistics,
+    images_without_objects,
+)
 
 
-def best_anchor_iou(boxes: np.ndarray, *, canvas: tuple[int, int], strides: Sequence[int], sizes: Sequence,
-                    ratios: Sequence[float]) -> np.ndarray:
-    """float32 [n]: the highest IoU of each box [n, 4] (canvas pixels) with any anchor.
-
-    Anchors of one shape differ by their place alone, and overlap falls with the distance of the centres along either
-    axis; so only the nearest anchor of each shape has to be looked at, and the result is that of the full IoU matrix.
-    """
-    best = np.zeros(len(boxes), np.float32)
-    boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    centers, area = (boxes[:, :2] + boxes[:, 2:]) / 2, np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    for stride, anchors in zip(strides, pyramid_anchors(canvas, strides=strides, sizes=sizes, ratios=ratios)):
-        rows, columns = (-(-side // stride) for side in canvas)
-        grid = anchors.reshape(rows, columns, -1, 4)
-        for shape in grid[0, 0]:
-            origin = (shape[:2] + shape[2:]) / 2
-            step = np.array([canvas[1] // columns, canvas[0] // rows])
-            cell = np.clip(np.rint((centers - origin) / step), 0, [columns - 1, rows - 1])
-            anchor = shape + np.tile(cell * step, 2)
-            sides = np.minimum(boxes[:, 2:], anchor[:, 2:]) - np.maximum(boxes[:, :2], anchor[:, :2])
-            shared = np.prod(np.maximum(sides, 0), axis=1)
-            best = np.maximum(best, shared / (area + np.prod(shape[2:] - shape[:2]) - shared))
-    return best
+def findings(train: Source, val: Source, config: ConfigDict) -> dict[str, list[str]]:
+    """By title what is wrong, one line each; empty lists where nothing is."""
+    issues = list(dict.fromkeys(train.issues + val.issues))
+    return {
+        'issues': summary(issues),
+        'unreadable images': [f'{source.name}: {line}' for source in (train, val)
+                              for line in unreadable_images(source, config.data.threads)],
+        'repeated images': [f'{source.name}: {line}' for source in (train, val) for line in repeated_images(source)],
+        'images in both training and validation': shared_images(train, val),
+        'patients in both training and validation': shared_patients(train, val, config.data.split.by),
+        'classes in one of them alone': class_differences(train, val, config)}
 
 
-def class_statistics(source: Source, config: ConfigDict) -> dict[str, dict]:
-    """Per class name: `instances`, `images`, `masks`, `crowds`; and of the boxes that are not crowds, 0 without any:
-    `side` (median square root of the area on the canvas, px), `no_anchor` (share with a best anchor IoU below 0.5)."""
-    d, m = config.data, config.model
-    ratio = {}
-    for r in source.records:
-        size = resized_size(r['height'], r['width'], scale=d.scale, max_size=d.max_size, canvas=tuple(d.canvas))
-        ratio[r['id']] = np.array([size[1] / r['width'], size[0] / r['height']] * 2)
-    found = defaultdict(list)
-    for annotation in source.ground_truth()['annotations']:
-        found[annotation['category_id']].append(annotation)
-    statistics = {}
-    for name, category in zip(source.classes, source.category_ids):
-        rows = found[category]
-        single = [a for a in rows if not a['iscrowd']]
-        xywh = np.array([a['bbox'] * ratio[a['image_id']] for a in single]).reshape(-1, 4)
-        boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], axis=1)
-        iou = best_anchor_iou(boxes, canvas=tuple(d.canvas), sizes=m.anchor_sizes, ratios=m.anchor_ratios,
-                              strides=NECK_STRIDES[m.neck])
-        statistics[name] = dict(
-            instances=len(rows), images=len({a['image_id'] for a in rows}), crowds=len(rows) - len(single),
-            masks=sum('segmentation' in a for a in rows),
-            side=float(np.median(np.sqrt(xywh[:, 2] * xywh[:, 3]))) if single else 0.0,
-            no_anchor=float(np.mean(iou < 0.5)) if single else 0.0)
-    return statistics
+def report(config: ConfigDict) -> dict:
+    """Everything there is to know about the data of a config, as JSON values; `sources` holds them opened."""
+    train, val = open_sources(config)
+    boxes = np.concatenate(list(canvas_boxes(train, config)[1].values()) or [np.zeros((0, 4))])
+    anchors = anchors_of(config)
+    better, share = suggest_sizes(boxes, **anchors)
+    return dict(
+        sources=(train, val),
+        sets=[dict(name=s.name, images=len(s), without_objects=images_without_objects(s), counts=dict(s.counts),
+                   classes=class_statistics(s, config)) for s in (train, val)],
+        notes=list(dict.fromkeys(train.notes + val.notes)), findings=findings(train, val, config),
+        issues=len(dict.fromkeys(train.issues + val.issues)),
+        anchors=dict(canvas=list(anchors['canvas']), sizes=list(anchors['sizes']),
+                     uncovered=uncovered(boxes, **anchors), better_sizes=list(better), better_uncovered=share))
 
 
-def images_without_objects(source: Source) -> int:
-    return len(source) - len({a['image_id'] for a in source.ground_truth()['annotations']})
-
-
-def unreadable_images(source: Source, threads: int) -> list[str]:
-    """One line for each image file that cannot be loaded. Decodes every file; images without a file are passed over."""
-    def problem(index: int) -> str | None:
-        try:
-            source.load(index)
-        except UnreadableImage as e:
-            return f'image {source.records[index]["id"]}: {e}'
-
-    files = [i for i in range(len(source)) if source.image_path(i) is not None]
-    with ThreadPoolExecutor(max(threads, 1)) as pool:
-        return [line for line in pool.map(problem, files) if line]
-
-
-def shared_images(train: Source, val: Source) -> list[str]:
-    """One line for each validation image whose file or content (SHA-1) a training image has too, or whose file name in
-    the data set: with its folders, for patients' folders may all hold a '1.png'."""
-    by_path, by_name, by_size = {}, {}, defaultdict(list)
-    for i in range(len(train)):
-        path, image_id = train.image_path(i), train.records[i]['id']
-        if path is not None:
-            by_path[path.resolve()] = by_name[train.records[i]['file_name']] = image_id
-            by_size[path.stat().st_size].append((path, image_id))
-    digests = {}
-
-    def digest(path: Path) -> str:
-        if path not in digests:
-            digests[path] = hashlib.sha1(path.read_bytes()).hexdigest()
-        return digests[path]
-
-    lines = []
-    for i in range(len(val)):
-        path, own = val.image_path(i), val.records[i]
-        if path is None:
-            continue
-        same = [image_id for other, image_id in by_size[path.stat().st_size] if digest(other) == digest(path)]
-        if path.resolve() in by_path:
-            what = f'same file as training image {by_path[path.resolve()]}'
-        elif same:
-            what = f'same content as training image {same[0]}'
-        elif own['file_name'] in by_name:
-            what = f'same file name as training image {by_name[own["file_name"]]}'
-        else:
-            continue
-        lines.append(f'validation image {own["id"]} ({own["file_name"]}): {what}')
-    return lines
-
-
-def _table(source: Source, config: ConfigDict) -> Table:
-    table = Table(title=f'{source.name}: {len(source)} images, {images_without_objects(source)} without objects')
+def _table(about: dict) -> Table:
+    table = Table(title=f'{about["name"]}: {about["images"]} images, {about["without_objects"]} without objects')
     table.add_column('class')
     for column in ('instances', 'images', 'masks', 'crowds', 'side on canvas', 'no anchor'):
         table.add_column(column, justify='right')
-    for name, s in class_statistics(source, config).items():
+    for name, s in about['classes'].items():
         table.add_row(name, str(s['instances']), str(s['images']), str(s['masks']), str(s['crowds']),
                       f'{s["side"]:.0f} px', f'{s["no_anchor"]:.1%}')
     return table
 
 
-def _print_lines(console: Console, title: str, lines: Sequence[str], *, count: int | None = None):
+def _print_lines(console: Console, title: str, lines: Sequence[str], *, count: int | None = None) -> None:
     """The title with the `count` of what the lines tell (default: one each), and the lines."""
     count = len(lines) if count is None else count
     console.print(f'{title}: {count or "none"}', style='bold' if count else None)
@@ -150,28 +84,43 @@ def _print_lines(console: Console, title: str, lines: Sequence[str], *, count: i
         console.print(f'  {line}', markup=False, highlight=False, soft_wrap=True)
 
 
-def print_report(config: ConfigDict, console: Console):
-    """Open the data of a config and print everything there is to know about it."""
-    train, val = open_sources(config)
-    for source in (train, val):
-        console.print(_table(source, config))
-    console.print(f'canvas {tuple(config.data.canvas)}, anchor sizes {tuple(config.model.anchor_sizes)}')
-    _print_lines(console, 'notes', list(dict.fromkeys(train.notes + val.notes)))
-    issues = list(dict.fromkeys(train.issues + val.issues))
-    for counts in dict.fromkeys(counted(source.counts) for source in (train, val) if source.counts):
+def print_report(found: dict, console: Console) -> None:
+    """`found` as of `report`."""
+    for about in found['sets']:
+        console.print(_table(about))
+    a = found['anchors']
+    console.print(f'canvas {tuple(a["canvas"])}, anchor sizes {tuple(a["sizes"])}: {a["uncovered"]:.1%} of the boxes '
+                  'have no anchor of IoU >= 0.5', highlight=False, soft_wrap=True)
+    if a['better_uncovered'] < a['uncovered']:
+        console.print(f'  model.anchor_sizes={tuple(a["better_sizes"])} would leave {a["better_uncovered"]:.1%}',
+                      highlight=False, soft_wrap=True)
+    _print_lines(console, 'notes', found['notes'])
+    for counts in dict.fromkeys(counted(about['counts']) for about in found['sets'] if about['counts']):
         console.print(counts, markup=False, highlight=False, soft_wrap=True)
-    _print_lines(console, 'issues', summary(issues), count=len(issues))
-    for source in (train, val):
-        _print_lines(console, f'unreadable images, {source.name}', unreadable_images(source, config.data.threads))
-    _print_lines(console, 'images in both training and validation', shared_images(train, val))
+    for title, lines in found['findings'].items():
+        _print_lines(console, title, lines, count=found['issues'] if title == 'issues' else None)
 
 
 def define(values: FlagValues) -> None:
     cli.define_config(values, 'phantom')
+    flags.DEFINE_bool('strict', False, 'exit with 1 if anything was found', flag_values=values)
+    cli.define_path(values, 'plot', '', 'folder for pictures: class counts, box sizes, co-occurrence, images',
+                    kind='folder')
+    cli.define_path(values, 'json', '', 'file to write everything to; - is the standard output')
 
 
-def command(call: cli.Call) -> None:
-    print_report(cli.config_of(call), Console())
+def command(call: cli.Call) -> int:
+    config = cli.config_of(call)
+    found = report(config)
+    print_report(found, Console(stderr=call.flags.json == '-'))
+    sources = found.pop('sources')
+    if call.flags.json == '-':
+        print(files.to_json(found, indent=1))
+    elif call.flags.json:
+        files.write_json(call.flags.json, found)
+    if call.flags.plot:
+        write_plots(sources[0], config, Path(call.flags.plot))
+    return cli.UNFINISHED if call.flags.strict and any(found['findings'].values()) else cli.DONE
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from absl import logging
 
 EXAMPLES = 3        # of each kind, in a summary
+LONGEST = 200       # characters of what was found
 A_FEW = 3           # a share of broken records says little before so many are broken
 
 _short = reprlib.Repr()
@@ -29,7 +30,8 @@ class Issue(NamedTuple):
 
 def shown(value: Any) -> str:
     """`repr` of anything that a file may hold, cut to what fits into a line."""
-    return _short.repr(value)
+    text = _short.repr(value)
+    return text if len(text) <= LONGEST else f'{text[:LONGEST]}...'
 
 
 def listed(names: Iterable[str]) -> str:

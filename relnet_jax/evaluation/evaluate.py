@@ -9,7 +9,7 @@ from rich.table import Table
 from relnet_jax import files
 from relnet_jax.data import pipeline
 from relnet_jax.errors import UserError
-from relnet_jax.evaluation import anatomy, report
+from relnet_jax.evaluation import anatomy, report, submissions
 from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
 from relnet_jax.runs import checkpoint, startup
@@ -27,18 +27,24 @@ def open_checkpoint(ckpt: str, config, split: str) -> tuple:
 
 
 def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
-                        convention: str = 'pixel_inclusive') -> dict:
+                        convention: str = 'pixel_inclusive', submission: str = '') -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
     A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Of images without
-    annotations detections.json and overlays are written, and there are no metrics. Returns the metrics of
-    `report.evaluate`, {} without. Raises CheckpointError, and what opening the data raises.
+    annotations detections.json and overlays are written, and there are no metrics. submission: '', or the form in
+    `submissions.SUBMISSIONS` of a submission.csv beside them. Returns the metrics of `report.evaluate`, {} without.
+    Raises CheckpointError, and what opening the data raises.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
+    submissions.check_form(submission, source.classes)
     detect_fn, params = load_detector(step_folder, config, class_table)
     startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
     out = Path(out) if out else step_folder.parent.parent / 'eval'
+    if submission:
+        out.mkdir(parents=True, exist_ok=True)
+        submissions.write_submission(out / 'submission.csv', submission, results, source)
+        logging.info('written: %s', out / 'submission.csv')
     if not source.annotated:
         path = report.write_detections(out, results)
         overlays(source, results, out / 'overlays', config=config, count=num_overlays)

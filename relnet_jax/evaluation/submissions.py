@@ -20,17 +20,12 @@ def vindr_submission(results: Sequence[dict], films: Mapping, categories: Mappin
     """VinDr-CXR's and AMIA's form: `image_id,PredictionString`; class, score, x1 y1 x2 y2 of each box, best first.
 
     results: COCO result records. films: image id -> the competition's name of the film, in the order of the rows.
-    categories: category id -> class name; boxes go by the competition's class id of that name. Raises UserError for a
-    class that the competition does not have.
+    categories: category id -> class name; boxes go by the competition's class id of that name.
     """
-    for name in categories.values():
-        if name not in vindr.CLASSES:
-            raise UserError(f"VinDr-CXR has no class '{name}'; it has {', '.join(vindr.CLASSES)}")
-
     def box(r: dict) -> str:
         x, y, w, h = r['bbox']
-        name = categories[r['category_id']]
-        return f'{vindr.CLASSES.index(name)} {r["score"]:.6g} ' + ' '.join(f'{v:.1f}' for v in (x, y, x + w, y + h))
+        label = vindr.CLASSES.index(categories[r['category_id']])
+        return f'{label} {r["score"]:.6g} ' + ' '.join(f'{v:.1f}' for v in (x, y, x + w, y + h))
     return _table('image_id', results, films, box, none=NO_FINDING)
 
 
@@ -51,7 +46,7 @@ def _table(column: str, results: Sequence[dict], films: Mapping, box: Callable[[
     boxes = {image_id: [] for image_id in films}
     for r in sorted(results, key=lambda r: -r['score']):
         if r['image_id'] not in boxes:
-            raise UserError(f"a detection in image {r['image_id']!r}, which is none of the {len(films)} films")
+            raise ValueError(f"a detection in image {r['image_id']!r}, which is none of the {len(films)} films")
         boxes[r['image_id']].append(box(r))
     out = io.StringIO()
     rows = csv.writer(out, lineterminator='\n')
@@ -60,11 +55,21 @@ def _table(column: str, results: Sequence[dict], films: Mapping, box: Callable[[
     return out.getvalue()
 
 
+def check_form(form: str, classes: Sequence[str]) -> None:
+    """Raises UserError if a form in SUBMISSIONS has no place for one of these classes."""
+    unknown = [name for name in classes if name not in vindr.CLASSES] if form == 'vindr' else []
+    if unknown:
+        raise UserError(f"--submission={form}: VinDr-CXR has no class {', '.join(map(repr, unknown))}; "
+                        f'it has {", ".join(vindr.CLASSES)}')
+
+
 def write_submission(path: str | Path, form: str, results: Sequence[dict], source: Source) -> None:
     """Writes the detections in `source` as a submission of a `form` in SUBMISSIONS.
 
     A film is called by its id where that is text, as in the competitions' own files, else by its file without suffix.
+    Raises UserError as `check_form`.
     """
+    check_form(form, source.classes)
     films = {r['id']: r['id'] if isinstance(r['id'], str) else Path(r.get('file_name', str(r['id']))).stem
              for r in source.records}
     write_text(path, SUBMISSIONS[form](results, films, dict(zip(source.category_ids, source.classes))))

@@ -6,6 +6,7 @@ printed.
 IN a checkpoint of ours: OUT, a .safetensors file, gets its Mask R-CNN under torchvision's names.
 Installed, the command is relnet-convert.
 """
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -94,7 +95,7 @@ def define(values: FlagValues) -> None:
 
 
 def command(call: cli.Call) -> None:
-    source, out = cli.paths(call.words)
+    source, out = map(os.path.expanduser, call.words)
     logging.set_verbosity(logging.WARNING)     # Orbax tells every step of its saving
     config = cli.config_of(call)
     if Path(source).is_file() and not out.endswith('.safetensors'):

@@ -1,14 +1,14 @@
 """Pickles of weights, read by the standard library's unpickler, which is left nothing to call.
 
-A name in the file is looked up among the few that tensors, arrays and dictionaries are written with, and calling it calls
-a function of this module. Any other name, opcode or call raises `RefusedPickle` before anything happened. torch is not
-imported. Read are protocols 0 to 5 as torch.save (2017 till now) and numpy write them, and protocol 2 of Python 2, whose
-byte strings come back as latin-1 text.
+A name in the file is looked up among the few that tensors, arrays and dictionaries are written with, and calling it
+calls a function of this module. Any other name, opcode or call raises `RefusedPickle` before anything happened. torch
+is not imported. Read are protocols 0 to 5 as torch.save (2017 till now) and numpy write them, and protocol 2 of Python
+2, whose byte strings come back as latin-1 text.
 
-It is `pickle._Unpickler`, the one written in Python. The same in C (`pickle.Unpickler`) has no place for limits: it makes
-dictionaries whose keys it hashes, nested tuples till its stack overflows or for ever, allocates its memo up to whatever
-index the file names, and reads objects till the memory is full. Here nothing of a file is hashed, compared, printed or
-walked before its type is known.
+It is `pickle._Unpickler`, the one written in Python. The same in C (`pickle.Unpickler`) has no place for limits: it
+makes dictionaries whose keys it hashes, nested tuples till its stack overflows or for ever, allocates its memo up to
+whatever index the file names, and reads objects till the memory is full. Here nothing of a file is hashed, compared,
+printed or walked before its type is known.
 """
 import pickle
 import pickletools
@@ -149,13 +149,21 @@ def _array_of_state(version: Any, shape: Any, dtype: Any, fortran: Any, data: An
     return _array(data, dtype, shape, fortran)
 
 
-CALLS: dict[str, Callable | None] = {      # None: the name of a type, an argument of calls
-    **dict.fromkeys((*STORAGES, 'numpy.ndarray')), 'collections.OrderedDict': _ordered_dict, 'torch.Size': _integers,
-    'numpy.dtype': _dtype, '_codecs.encode': _bytes, '__builtin__.bytes': lambda: b'',
-    'torch._utils._rebuild_parameter': _parameter, 'torch.nn.parameter.Parameter': _parameter,
-    **dict.fromkeys(('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2'), lambda *args: Made(_tensor(*args))),
+CALLS: dict[str, Callable | None] = {  # None: the name of a type, an argument of calls
+    **dict.fromkeys((*STORAGES, 'numpy.ndarray')),
+    'collections.OrderedDict': _ordered_dict,
+    'torch.Size': _integers,
+    'numpy.dtype': _dtype,
+    '_codecs.encode': _bytes,
+    '__builtin__.bytes': lambda: b'',
+    'torch._utils._rebuild_parameter': _parameter,
+    'torch.nn.parameter.Parameter': _parameter,
+    **dict.fromkeys(
+        ('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2'), lambda *args: Made(_tensor(*args))
+    ),
     # torch before 0.4: an empty tensor, then its state
-    **dict.fromkeys((name.replace('Storage', 'Tensor') for name in STORAGES), lambda: Made(None, _tensor))}
+    **dict.fromkeys((name.replace('Storage', 'Tensor') for name in STORAGES), lambda: Made(None, _tensor)),
+}
 for _core in ('numpy.core', 'numpy._core'):     # before numpy 2 and since
     CALLS |= {
         f'{_core}.multiarray._reconstruct': lambda *_: Made(None, _array_of_state),

@@ -104,15 +104,18 @@ def sample_rois(proposals: Proposals, batch: Batch, keys: jax.Array, *, num: int
 
 
 def box_losses(logits: jax.Array, deltas: jax.Array | None, sample: RoISample, batch: Batch, *, beta: float,
-               background_weight: float) -> tuple[dict, dict]:
+               background_weight: float, class_weights: tuple[float, ...] = (),
+               focal_gamma: float = 0.0) -> tuple[dict, dict]:
     """loss_cls and loss_bbox and metrics, each (sum, count): logits [B, S, K], deltas [B, S, K, 4].
 
-    loss_cls counts a background RoI `background_weight` times in sum and count; loss_bbox sums over foreground RoIs and
-    counts all sampled ones (Fast R-CNN, eq. 1, normalised as torchvision does); it is missing without deltas. Metrics:
-    accuracy_cls (share of RoIs classified right), and per image num_positive and num_rois.
+    loss_cls, with `focal_gamma` a focal loss, counts a background RoI `background_weight` times in sum and count, one
+    of class k `class_weights[k - 1]` times (() = once); loss_bbox sums over foreground RoIs and counts all sampled ones
+    (Fast R-CNN, eq. 1, normalised as torchvision does); it is missing without deltas. Metrics: accuracy_cls (share of
+    RoIs classified right), and per image num_positive and num_rois.
     """
-    weight = jnp.where(sample.valid, jnp.where(sample.labels == 0, background_weight, 1.0), 0.0)
-    cross_entropy = losses.softmax_cross_entropy(logits, sample.labels)
+    foreground = jnp.asarray(class_weights, jnp.float32)[sample.labels - 1] if class_weights else 1.0
+    weight = jnp.where(sample.valid, jnp.where(sample.labels == 0, background_weight, foreground), 0.0)
+    cross_entropy = losses.softmax_focal_loss(logits, sample.labels, gamma=focal_gamma)
     count = sample.valid.sum().astype(jnp.float32)
 
     terms = {'loss_cls': (losses.masked_sum(weight * cross_entropy, sample.valid), weight.sum())}

@@ -38,7 +38,7 @@ def kernel_gradient_by_rows(x: jax.Array, gradient: jax.Array, *, slices: int) -
     total = 0
     for start, stop in zip(edges[:-1], edges[1:]):
         part = padded[:, start:stop + 2]
-        total += jax.vjp(lambda kernel: convolve(part, kernel, 0), zeros)[1](gradient[:, start:stop])[0]
+        total += jax.vjp(lambda kernel, part=part: convolve(part, kernel, 0), zeros)[1](gradient[:, start:stop])[0]
     return total
 
 

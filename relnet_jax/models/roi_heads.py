@@ -199,8 +199,9 @@ class RoIHeads(nn.Module):
         return sample, out, *self.box_terms(out.logits, out.deltas, sample, batch)
 
     def box_terms(self, logits: Array, deltas: Array | None, sample: RoISample, batch: Batch) -> tuple[dict, dict]:
-        return box_losses(logits, deltas, sample, batch, beta=self.heads.box_beta,
-                          background_weight=self.heads.background_weight)
+        heads = self.heads
+        return box_losses(logits, deltas, sample, batch, beta=heads.box_beta, focal_gamma=heads.focal_gamma,
+                          background_weight=heads.background_weight, class_weights=heads.class_weights)
 
     def weigh(self, stage: int, terms: dict) -> dict:
         if not self.heads.cascade:

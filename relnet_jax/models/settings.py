@@ -32,6 +32,8 @@ class HeadSettings(NamedTuple):
     box_dropout: float
     box_beta: float
     background_weight: float
+    class_weights: tuple[float, ...]            # one per class without background; () = all 1
+    focal_gamma: float
     masks: bool
     mask_channels: int
     mask_convs: int
@@ -92,6 +94,9 @@ def validate(model) -> None:
     if len(heads.cascade_weights) < len(heads.cascade):
         raise UserError('config.model.cascade_weights: expected one per stage of config.model.cascade '
                          f'{heads.cascade}, got {heads.cascade_weights}')
+    if heads.class_weights and len(heads.class_weights) != model.num_classes - 1:
+        raise UserError(f'config.model.class_weights: expected one per class, {model.num_classes - 1}, '
+                        f'got {len(heads.class_weights)}')
     in_box_head = [name for name, _ in relation.acting_in('box_head')]
     if model.neck == 'c4' and (len(heads.cascade) > 1 or in_box_head):
         wanted = 'config.model.cascade' if len(heads.cascade) > 1 else in_box_head[0]

@@ -14,9 +14,9 @@ from relnet_jax.trees import compact, path_name
 def start_from_run(params: Any, ckpt: str, *, classes: Sequence[str], strict: bool) -> Any:
     """`params` with every parameter replaced that the checkpoint holds under the same path and in the same shape.
 
-    `ckpt` as for `checkpoint.find`; averaged parameters where that run kept an average. What belongs to a class is taken
-    by its name among the `classes` of this run, where those of the other run are others or in another order: a class
-    without a namesake there stays as drawn. Logs three lists: loaded; new (kept at their initial value); left out
+    `ckpt` as for `checkpoint.find`; averaged parameters where that run kept an average. What belongs to a class is
+    taken by its name among the `classes` of this run, where those of the other run are others or in another order: a
+    class without a namesake there stays as drawn. Logs three lists: loaded; new (kept at their initial value); left out
     (stored, but not used); and the classes, if they differ. The type of each leaf stays.
     Raises CheckpointError if nothing fits, and with `strict` (config.train.init_strict) if anything is new or left out.
     """

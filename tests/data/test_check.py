@@ -3,11 +3,13 @@ import dataclasses
 import io
 import json
 
+import cv2
 import numpy as np
 import pytest
 from rich.console import Console
 
 from configs import base
+from relnet_jax.data import anchor_fit, duplicates, statistics
 from relnet_jax.data import check as C
 from relnet_jax.data.source import subset
 from relnet_jax.ops.anchors import pyramid_anchors
@@ -36,11 +38,12 @@ def test_the_best_anchor_is_that_of_the_full_iou_matrix(canvas):
         shared = np.prod(np.maximum(sides, 0), axis=1)
         union = np.prod(anchors[:, 2:] - anchors[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared
         expected.append((shared / union).max())
-    np.testing.assert_allclose(C.best_anchor_iou(boxes, canvas=canvas, **options), expected, rtol=1e-6)
+    np.testing.assert_allclose(anchor_fit.best_anchor_iou(boxes, canvas=canvas, **options), expected, rtol=1e-6)
 
 
 def test_no_boxes_have_no_anchors():
-    assert C.best_anchor_iou(np.zeros((0, 4)), canvas=(64, 64), strides=(8,), sizes=(8,), ratios=(1,)).shape == (0,)
+    found = anchor_fit.best_anchor_iou(np.zeros((0, 4)), canvas=(64, 64), strides=(8,), sizes=(8,), ratios=(1,))
+    assert found.shape == (0,)
 
 
 def test_class_statistics_count_what_is_there(write_coco):
@@ -52,20 +55,20 @@ def test_class_statistics_count_what_is_there(write_coco):
         {'id': 4, 'image_id': 2, 'category_id': 7, 'bbox': [0, 0, 30, 30], 'iscrowd': 1}],
         sizes=[(40, 40), (80, 80), (9, 9)])
     source = open_coco(*files, name='s', mask_size=6)
-    statistics = C.class_statistics(source, make_config())
+    found = statistics.class_statistics(source, make_config())
     # sides 16, 1 and 15 on the canvas; anchors of 16 px lie on the two larger ones, none is as small as a pixel
-    assert statistics['nodule'] == dict(
+    assert found['nodule'] == dict(
         instances=3, images=2, masks=1, crowds=0, side=15.0, no_anchor=pytest.approx(1 / 3))
-    assert statistics['mass'] == dict(instances=1, images=1, masks=0, crowds=1, side=0.0, no_anchor=0.0)
-    assert statistics['left lung']['instances'] == 0 and C.images_without_objects(source) == 1
+    assert found['mass'] == dict(instances=1, images=1, masks=0, crowds=1, side=0.0, no_anchor=0.0)
+    assert found['left lung']['instances'] == 0 and statistics.images_without_objects(source) == 1
 
 
 def test_unreadable_images_are_listed_by_id_and_file(write_boxes):
     source = open_coco(*write_boxes(4), name='s', mask_size=6)
-    assert C.unreadable_images(source, 2) == []
+    assert duplicates.unreadable_images(source, 2) == []
     source.image_path(2).write_bytes(b'x')
     source.image_path(1).unlink()
-    lines = C.unreadable_images(source, 2)
+    lines = duplicates.unreadable_images(source, 2)
     assert len(lines) == 2 and lines[0].startswith('image 2: ') and lines[1].startswith('image 3: ')
     assert '2.png: No such file' in lines[0] and '3.png: corrupt' in lines[1]
 
@@ -73,17 +76,17 @@ def test_unreadable_images_are_listed_by_id_and_file(write_boxes):
 def test_shared_images_are_found_by_file_content_and_name(write_boxes):
     source = open_coco(*write_boxes(5))
     train, val = subset(source, [0, 1, 2], name='train'), subset(source, [3, 4], name='val')
-    assert C.shared_images(train, val) == []
+    assert duplicates.shared_images(train, val) == []
     source.image_path(3).write_bytes(source.image_path(1).read_bytes())
-    assert C.shared_images(train, val) == ['validation image 4 (4.png): same content as training image 2']
-    assert C.shared_images(train, subset(source, [2], name='val')) == [
+    assert duplicates.shared_images(train, val) == ['validation image 4 (4.png): same content as training image 2']
+    assert duplicates.shared_images(train, subset(source, [2], name='val')) == [
         'validation image 3 (3.png): same file as training image 3']
     folder = source.image_path(0).parent / 'other'
     folder.mkdir()
     (folder / '1.png').write_bytes(source.image_path(4).read_bytes())
     moved = dataclasses.replace(subset(source, [4], name='val'), image_path=lambda i: folder / '1.png')
     moved.records[0] = dict(moved.records[0], file_name='1.png')
-    assert C.shared_images(train, moved) == ['validation image 5 (1.png): same file name as training image 1']
+    assert duplicates.shared_images(train, moved) == ['validation image 5 (1.png): same file name as training image 1']
 
 
 def test_the_same_name_in_every_patients_folder_is_no_leak(write_coco):
@@ -96,7 +99,7 @@ def test_the_same_name_in_every_patients_folder_is_no_leak(write_coco):
         image['file_name'] = f'p{i}/frontal.png'
     files[0].write_text(json.dumps(document))
     source = open_coco(*files)
-    assert C.shared_images(subset(source, [0], name='train'), subset(source, [1], name='val')) == []
+    assert duplicates.shared_images(subset(source, [0], name='train'), subset(source, [1], name='val')) == []
 
 
 def test_the_report_names_issues_and_every_class(write_boxes):
@@ -105,7 +108,7 @@ def test_the_report_names_issues_and_every_class(write_boxes):
     files[0].write_text(files[0].read_text().replace('"annotations": [', stray))
     (files[1] / '6.png').write_bytes(b'x')
     out = io.StringIO()
-    C.print_report(make_config(files), Console(file=out, width=120))
+    C.print_report(C.report(make_config(files)), Console(file=out, width=120))
     text = out.getvalue()
     for words in ('nodule', 'right lung', 'issues: 1', 'image 6: ',
                   'annotations[0] id 9: category_id is not in the category table (55)',
@@ -120,3 +123,62 @@ def test_the_command_prints_the_report(write_boxes, capsys):
                    f'--config.data.train.annotations={annotations}', f'--config.data.train.images={images}']) == 0
     text = capsys.readouterr().out
     assert 'nodule' in text and 'issues: none' in text and 'canvas (64, 64)' in text
+
+
+def test_strict_makes_findings_an_exit_code_and_json_holds_them(write_boxes, tmp_path, capsys):
+    annotations, images = write_boxes(6)
+    flags = ['--config=configs/base.py', '--config.data.scale=40', '--config.data.canvas=(64, 64)',
+             f'--config.data.train.annotations={annotations}', f'--config.data.train.images={images}',
+             f'--json={tmp_path}/report.json']
+    document = json.loads(annotations.read_text())
+    document['images'].append(document['images'][1] | dict(id=30, file_name='30.png'))
+    annotations.write_text(json.dumps(document))
+    (images / '30.png').write_bytes((images / '2.png').read_bytes())
+    assert C.main(flags) == 0
+    assert C.main([*flags, '--strict']) == 1
+    found = json.loads((tmp_path / 'report.json').read_text())
+    lines = sum(found['findings'].values(), [])
+    assert any('30.png): same content as' in line or '(2.png): same content as' in line for line in lines)
+    assert found['sets'][0]['images'] + found['sets'][1]['images'] == 7
+    assert C.main([*flags[:-1], '--json=-']) == 0
+    out = capsys.readouterr().out
+    assert json.loads(out[out.index('{\n'):])['anchors']['canvas'] == [64, 64]
+    assert C.main(['--config=configs/base.py', f'--config.data.train.annotations={tmp_path}/none.json']) == 2
+
+
+def test_plots_are_pictures_of_the_set(write_boxes, tmp_path):
+    annotations, images = write_boxes(6)
+    assert C.main(['--config=configs/base.py', '--config.data.scale=40', '--config.data.canvas=(64, 64)',
+                   f'--config.data.train.annotations={annotations}', f'--config.data.train.images={images}',
+                   f'--plot={tmp_path}/plots']) == 0
+    names = {path.name for path in (tmp_path / 'plots').iterdir()}
+    assert names == {'class_counts.png', 'box_sizes.png', 'together.png', 'images.png'}
+    assert all(cv2.imread(str(tmp_path / 'plots' / name)).std() > 1 for name in names)
+
+
+def test_suggested_sizes_cover_boxes_that_the_present_ones_miss():
+    rng = np.random.default_rng(0)
+    side = rng.uniform(5, 9, (300, 2))
+    corner = rng.uniform(0, 200, (300, 2))
+    boxes = np.concatenate([corner, corner + side], axis=1)
+    anchors = dict(canvas=(256, 256), strides=(4, 8, 16), ratios=(0.5, 1.0, 2.0))
+    assert anchor_fit.uncovered(boxes, sizes=(32, 64, 128), **anchors) == 1.0
+    sizes, share = anchor_fit.suggest_sizes(boxes, sizes=(32, 64, 128), **anchors)
+    assert len(sizes) == 3 and share == anchor_fit.uncovered(boxes, sizes=sizes, **anchors) < 0.3
+    good = anchor_fit.suggest_sizes(boxes, sizes=sizes, **anchors)
+    assert good[1] <= share
+    assert anchor_fit.suggest_sizes(np.zeros((0, 4)), sizes=(8, 16, 32), **anchors) == ((8, 16, 32), 0.0)
+    one_level = anchor_fit.suggest_sizes(boxes, canvas=(256, 256), strides=(16,), sizes=((32, 64),), ratios=(1.0,))
+    assert len(one_level[0]) == 1 and len(one_level[0][0]) == 2
+
+
+def test_patients_in_both_sets_and_classes_of_one_alone_are_named(write_boxes):
+    source = open_coco(*write_boxes(4))
+    for record, patient in zip(source.records, ('a', 'b', 'a', 'c')):
+        record['patient_id'] = patient
+    train, val = subset(source, [0, 1], name='train'), subset(source, [2, 3], name='val')
+    assert duplicates.shared_patients(train, val, 'id') == ['patient_id a: validation image 3, training image 1']
+    assert duplicates.shared_patients(train, subset(source, [3], name='val'), 'id') == []
+    empty = subset(source, [], name='val')
+    lines = statistics.class_differences(train, empty, make_config())
+    assert lines and all('none in validation' in line for line in lines)

@@ -4,6 +4,7 @@ import sys
 import warnings
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pydicom
 import pytest
@@ -224,6 +225,26 @@ def test_overrides_that_are_none_are_refused(tmp_path, text, message):
     (tmp_path / 'tags.json').write_text(text)
     with pytest.raises(ValueError, match=f'data.dicom_overrides: .*{message}'):
         options_with(tmp_path / 'tags.json')
+
+
+def test_an_override_that_its_element_cannot_hold_is_named(tmp_path):
+    write_dicom(tmp_path / 'a.dcm', FILM)
+    (tmp_path / 'tags.json').write_text('{"*": {"WindowCenter": "middle", "WindowWidth": 7}}')
+    with pytest.raises(UnreadableImage, match="a.dcm: data.dicom_overrides: WindowCenter cannot be 'middle'"):
+        read_image(tmp_path / 'a.dcm', options_with(tmp_path / 'tags.json'))
+
+
+def test_an_empty_window_is_none(tmp_path):
+    path = write_dicom(tmp_path / 'a.dcm', FILM, WindowCenter='', WindowWidth='')
+    np.testing.assert_array_equal(grey(path), grey(write_dicom(tmp_path / 'b.dcm', FILM)))
+
+
+def test_a_signed_stream_of_8_bits_keeps_its_sign_in_words_of_16(tmp_path):
+    pixels = (FILM % 200).astype(np.int16) - 100
+    stream = imagecodecs.jpeg2k_encode(pixels.astype(np.int8), codecformat='j2k', reversible=True, level=0)
+    path = write_dicom(tmp_path / 'a.dcm', pixels, syntax=uid.JPEG2000Lossless, stream=stream, WindowCenter=0.5,
+                       WindowWidth=256)
+    assert_rounded(grey(path), np.clip(pixels / 255 + 0.5, 0, 1) * 255)
 
 
 def test_overrides_that_are_not_there_are_named(tmp_path):

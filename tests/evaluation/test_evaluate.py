@@ -156,3 +156,22 @@ def test_prediction_of_files_with_a_real_detector(workdir, tmp_path):
         x, y, bw, bh = a['bbox']
         assert 0 <= x and 0 <= y and x + bw <= w + 1e-4 and y + bh <= h + 1e-4
         assert a['segmentation']['size'] == [h, w]
+
+
+def test_a_submission_is_one_flag_on_a_list_of_films_in_the_pixels_of_their_boxes(workdir, tmp_path, capsys):
+    (tmp_path / 'films').mkdir()
+    for name in ('p-1', 'p-2'):
+        cv2.imwrite(str(tmp_path / 'films' / f'{name}.png'), np.full((64, 64), 120, np.uint8))
+    (tmp_path / 'sample.csv').write_text('patientId,PredictionString\np-1,0.5 0 0 100 100\np-2,0.5 0 0 100 100\n')
+    data = ['--config.data.format=rsna', f'--config.data.val.annotations={tmp_path}/sample.csv',
+            f'--config.data.val.images={tmp_path}/films', "--config.data.rename=(('Lung Opacity','Mass'),)"]
+    given = [f'--ckpt={workdir}', f'--out={tmp_path}/out', '--overlays=0']
+    assert main([*given, '--submission=rsna', *data]) == 0
+    lines = (tmp_path / 'out' / 'submission.csv').read_text().splitlines()
+    results = json.loads((tmp_path / 'out' / 'detections.json').read_text())
+    assert lines[0] == 'patientId,PredictionString' and [line.split(',')[0] for line in lines[1:]] == ['p-1', 'p-2']
+    numbers = [float(v) for line in lines[1:] for v in line.split(',')[1].split()]
+    assert len(numbers) == 5 * len(results) > 0 and 64 < max(numbers) <= 1024
+    assert main([*given, '--submission=vindr', *data]) == 2
+    assert "--submission=vindr: VinDr-CXR has no class 'Diffuse Nodule'" in capsys.readouterr().err.replace('\n', ' ')
+    assert main([*given, '--submission=rsna', '--boxes=4,8', *data]) == 2

@@ -6,7 +6,8 @@ import pytest
 from configs import base
 from relnet_jax.data.formats import rsna, vindr
 from relnet_jax.data.source import Source
-from relnet_jax.evaluation.submissions import rsna_submission, vindr_submission, write_submission
+from relnet_jax.errors import UserError
+from relnet_jax.evaluation.submissions import check_form, rsna_submission, vindr_submission, write_submission
 
 FILMS = {1: '004f33259ee4', 2: '004f33259ee5', 'x': '004f33259ee6'}
 RESULTS = [dict(image_id=2, category_id=30, bbox=[10, 10, 10, 10], score=0.7),
@@ -20,8 +21,9 @@ def test_the_form_of_vindr_goes_by_class_name_and_says_when_nothing_was_found():
                     '004f33259ee4,14 1 0 0 1 1\n'
                     '004f33259ee5,11 0.75 100.0 100.0 200.0 200.0 13 0.7 10.0 10.0 20.0 20.0\n'
                     '004f33259ee6,11 0.123457 1.3 2.0 4.3 6.5\n')
-    with pytest.raises(ValueError, match="VinDr-CXR has no class 'Effusion'; it has Aortic"):
-        vindr_submission(RESULTS, FILMS, {30: 'Effusion', 31: 'Pleural thickening'})
+    check_form('vindr', vindr.CLASSES)
+    with pytest.raises(UserError, match="VinDr-CXR has no class 'Effusion', 'Rib'; it has Aortic"):
+        check_form('vindr', ('Effusion', 'ILD', 'Rib'))
 
 
 def test_the_form_of_rsna_has_width_and_height_and_an_empty_cell_for_nothing():

@@ -108,20 +108,23 @@ def test_padded_proposals_and_ground_truths_change_no_sample(tiny_batch):
         jax.tree.map(np.testing.assert_array_equal, other, expected)
 
 
-@pytest.mark.parametrize('background_weight', [1.0, 0.2])
-def test_box_losses_are_those_of_a_loop_over_rois(tiny_batch, background_weight):
+@pytest.mark.parametrize('background_weight, class_weights, gamma', [
+    (1.0, (), 0.0), (0.2, (), 0.0), (0.5, (1.0, 3.0, 0.0), 0.0), (1.0, (), 2.0), (0.5, (2.0, 0.5, 1.0), 1.5)])
+def test_box_losses_are_those_of_a_loop_over_rois(tiny_batch, background_weight, class_weights, gamma):
     batch, rng = tiny_batch(), np.random.default_rng(3)
     logits = jnp.asarray(rng.normal(size=(2, 40, 4)), jnp.float32)
     deltas = jnp.asarray(rng.normal(size=(2, 40, 4, 4)), jnp.float32)
     keys = jax.random.split(jax.random.key(0), 2)
     sample = box_head.sample_rois(make_proposals(batch), batch, keys, num=40, max_positive=20)
-    terms, metrics = box_head.box_losses(logits, deltas, sample, batch, beta=1.0, background_weight=background_weight)
+    terms, metrics = box_head.box_losses(logits, deltas, sample, batch, beta=1.0, background_weight=background_weight,
+                                         class_weights=class_weights, focal_gamma=gamma)
     cls = weights = bbox = correct = 0.0
     for image, i in zip(*np.nonzero(sample.valid)):
         label = int(sample.labels[image, i])
-        weight = background_weight if label == 0 else 1.0
+        weight = background_weight if label == 0 else class_weights[label - 1] if class_weights else 1.0
         weights += weight
-        cls += weight * (np.log(np.exp(logits[image, i]).sum()) - logits[image, i, label])
+        share = np.exp(logits[image, i, label]) / np.exp(logits[image, i]).sum()
+        cls -= weight * (1 - share) ** gamma * np.log(share)
         correct += int(logits[image, i].argmax() == label)
         if label:
             gt = batch.gt_boxes[image, sample.matched[image, i]]

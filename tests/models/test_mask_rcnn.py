@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from relnet_jax.config import load
+from relnet_jax.models.box_head import RoISample
 from relnet_jax.models.mask_rcnn import build
 from relnet_jax.types import Proposals
 
@@ -271,3 +272,28 @@ def test_anchor_sizes_must_fit_the_levels(tiny, tiny_batch):
     model = tiny.model.clone(rpn=tiny.model.rpn._replace(anchor_sizes=(32, 64)))
     with pytest.raises(ValueError, match='expected 5 entries alike, one per level, got'):
         jax.eval_shape(model.init, jax.random.key(0), batch.image, batch.image_size)
+
+
+def test_class_weights_and_focal_loss_of_the_config_reach_the_classifier_alone(tiny_batch):
+    batch, rng = tiny_batch(), np.random.default_rng(0)
+    logits, deltas = (jnp.asarray(rng.normal(size=(2, 4, *shape)), jnp.float32) for shape in ((4,), (4, 4)))
+    sample = RoISample(batch.gt_boxes, jnp.tile(jnp.arange(4), (2, 1)), batch.gt_labels, batch.gt_valid, batch.gt_valid,
+                       batch.gt_valid, jnp.zeros((2, 4)))
+
+    def terms(**keys):
+        config = load('configs/base.py')
+        with config.unlocked():
+            config.model.update(dict(backbone='tiny', norm='group_norm', frozen_stages=0) | keys)
+        model = build(config, 4)
+        return model.apply({}, logits, deltas, sample, batch,
+                           method=lambda model, *args: model.roi_heads.box_terms(*args)[0])
+
+    plain, weighted, focal = terms(), terms(class_weights=(0.0, 2.0, 3.0)), terms(focal_gamma=2.0)
+    assert float(plain['loss_cls'][1]) == 6
+    weights = np.array([0, 0, 2, 3])[np.asarray(batch.gt_labels)]
+    assert float(weighted['loss_cls'][1]) == weights.sum()
+    assert 0 < focal['loss_cls'][0] < plain['loss_cls'][0] and focal['loss_cls'][1] == 6
+    for other in (weighted, focal):
+        np.testing.assert_array_equal(other['loss_bbox'], plain['loss_bbox'])
+    with pytest.raises(ValueError, match='class_weights: expected one per class, 3, got 2'):
+        terms(class_weights=(1.0, 2.0))

@@ -99,7 +99,7 @@ def _windowed(header: Dataset, values: np.ndarray) -> np.ndarray:
         raise Refused(f"VOILUTFunction '{function}', expected LINEAR, LINEAR_EXACT or SIGMOID")
     if not (np.isfinite(center) and np.isfinite(width) and width > 0 and (function != 'LINEAR' or width >= 1)):
         raise Refused(f'no {function} window has center {center:g} and width {width:g} (data.dicom_overrides can '
-                         f'replace WindowCenter and WindowWidth, or remove them by null)')
+                      f'replace WindowCenter and WindowWidth, or remove them by null)')
     if function == 'SIGMOID':
         return 255 / (1 + np.exp(np.clip(-4 * (values - center) / width, -700, 700)))
     if function == 'LINEAR':

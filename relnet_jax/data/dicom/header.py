@@ -27,8 +27,8 @@ INFLATED_EXTRA = 1 << 26    # bytes of a deflated file that may be no pixels
 def read_header(file: BinaryIO, *, pixels: bool, max_pixels: int) -> Dataset:
     """The elements named in KEYWORDS, PixelData only if `pixels`; with or without preamble and file meta information.
 
-    A deflated file is inflated to at most what `max_pixels` pixels of 16 bits take. Raises Refused or
-    whatever pydicom raises for bytes that are no DICOM.
+    A deflated file is inflated to at most what `max_pixels` pixels of 16 bits take. Raises Refused, or whatever pydicom
+    raises for bytes that are no DICOM.
     """
     syntax = _transfer_syntax(file)
     if syntax == DeflatedExplicitVRLittleEndian:
@@ -62,10 +62,13 @@ def _inflate(data: bytes, *, limit: int) -> bytes:
 def corrected(header: Dataset, tags: Mapping[str, Any]) -> Dataset:
     """The header with the elements `tags` (keyword -> value, None = removed) in place of its own."""
     for keyword, value in tags.items():
-        if value is not None:
-            setattr(header, keyword, value)
-        elif keyword in header:
+        if keyword in header:
             delattr(header, keyword)
+        if value is not None:
+            try:
+                setattr(header, keyword, value)
+            except Exception as e:
+                raise Refused(f'data.dicom_overrides: {keyword} cannot be {value!r}') from e
     return header
 
 
@@ -108,7 +111,7 @@ def check_picture(header: Dataset, *, max_pixels: int) -> None:
     stored, high = bits_stored(header), high_bit(header)
     if not 1 <= stored <= high + 1 <= header.BitsAllocated:
         raise Refused(f'{kind}: BitsStored {stored} and HighBit {high} do not fit BitsAllocated '
-                         f'{header.BitsAllocated}')
+                      f'{header.BitsAllocated}')
 
 
 def bits_stored(header: Dataset) -> int:

@@ -37,7 +37,7 @@ def read_codes(header: Dataset) -> np.ndarray:
     codes = _decoder(syntax, frame)(stream)
     if codes.shape != shape or codes.dtype.kind not in 'iu' or codes.dtype.itemsize > dtype.itemsize:
         raise Refused(f'decoded to {codes.dtype} {codes.shape}, the header says {dtype} {shape}')
-    return codes.view(f'u{codes.dtype.itemsize}').astype(dtype)
+    return codes.astype(dtype)      # negative ones wrap to their bit pattern
 
 
 def _decoder(syntax: uid.UID, frame: Frame) -> Callable[[bytes], np.ndarray]:
@@ -55,7 +55,7 @@ def _plain(header: Dataset, dtype: np.dtype) -> np.ndarray:
     needed = count * dtype.itemsize
     if len(data) not in (needed, needed + needed % 2):      # values are padded to an even length
         raise Refused(f'PixelData of {len(data)} bytes, but {header.Columns} x {header.Rows} pixels of '
-                         f'{header.BitsAllocated} bits are {needed}')
+                      f'{header.BitsAllocated} bits are {needed}')
     big_endian = header.original_encoding[1] is False
     if big_endian and dtype.itemsize == 1 and header['PixelData'].VR == 'OW':       # words of two pixels, swapped
         return np.frombuffer(data, '>u2').astype('<u2').view(np.uint8)[:count]
@@ -67,7 +67,7 @@ def _run_lengths(stream: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.n
     table = np.frombuffer(stream[:64], '<u4')
     if len(table) < 16 or table[0] != dtype.itemsize:
         raise Refused(f'RLE of {table[0] if len(table) else 0} segments, pixels of {8 * dtype.itemsize} bits have '
-                         f'{dtype.itemsize}')
+                      f'{dtype.itemsize}')
     bounds = [*table[1:1 + dtype.itemsize].tolist(), len(stream)]
     if not all(64 <= a < b for a, b in zip(bounds, bounds[1:])):
         raise Refused(f'RLE segments at {bounds[:-1]} in {len(stream)} bytes')

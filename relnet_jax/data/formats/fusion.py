@@ -20,10 +20,11 @@ class Fused(NamedTuple):
 
 
 def overlaps(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """IoU [n] of boxes [n, 4] with one box [4] of positive area."""
+    """IoU [n] of boxes [n, 4] with one box [4]."""
     sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
     shared = np.prod(np.maximum(sides, 0), axis=1)
-    return shared / (np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared)
+    union = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) + np.prod(box[2:] - box[:2]) - shared
+    return shared / np.maximum(union, 1e-12)
 
 
 def weighted_box_fusion(boxes: np.ndarray, scores: np.ndarray, labels: np.ndarray, *, models: int,

@@ -26,6 +26,9 @@ class Row(NamedTuple):
         """The cell of a column, '' where the file has no such column."""
         return self.cells.get(column, '')
 
+    def has(self, column: str) -> bool:
+        return column in self.cells
+
     def number(self, column: str) -> float | None:
         """The finite number in a cell, None for an empty one or NaN. Raises Broken for anything else."""
         cell = self.get(column)
@@ -52,6 +55,7 @@ class Row(NamedTuple):
 def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[Row], list[Issue]]:
     """(rows, issues) of a CSV file with a header that names at least `columns` (lower case), in whatever order.
 
+    A table that has the first of `columns` alone is a list of films, as for a test set: `Row.has` tells.
     A byte order mark, CRLF, quotes, semicolons or tabs for commas, capitals and blanks in the header are read; further
     columns ride along. Lines without any cell are no rows. A row with more or fewer cells than the header is an issue.
     Raises FileNotFoundError without a file, and UserError, naming the file, for one that is no such table.
@@ -87,7 +91,7 @@ def read_rows(path: Path, columns: Sequence[str]) -> tuple[list[Row], list[Issue
 def _header(path: Path, cells: list[str], columns: Sequence[str]) -> list[str]:
     names = [cell.lower() for cell in cells]
     lacking = [column for column in columns if column not in names]
-    if lacking:
+    if lacking and (len(columns) == 1 or lacking != list(columns[1:])):
         raise UserError(f'{path}: no column {", ".join(map(repr, lacking))}; its first line is {shown(cells)}')
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:

@@ -28,6 +28,8 @@ def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]
             box = row.numbers(BOX)
             if not patient:
                 raise Broken('no patientId')
+            if not row.has('target'):       # a list of films alone
+                target = '0'
             if target not in ('0', '1', '0.0', '1.0'):
                 raise Broken('Target is neither 0 nor 1', target)
             if (target[0] == '1') != (box is not None):

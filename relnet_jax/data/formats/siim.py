@@ -26,7 +26,7 @@ def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]
         try:
             if not uid:
                 raise Broken('no ImageId')
-            rle = decode(row.get('encodedpixels'))
+            rle = decode(row.get('encodedpixels')) if row.has('encodedpixels') else None   # a list of films alone
         except Broken as e:
             issues.append(e.at(f'{path.name}: {row.where}'))
             continue

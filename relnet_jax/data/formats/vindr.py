@@ -21,6 +21,7 @@ CLASSES = ('Aortic enlargement', 'Atelectasis', 'Calcification', 'Cardiomegaly',
            'Pneumothorax', 'Pulmonary fibrosis')        # class ids 0..13
 NO_FINDING = 'No finding'                               # class id 14
 BOX = ('x_min', 'y_min', 'x_max', 'y_max')
+FAR = 1e6       # pixels
 
 
 def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
@@ -36,7 +37,7 @@ def read(path: Path, folder: Path, data: ConfigDict) -> tuple[dict, list[Issue]]
     for row in rows:
         image, reader = row.get('image_id'), row.get('rad_id')
         try:
-            name = _class_name(row, ids)
+            name = _class_name(row, ids) if row.has('class_name') else NO_FINDING      # a list of films alone
             if not image:
                 raise Broken('no image_id')
             box = None if name == NO_FINDING else _box(row)
@@ -85,6 +86,8 @@ def _box(row: Row) -> list[float]:
     box = row.numbers(BOX)
     if box is None:
         raise Broken('a finding without a box', row.get('class_name'))
+    if max(map(abs, box)) > FAR:
+        raise Broken('box (xyxy) far beyond any film', box)
     if box[0] >= box[2] or box[1] >= box[3]:
         raise Broken('box (xyxy) without positive width and height', box)
     return box

@@ -2,6 +2,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.ops.geometry import geometry_embedding
 from relnet_jax.types import Array
@@ -12,7 +13,7 @@ SCALES = {'lab': 1 / 16, 'published': 1 / 8}  # the published one is 1 / sqrt(64
 def head_width(features: int) -> int:
     """Width of each of 16 heads that give `features` together. Raises ValueError if that is no whole number."""
     if features % 16:
-        raise ValueError(f'attention: its width must be a multiple of 16 (heads), got {features}')
+        raise UserError(f'attention: its width must be a multiple of 16 (heads), got {features}')
     return features // 16
 
 

@@ -5,6 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.relations.attention import masked_softmax
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.models.relations.region_relation import Similarity, nearest
@@ -34,7 +35,7 @@ class MixtureConvolution(nn.Module):
         Raises ValueError if features is not a multiple of kernels.
         """
         if self.features % self.kernels:
-            raise ValueError(f'mixture convolution: features must be a multiple of {self.kernels}, got {self.features}')
+            raise UserError(f'mixture convolution: features must be a multiple of {self.kernels}, got {self.features}')
         count = (self.kernels,)
         mean_rho = self.param('mean_rho', _uniform(0.0, 1.0), count)
         mean_theta = self.param('mean_theta', _uniform(-math.pi, math.pi), count)

@@ -2,6 +2,7 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.ops.geometry import geometry_embedding
 from relnet_jax.types import Array
@@ -14,7 +15,7 @@ def select_parts(context: RelationContext, parts: tuple[int, ...]) -> tuple[Arra
     """
     count = context.part_boxes.shape[1]
     if not all(0 <= p < count for p in parts):
-        raise ValueError(f'parts must lie in 0..{count - 1}, got {tuple(parts)}')
+        raise UserError(f'parts must lie in 0..{count - 1}, got {tuple(parts)}')
     rows = jnp.array(parts or range(count))
     return context.part_boxes[:, rows], context.part_features[:, rows], context.part_valid[:, rows]
 

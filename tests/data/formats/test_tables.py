@@ -166,6 +166,19 @@ def test_the_form_of_physionet_needs_neither_class_ids_nor_readers(write):
     assert [(a['category_id'], a['bbox']) for a in document['annotations']] == [(3, [1, 2, 2, 2]), (15, [5, 6, 2, 2])]
 
 
+@pytest.mark.parametrize('read, column', [(read_vindr, 'image_id'), (read_rsna, 'patientId'), (read_siim, 'ImageId')])
+def test_a_table_of_names_alone_is_a_list_of_films(write, read, column):
+    document, issues = read(write(f'{column},PredictionString', 'a,0.5 0 0 100 100', 'b,', ',x'))
+    assert [i['id'] for i in document['images']] == ['a', 'b'] and document['annotations'] == []
+    assert_all_rows_accounted_for(document, issues, range(2, 5))
+
+
+def test_a_table_that_has_some_of_its_columns_is_no_list(write):
+    for read, header in ((read_vindr, 'image_id,class_name'), (read_rsna, 'patientId,x,y,width,height')):
+        with pytest.raises(ValueError, match="no column '(x_min|target)'"):
+            read(write(header, 'a' + ',1' * header.count(',')))
+
+
 # ---- CSV as it comes ----
 @pytest.mark.parametrize('kind', ['bom', 'crlf', 'quoted', 'reordered', 'semicolons', 'tabs', 'capitals', 'blanks'])
 def test_a_table_is_read_in_whatever_dress_it_comes(write, kind):
