@@ -199,10 +199,10 @@ def check(config: ConfigDict) -> None:
     folds, hold_out = config.data.split.folds, config.data.split.hold_out
     if hold_out >= folds:
         raise UserError(f'config.data.split.hold_out: expected a fold below data.split.folds = {folds}, got {hold_out}')
-    known = [name.rstrip('_') for name in config.model.relation]        # 'class_', as 'class' is Python's
     for name in config.model.relations:
+        known = importlib.import_module('relnet_jax.models.relations').RELATIONS
         if name not in known or config.model.relations.count(name) > 1:
-            raise UserError(f"config.model.relations: expected different names of config.model.relation, got '{name}'"
+            raise UserError(f"config.model.relations: expected different relations, got '{name}'"
                             f'{"" if name in known else hint(name, known)}')
 
 

@@ -133,10 +133,10 @@ def test_paths_are_expanded_wherever_they_come_from():
     ('data.format=cocoo', "config.data.format: expected one of {formats}, got 'cocoo', did you mean 'coco'?"),
     ('model.backbone=resnet5', "config.model.backbone: expected one of {backbones}, got 'resnet5', "
      "did you mean 'resnet50'?"),
-    ("model.relations=('clas',)", 'config.model.relations: expected different names of config.model.relation, got '
+    ("model.relations=('clas',)", 'config.model.relations: expected different relations, got '
      "'clas', did you mean 'class'?"),
     ("model.relations=('part','part')",
-     "config.model.relations: expected different names of config.model.relation, got 'part'"),
+     "config.model.relations: expected different relations, got 'part'"),
     ('data.canvas=128', 'config.data.canvas: expected two whole numbers, height and width, got (128,)'),
     ('data.canvas=(128,100)', 'config.data.canvas: expected multiples of 64, got (128, 100)'),
     ('data.split.hold_out=5', 'config.data.split.hold_out: expected a fold below data.split.folds = 5, got 5'),
