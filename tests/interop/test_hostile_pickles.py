@@ -93,21 +93,16 @@ def test_known_names_used_otherwise_are_refused(hostile, message, tmp_path):
         read_state(in_zip(tmp_path / 'a.pth', writers.pickled({'x': hostile})))
 
 
-@pytest.mark.parametrize(
-    'body, message',
-    [
-        (
-            b'ctorch\nFloatStorage\n}(X\x04\x00\x00\x00nameNub.',
-            "'Global' object has no attribute '__dict__'",
-        ),  # attributes of a class
-        (b'ccollections\nOrderedDict\nX\x01\x00\x00\x00aNs.', "'Global' object does not support item assignment"),
-        (b'ccollections\nOrderedDict\nNa.', "'Global' object has no attribute 'append'"),
-        (b'\x82\x01.', 'EXT1'),  # extension registry
-        (b'P0\n.', 'PERSID'),
-        (b'ccollections\nOrderedDict\n)}\x92.', 'NEWOBJ_EX'),
-        (b'(ccollections\nOrderedDict\no.', 'OBJ'),
-    ],
-)
+@pytest.mark.parametrize('body, message', [
+    (b'ctorch\nFloatStorage\n}(X\x04\x00\x00\x00nameNub.',                          # attributes of a class
+     "'Global' object has no attribute '__dict__'"),
+    (b'ccollections\nOrderedDict\nX\x01\x00\x00\x00aNs.', "'Global' object does not support item assignment"),
+    (b'ccollections\nOrderedDict\nNa.', "'Global' object has no attribute 'append'"),
+    (b'\x82\x01.', 'EXT1'),                                                         # extension registry
+    (b'P0\n.', 'PERSID'),
+    (b'ccollections\nOrderedDict\n)}\x92.', 'NEWOBJ_EX'),
+    (b'(ccollections\nOrderedDict\no.', 'OBJ'),
+])
 def test_opcodes_that_weights_do_not_need_are_refused(body, message, tmp_path):
     with pytest.raises(RefusedPickle, match=message):
         read_state(in_pickle(tmp_path / 'a.pkl', b'\x80\x02' + body))
