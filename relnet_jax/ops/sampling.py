@@ -48,11 +48,3 @@ def sample_indices(keys: Array, positive: Array, negative: Array, *, num: int,
     where = jnp.where(is_positive, slot, max_positive + slot - positive_count)
     index = jnp.take_along_axis(both, where, 1)
     return jnp.where(valid, index, 0).astype(jnp.int32), is_positive, valid
-
-
-def sample_mask(keys, positive, negative, *, num, max_positive):
-    """The choice of `sample_indices` as masks: (pos_mask, neg_mask), bool [B, N]."""
-    index, is_positive, valid = sample_indices(keys, positive, negative, num=num, max_positive=max_positive)
-    image = jnp.arange(positive.shape[0])[:, None]
-    empty = jnp.zeros(positive.shape, bool)
-    return empty.at[image, index].max(is_positive), empty.at[image, index].max(valid & ~is_positive)

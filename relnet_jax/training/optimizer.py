@@ -34,7 +34,10 @@ def trainable(params: Any, config: ConfigDict) -> Any:
     """
     names = path_names(params)
     must_match(config.train.freeze, names, 'freeze')
-    patterns = [*config.train.freeze, *backbones.find(config.model.backbone).freeze_patterns(config.model.frozen_stages)]
+    patterns = [
+        *config.train.freeze,
+        *backbones.find(config.model.backbone).freeze_patterns(config.model.frozen_stages),
+    ]
     if config.model.norm == 'frozen_bn':
         patterns.append(NORM_LEAF)
     return jax.tree_util.tree_map_with_path(
