@@ -17,7 +17,8 @@ def _digest(path: Path) -> str:
 
 
 def unreadable_images(source: Source, threads: int) -> list[str]:
-    """One line for each image file that cannot be loaded. Decodes every file; images that are made, not read, are passed over."""
+    """One line for each image file that cannot be loaded. Decodes every file; images that are made, not
+    read, are passed over."""
     def problem(index: int) -> str | None:
         try:
             source.load(index)
