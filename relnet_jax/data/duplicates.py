@@ -17,14 +17,15 @@ def _digest(path: Path) -> str:
 
 
 def unreadable_images(source: Source, threads: int) -> list[str]:
-    """One line for each image file that cannot be loaded. Decodes every file; images without a file are passed over."""
+    """One line for each image file that cannot be loaded. Decodes every file; images that are made, not
+    read, are passed over."""
     def problem(index: int) -> str | None:
         try:
             source.load(index)
         except UnreadableImage as e:
             return f'image {source.records[index]["id"]}: {e}'
 
-    files = [i for i in range(len(source)) if source.image_path(i) is not None]
+    files = range(len(source)) if source.counts else ()
     lines = []
     with (ThreadPoolExecutor(max(threads, 1)) as pool,
           Bar(f'{source.name}, reading' if files else '', total=len(files), unit='img') as bar):
