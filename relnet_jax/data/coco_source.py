@@ -111,7 +111,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                   records=records, load=load, ground_truth=ground_truth,
                   image_path=lambda i: paths[i] if isinstance(paths[i], Path) else None,
                   issues=tuple(issues), notes=notes, counts=counts, annotated=bool(annotations),
-                  other_ids=tuple(number for number in names if number not in labels))
+                  other_ids=tuple(number for number in names if number not in labels), unwanted=dict(unwanted))
 
 
 def _check_crowds(file: Path, objects: dict, names: dict[int, str]) -> None:

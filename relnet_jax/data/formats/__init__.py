@@ -51,6 +51,7 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = amend(*read(path, folder, data), path, data)
         return _open(document, issues, path, folder, data, files.max_images, wanted, name=path.stem)
+    open_split.read = read      # for those who want the records alone, `data.records`
     return open_split
 
 

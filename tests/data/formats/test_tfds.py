@@ -14,7 +14,7 @@ from pycocotools import mask as rle_tools
 
 from configs import base
 from relnet_jax.data import pipeline, tfds_export
-from relnet_jax.data.duplicates import unreadable_images
+from relnet_jax.data.duplicates import look_at_images, unreadable_images
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.errors import UserError
 
@@ -248,7 +248,7 @@ def test_an_unreadable_image_is_written_as_it_is_named_and_still_unreadable(tmp_
     assert_same_truth(source.ground_truth(), back.ground_truth())
     with pytest.raises(UnreadableImage, match=path.name):
         back.load(0)
-    (line,) = unreadable_images(back, 1)
+    (line,) = unreadable_images(back, look_at_images(back, 1))
     assert path.name in line
 
 
