@@ -8,7 +8,7 @@ from relnet_jax.ops.anchors import pyramid_anchors
 COVERED = 0.5           # IoU with the best anchor from which a box counts as covered
 LOOKED_AT = 4000        # boxes, in the search for better sizes
 SMALLEST = 4            # pixels, of a size that is suggested
-SMALL, LARGE = (0, .01, .03, .1, .2, .35), (.7, .85, .95, .99, 1)   # quantiles: where a ladder starts and ends
+SMALL, LARGE = (0, .01, .03, .1, .2, .35), (.7, .85, .95, .99, 1)   # quantiles at which a ladder starts and ends
 
 
 def best_anchor_iou(boxes: np.ndarray, *, canvas: tuple[int, int], strides: Sequence[int], sizes: Sequence,

@@ -13,6 +13,7 @@ from relnet_jax.interop.read import Weights
 from relnet_jax.interop.torchvision import CONVNEXT_STEM, RESNET_STEM, fold_batch_norm, modern_name
 
 IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+LOGITS = 'roi_heads.box_predictor.cls_score.weight'
 DETECTRON_MEAN = (122.7717, 115.9465, 102.9801)     # Caffe's, as Detectron trained its detectors with
 
 
@@ -113,6 +114,8 @@ def to_torchvision(weights: Weights) -> tuple[dict[str, np.ndarray], Family]:
         folded = fold_batch_norm(lambda name, optional=False: state[name], module, family.bn_eps)
         state[parts[0]], state[parts[1]] = folded['scale'], folded['bias']
         del state[parts[2]], state[parts[3]]
+    if LOGITS in state and state[LOGITS].ndim != 2:
+        raise ValueError(f'{LOGITS}: expected [classes, features], got {list(state[LOGITS].shape)}')
     if family.background == 'last':
         _background_first(state)
     return state, family
@@ -120,16 +123,13 @@ def to_torchvision(weights: Weights) -> tuple[dict[str, np.ndarray], Family]:
 
 def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
     if RESNET_STEM in tensors or {CONVNEXT_STEM, 'backbone.body.1.0.layer_scale'} <= tensors.keys():
-        rows = tensors.get('roi_heads.box_predictor.cls_score.weight', np.zeros((0, 0))).shape[0]
         # The published COCO weights were trained with a frozen batch norm without epsilon, and come without counters.
-        published = rows == 91 and 'backbone.body.bn1.num_batches_tracked' not in tensors
+        published = (LOGITS in tensors and tensors[LOGITS].shape[:1] == (91,)
+                     and 'backbone.body.bn1.num_batches_tracked' not in tensors)
         family = Family('torchvision detector', False, IMAGENET_MEAN, IMAGENET_STD, False, False,
                         0.0 if published else 1e-5, 'first')
         if 'config' in meta:  # written by `convert`: whatever torchvision assumes, the weights were trained with this
-            ours = json.loads(meta['config'])['model']
-            family = family._replace(name='torchvision detector, written by this project', **{
-                key: tuple(ours[key]) if key.startswith('pixel') else bool(ours[key])
-                for key in ('pixel_mean', 'pixel_std', 'stride_in_1x1', 'roi_aligned')})
+            family = family._replace(name='torchvision detector, written by this project', **_input_of(meta['config']))
         return family, None
     if 'conv1.weight' in tensors and 'layer1.0.conv1.weight' in tensors:
         return Family('torchvision or timm classification', False, IMAGENET_MEAN, IMAGENET_STD, False, False, 1e-5,
@@ -148,6 +148,19 @@ def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
         return Family('Detectron2', True, IMAGENET_MEAN, (1., 1., 1.), True, True, 1e-5, 'last'), _DETECTRON2
     raise ValueError('names of no family that is known (torchvision, timm, Detectron, Detectron2), such as '
                      + ', '.join(sorted(tensors)[:5]))
+
+
+def _input_of(config: str) -> dict:
+    """Fields of `Family` out of the JSON of a config of ours."""
+    try:
+        model = json.loads(config)['model']
+        colours = {key: tuple(float(value) for value in model[key]) for key in ('pixel_mean', 'pixel_std')}
+        switches = {key: bool(model[key]) for key in ('stride_in_1x1', 'roi_aligned')}
+    except (ValueError, LookupError, TypeError, RecursionError):
+        raise ValueError("metadata 'config' that is no config of this project") from None
+    if any(len(colour) != 3 for colour in colours.values()):
+        raise ValueError(f"metadata 'config': expected three numbers each, got {colours}")
+    return colours | switches
 
 
 def _background_first(state: dict) -> None:

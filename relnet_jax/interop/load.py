@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 from relnet_jax.errors import UserError
 from relnet_jax.interop.coco_table import ROWS_OF_91
-from relnet_jax.interop.families import Family, to_torchvision
+from relnet_jax.interop.families import LOGITS, Family, to_torchvision
 from relnet_jax.interop.read import read_weights
 from relnet_jax.interop.torchvision import CONVNEXT_STEM, RESNET_STEM, STEMS, from_state_dict
 from relnet_jax.interop.torchvision_out import entries
@@ -23,7 +23,6 @@ from relnet_jax.trees import compact
 
 MODULES = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
          'mask head': 'roi_heads.mask_'}
-LOGITS = 'roi_heads.box_predictor.cls_score.weight'
 PER_CLASS = tuple(f'roi_heads.{module}.{leaf}' for leaf in ('weight', 'bias') for module in
                   ('box_predictor.cls_score', 'box_predictor.bbox_pred', 'mask_predictor.mask_fcn_logits'))
 
@@ -179,6 +178,8 @@ def _fit_classes(state: dict, wanted: dict) -> tuple[dict, list[str]]:
         rows = np.asarray(ROWS_OF_91)
         state = dict(state)
         for name in set(PER_CLASS) & state.keys():
+            if state[name].shape[:1] not in ((91,), (4 * 91,)):
+                continue        # `_check_parts` says so
             value = state[name].reshape(91, -1, *state[name].shape[1:])[rows]
             state[name] = value.reshape(-1, *state[name].shape[1:])
         return state, ["81 of torchvision's 91 class rows taken: background and COCO's 80 categories in order of ids"]

@@ -21,7 +21,7 @@ import numpy as np
 
 from relnet_jax.errors import UserError
 
-READS = 2_000_000       # of a file; a tensor takes some 65. So many empty objects take 2 s and 400 MB
+READS = 1_000_000       # of a file; a tensor takes some 65. So many take 1 s, and 100 MB of empty objects
 DEPTH = 64              # of containers in containers
 
 
@@ -153,7 +153,8 @@ CALLS: dict[str, Callable | None] = {      # None: the name of a type, an argume
     **dict.fromkeys((*STORAGES, 'numpy.ndarray')), 'collections.OrderedDict': _ordered_dict, 'torch.Size': _integers,
     'numpy.dtype': _dtype, '_codecs.encode': _bytes, '__builtin__.bytes': lambda: b'',
     'torch._utils._rebuild_parameter': _parameter, 'torch.nn.parameter.Parameter': _parameter,
-    **dict.fromkeys(('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2'), lambda *args: Made(_tensor(*args))),
+    **dict.fromkeys(('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2'),
+                    lambda *args: Made(_tensor(*args))),
     # torch before 0.4: an empty tensor, then its state
     **dict.fromkeys((name.replace('Storage', 'Tensor') for name in STORAGES), lambda: Made(None, _tensor))}
 for _core in ('numpy.core', 'numpy._core'):     # before numpy 2 and since

@@ -4,12 +4,14 @@ Neither torch is needed nor code of the file run. The kind of file is told by it
 Whatever a file claims (sizes, offsets, strides) is compared with what it holds before anything is read.
 """
 import io
+import json
 import math
 import pickle
 import struct
 import warnings
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,6 +30,7 @@ SAFETENSORS = {'F64': np.float64, 'F32': np.float32, 'F16': np.float16, 'BF16': 
                'U8': np.uint8, 'BOOL': np.bool_}
 SAFETENSORS = {k: np.dtype(v) for k, v in SAFETENSORS.items()}
 MAX_HEADER = 10**7      # bytes of safetensors' header: 100,000 tensors
+MAX_NAME = 500          # characters
 MAX_SHARING = 4         # tensors may share storages, but not hold more than so many times the file
 INNER = ('model', 'state_dict', 'blobs', 'model_state_dict', 'model_state')  # where training scripts put the weights
 # What damaged bytes make the libraries raise: IndexError by an empty stack, RuntimeError by a zip flag ...
@@ -60,21 +63,37 @@ def read_weights(path: str | Path) -> Weights:
     with path.open('rb') as file:
         head = file.read(9)
     try:
-        if head.startswith(b'PK\x03\x04'):
-            return _read_zip(path)
-        if len(head) == 9 and head[8:] == b'{':
-            return _read_safetensors(path)
-        if head[:1] == b'\x80' or head[:1] in (b'(', b'c', b'}', b']'):
-            with warnings.catch_warnings():
-                warnings.simplefilter('ignore', DeprecationWarning)  # odd escapes in the text of a damaged file
-                return _read_pickles(path)
-        raise ValueError(f'a file of another kind (first bytes {head!r}): expected torch.save, safetensors or pickle')
+        weights = _read(path, head)
+        _check_names(weights)
+        return weights
     except RefusedPickle as error:
         raise RefusedPickle(f'{path}: refused, {_line(error)}') from None
     except DAMAGE as error:
         raise UserError(f'{path}: damaged or cut off ({type(error).__name__}: {_line(error)})') from None
     except ValueError as error:
         raise UserError(f'{path}: {_line(error)}') from None
+
+
+def _read(path: Path, head: bytes) -> Weights:
+    if head.startswith(b'PK\x03\x04'):
+        return _read_zip(path)
+    if len(head) == 9 and head[8:] == b'{':
+        return _read_safetensors(path)
+    if head[:1] == b'\x80' or head[:1] in (b'(', b'c', b'}', b']'):
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore', DeprecationWarning)  # odd escapes in the text of a damaged file
+            return _read_pickles(path)
+    raise ValueError(f'a file of another kind (first bytes {head!r}): expected torch.save, safetensors or pickle')
+
+
+def _check_names(weights: Weights) -> None:
+    """Names are printed later on, in lists and messages."""
+    if not weights.tensors:
+        raise ValueError('no weights found')
+    for name in weights.tensors:
+        if len(name) > MAX_NAME or not name.isprintable():
+            raise ValueError(f'a tensor whose name has {len(name)} characters, {name[:40]!r} ..., expected at most '
+                             f'{MAX_NAME} printable ones')
 
 
 def _line(error: Exception) -> str:
@@ -199,16 +218,23 @@ def _resolve(tree: Any, read: Callable[[Storage], np.ndarray] | None, *, room: i
 def _read_safetensors(path: Path) -> Weights:
     with path.open('rb') as file:
         length, = struct.unpack('<Q', file.read(8))
-    if length > MAX_HEADER:
-        raise ValueError(f'header of {length} bytes, expected at most {MAX_HEADER}: damaged')
+        if length > MAX_HEADER:
+            raise ValueError(f'a header of {length} bytes, expected at most {MAX_HEADER}')
+        header = file.read(length)
     state = {}
     with safe_open(path, framework='numpy') as file:
+        json.loads(header, object_pairs_hook=_without_repeats)     # the package takes the last of two
         for name in file.keys():
             dtype = file.get_slice(name).get_dtype()
             if dtype not in SAFETENSORS:
                 raise ValueError(f'{name[:80]!r}: number type {dtype} is not read')
             state[name] = file.get_tensor(name)
         return Weights(state, dict(file.metadata() or {}))
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> None:
+    if repeated := [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]:
+        raise ValueError(f'{len(repeated)} names that stand there twice, such as {repeated[0][:80]!r}')
 
 
 def write_safetensors(path: str | Path, state: Mapping[str, np.ndarray], meta: Mapping[str, str] | None = None) -> None:

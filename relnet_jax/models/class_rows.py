@@ -26,7 +26,7 @@ def namesakes(classes: Sequence[str], others: Sequence[str]) -> dict[int, int]:
 
 
 def carry_over(initial: np.ndarray, stored: np.ndarray, same: dict[int, int], *, numbers: int) -> np.ndarray:
-    """`initial` [..., K * numbers] with the entries of every label in `same` taken from `stored` [..., K' * numbers]."""
+    """`initial` [..., K * numbers] with the entries of every label in `same` from `stored` [..., K' * numbers]."""
     new = np.array(initial).reshape(*initial.shape[:-1], -1, numbers)
     old = np.asarray(stored).reshape(*stored.shape[:-1], -1, numbers)
     new[..., list(same), :] = old[..., list(same.values()), :]

@@ -4,14 +4,12 @@
 own with limits, and prints a JSON line per file: name, outcome (None: read; else the error), seconds, peak of memory in
 MiB.
 """
-import io
 import json
 import os
 import resource
 import signal
 import struct
 import sys
-import time
 import zipfile
 from pathlib import Path
 
@@ -87,7 +85,7 @@ def places(nest):
 
 def streams():
     """name -> pickle whose opcodes themselves are too many, too large, or lie about sizes."""
-    many = 4_000_000
+    many = 1_500_000        # more than pickles.READS
     collide = b''.join(writers.opcodes(k * (2**61 - 1)) + b'N' for k in range(1, 60_000))
     return {
         'marks': b'(' * 200_000 + b'0' * 200_000 + b'N.', 'marks_and_tuples': b'(' * 200_000 + b't' * 200_000 + b'.',
@@ -101,12 +99,14 @@ def streams():
         'memo_far': b'Nr\xff\xff\xff\x7f.', 'memo_text': b'Np999999999999999\n.', 'memo_below': b'Np-5\n.',
         'memo_missing': b'h\x07.', 'bytes_claimed': b'\x8e' + struct.pack('<Q', 2**40),
         'text_claimed': b'\x8d' + struct.pack('<Q', 2**33), 'bytearray_claimed': b'\x96' + struct.pack('<Q', 2**33),
-        'frame_claimed': b'\x95' + struct.pack('<Q', 2**40) + b'N.', 'bytes_below': b'T' + struct.pack('<i', -5) + b'.',
+        'frame_claimed': b'\x95' + struct.pack('<Q', 2**40) + b'N.',
+        'bytes_below': b'T' + struct.pack('<i', -5) + b'.',
         'long_text': b'V' + b'\\u1234' * 700_000 + b'\n.', 'digits': b'I' + b'9' * 4_000_000 + b'\n.',
         'long_digits': b'L' + b'9' * 4_000_000 + b'L\n.', 'float_text': b'F' + b'9' * 4_000_000 + b'\n.',
         'escapes': b"S'" + b'\\x41' * 1_000_000 + b"'\n.", 'global_name': b'c' + b'm' * 3_000_000 + b'\nx\n.',
         'lines_in_a_name': b'\x8c\x05o\ns\nx\x8c\x06\nsystem\x93.', 'extension': b'\x84\xff\xff\xff\x7f.',
-        'out_of_band': b'\x97.', 'read_only': b'N\x98.', 'empty': b'.', 'underflow': b'a.', 'pop_nothing': b'0' * 9 + b'.',
+        'out_of_band': b'\x97.', 'read_only': b'N\x98.', 'empty': b'.', 'underflow': b'a.',
+        'pop_nothing': b'0' * 9 + b'.',
         'collisions': b'}(' + collide + b'u.', 'odd_items': b'}(NNNu.', 'protocol_200': b'\x80\xc8N.',
         'names_changed': b'ctorch._utils\n_rebuild_tensor_v2\n(NX\x0c\x00\x00\x00__defaults__)u\x86b.',
     }
@@ -114,21 +114,24 @@ def streams():
 
 def tensor_pickles():
     """name -> (pickle, arrays) whose tensors ask for far more than the file holds."""
-    def state(lines):
-        return b'\x80\x02}(' + b''.join(writers.opcodes(f'w{i}') + writers.opcodes(x) for i, x in enumerate(lines)) + b'u.'
+    def tensors(windows, array=BASE):
+        lines = (writers.opcodes(f'w{i}') + writers.opcodes(writers.tensor('0', array, legacy=True, **window))
+                 for i, window in enumerate(windows))
+        return P2 + b'}(' + b''.join(lines) + b'u.', [array]
 
+    as_numbers = (writers.opcodes(f'w{i}') + writers.opcodes(writers.tensor('0', BIG.view(dtype), legacy=True))
+                  for dtype in ('float32', 'int32') for i in range(1000))
+    long_names = (b'X' + struct.pack('<I', 10**6) + bytes([97 + i]) * 10**6 + b'K\x01s' for i in range(4))
     return {
-        'one_storage_of_all': (state(writers.tensor('0', BIG, legacy=True) for _ in range(3000)), [BIG]),
-        'one_storage_in_types': (state(writers.tensor('0', BIG.view(t), legacy=True)
-                                       for t in ('float32', 'int32') for _ in range(1000)), [BIG]),
-        'one_storage_in_sizes': (state(writers.tensor('0', BIG[:i], legacy=True) for i in range(900_000, 903_000)), [BIG]),
-        'one_number_many_times': (state([writers.tensor('0', BASE, legacy=True, shape=(10**5, 10**5), strides=(0, 0))]), [BASE]),
-        'shape_of_many': (state([writers.tensor('0', BASE, legacy=True, shape=(1,) * 200_000, strides=(1,) * 200_000)]), [BASE]),
-        'stride_far': (state([writers.tensor('0', BASE, legacy=True, shape=(1, 4), strides=(2**61, 1))]), [BASE]),
-        'no_rows_far': (state([writers.tensor('0', BASE, legacy=True, shape=(0, 2**61), strides=(1, 1))]), [BASE]),
-        'size_claimed': (state([writers.tensor('0', BASE, legacy=True, size=2**61)]), [BASE]),
-        'long_names': (b'\x80\x02}' + b''.join(
-            b'X' + struct.pack('<I', 10**6) + bytes([97 + i]) * 10**6 + b'K\x01s' for i in range(4)) + b'.', [BASE]),
+        'one_storage_of_all': tensors([{}] * 3000, BIG),
+        'one_storage_in_types': (P2 + b'}(' + b''.join(as_numbers) + b'u.', [BIG]),
+        'one_storage_in_sizes': tensors(({'size': i} for i in range(900_000, 903_000)), BIG),
+        'one_number_many_times': tensors([{'shape': (10**5, 10**5), 'strides': (0, 0)}]),
+        'shape_of_many': tensors([{'shape': (1,) * 200_000, 'strides': (1,) * 200_000}]),
+        'stride_far': tensors([{'shape': (1, 4), 'strides': (2**61, 1)}]),
+        'no_rows_far': tensors([{'shape': (0, 2**61), 'strides': (1, 1)}]),
+        'size_claimed': tensors([{'size': 2**61}]),
+        'long_names': (P2 + b'}' + b''.join(long_names) + b'.', [BASE]),
     }
 
 
@@ -148,22 +151,21 @@ def zips(folder):
     archive('many_entries', [('a/data.pkl', good), *((f'a/{i}', b'') for i in range(60_000))])
     archive('byte_order', [('a/data.pkl', good), ('a/byteorder', b'x' * 4_000_000), ('a/data/0', BASE.tobytes())])
     archive('two_pickles', [('a/data.pkl', good), ('b/data.pkl', good)])
-    for name, path in {'overlap': archive('overlap', [('a/data.pkl', writers.state_dict(
-            {f'w{i}': BIG for i in range(500)})), *((f'a/data/{i}', BIG.tobytes() if i == 0 else b'') for i in range(500))])}.items():
-        # Every storage becomes the first one's bytes: the directory says where an entry lies, and how long it is.
-        data = bytearray(path.read_bytes())
-        at = directory = struct.unpack('<I', data[-6:-2])[0]
-        first = None
-        while data[at:at + 4] == b'PK\x01\x02':
-            name_length, extra, comment = struct.unpack('<HHH', data[at + 28:at + 34])
-            entry = bytes(data[at + 46:at + 46 + name_length])
-            if entry == b'a/data/0':
-                first = data[at + 16:at + 28], data[at + 42:at + 46]
-            elif first and entry.startswith(b'a/data/'):
-                data[at + 16:at + 28], data[at + 42:at + 46] = first
-            at += 46 + name_length + extra + comment
-        assert at > directory and first
-        path.write_bytes(data)
+    path = archive('overlap', [('a/data.pkl', writers.state_dict({f'w{i}': BIG for i in range(500)})),
+                               *((f'a/data/{i}', BIG.tobytes() if i == 0 else b'') for i in range(500))])
+    # Every storage becomes the first one's bytes: the directory says where an entry lies, and how long it is.
+    data = bytearray(path.read_bytes())
+    at, first = struct.unpack('<I', data[-6:-2])[0], None
+    while data[at:at + 4] == b'PK\x01\x02':
+        length, extra, comment = struct.unpack('<HHH', data[at + 28:at + 34])
+        entry = bytes(data[at + 46:at + 46 + length])
+        if entry == b'a/data/0':
+            first = data[at + 16:at + 28], data[at + 42:at + 46]
+        elif first and entry.startswith(b'a/data/'):
+            data[at + 16:at + 28], data[at + 42:at + 46] = first
+        at += 46 + length + extra + comment
+    assert first
+    path.write_bytes(data)
     path = archive('entry_size', [('a/data.pkl', good), ('a/data/0', BASE.tobytes())])
     data = bytearray(path.read_bytes())
     at = data.index(b'PK\x01\x02')
@@ -177,8 +179,8 @@ def legacy(folder):
     head = [pickled(0x1950a86a20f9469cfc6c), pickled(1001), pickled({'little_endian': True}),
             pickled({'x': writers.tensor('0', BASE, legacy=True)}), pickled(['0'])]
     numbers = struct.pack('<q', 4) + BASE.tobytes()
-    parts = {f'{stream}_{name}': (at, pickled(nest)) for at, stream in ((1, 'version'), (2, 'system'), (3, 'tree'), (4, 'keys'))
-             for name, nest in NESTS.items()}
+    parts = {f'{stream}_{name}': (at, pickled(nest)) for name, nest in NESTS.items()
+             for at, stream in enumerate(('version', 'system', 'tree', 'keys'), start=1)}
     parts |= {f'key_{name}': (4, pickled([nest])) for name, nest in NESTS.items()}
     parts |= {f'stream_{at}_of_many': (at, P2 + b'}0' * 2_000_000 + b'N.') for at in (1, 2)}
     parts |= {'keys_of_nothing': (4, pickled([str(i) for i in range(200_000)]))}
@@ -194,57 +196,67 @@ def legacy(folder):
 
 def safetensors(folder):
     """name -> safetensors file whose header lies."""
-    one = {'dtype': 'F32', 'shape': [4], 'data_offsets': [0, 16]}
-    zero = {'dtype': 'F32', 'shape': [0], 'data_offsets': [0, 0]}
-    text = json.dumps
-    headers = {
-        'overlap': (text({f'w{i}': {'dtype': 'F32', 'shape': [10**6], 'data_offsets': [0, 4 * 10**6]} for i in range(10_000)}),
-                    4 * 10**6),
-        'partly_overlap': (text({'a': one, 'b': one | {'data_offsets': [8, 24]}}), 24),
-        'hole': (text({'a': one, 'b': one | {'data_offsets': [32, 48]}}), 48), 'rest': (text({'a': one}), 4000),
-        'twice': ('{"a": %s, "a": %s}' % (text(one), text(one | {'data_offsets': [16, 32]})), 32),
-        'twice_the_same': ('{"a": %s, "a": %s}' % (text(one), text(one)), 16),
-        'offset_below': (text({'a': one | {'data_offsets': [-16, 0]}}), 16),
-        'offset_nan': ('{"a": {"dtype": "F32", "shape": [NaN], "data_offsets": [0, 16]}}', 16),
-        'offset_infinite': ('{"a": {"dtype": "F32", "shape": [Infinity], "data_offsets": [0, 16]}}', 16),
-        'offset_float': ('{"a": {"dtype": "F32", "shape": [4.0], "data_offsets": [0, 16.0]}}', 16),
-        'offset_digits': ('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, %s]}}' % ('9' * 400), 16),
-        'offset_many_digits': ('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [0, %s]}}' % ('9' * 10**6), 16),
-        'offset_true': ('{"a": {"dtype": "F32", "shape": [4], "data_offsets": [false, 16]}}', 16),
-        'shape_wraps': (text({'a': one | {'shape': [2**62, 4]}}), 16), 'shape_long': (text({'a': one | {'shape': [1] * 10**6}}), 16),
-        'shape_none': (text({'a': one | {'shape': None}}), 16), 'shape_far_of_none': (text({'a': zero | {'shape': [0, 2**62]}}), 0),
-        'no_dtype': (text({'a': {'shape': [4], 'data_offsets': [0, 16]}}), 16), 'list': ('[1]', 16), 'text': ('{"a": "b"}', 16),
-        'float8': (text({'a': {'dtype': 'F8_E4M3', 'shape': [16], 'data_offsets': [0, 16]}}), 16),
-        'half_bytes': (text({'a': {'dtype': 'F4', 'shape': [32], 'data_offsets': [0, 16]}}), 16),
-        'no_type': (text({'a': {'dtype': 'x' * 10**6, 'shape': [4], 'data_offsets': [0, 16]}}), 16),
-        'complex': (text({'a': {'dtype': 'C64', 'shape': [2], 'data_offsets': [0, 16]}}), 16),
-        'deep': ('{"a":' + '[' * 10**5 + ']' * 10**5 + '}', 16), 'deep_dict': ('{"a":' * 10**5 + '1' + '}' * 10**5, 16),
-        'deep_meta': (text({'__metadata__': {'config': '[' * 10**5}, 'backbone.body.conv1.weight': one}), 16),
-        'meta_of_numbers': (text({'__metadata__': {'a': 1}, 'w': one}), 16), 'meta_list': (text({'__metadata__': [1], 'w': one}), 16),
-        'nothing': ('{}', 0), 'only_meta': ('{"__metadata__": {"a": "b"}}', 0), 'broken': ('{"a": ', 16),
-        'many': (text({f'w{i}': zero for i in range(200_000)}), 0), 'long_name': (text({'w' * 5 * 10**6: zero | {'dtype': 'F9'}}), 0),
-        'lines_in_a_name': (text({'w\nx\n' * 100: one | {'dtype': 'F8_E5M2', 'shape': [16]}}), 16),
-        'surrogate': ('{"\\ud800": %s}' % text(one), 16), 'no_utf8': ('{"\xff": %s}' % text(one), 16),
+    def tensor(dtype, shape, start, end):
+        return {'dtype': dtype, 'shape': shape, 'data_offsets': [start, end]}
+
+    one, zero = tensor('F32', [4], 0, 16), tensor('F32', [0], 0, 0)
+    logits = 'roi_heads.box_predictor.cls_score.weight'
+    headers = {     # what becomes of the header, and the number of bytes behind it
+        'overlap': ({f'w{i}': tensor('F32', [10**6], 0, 4 * 10**6) for i in range(10_000)}, 4 * 10**6),
+        'partly_overlap': ({'a': one, 'b': tensor('F32', [4], 8, 24)}, 24),
+        'hole': ({'a': one, 'b': tensor('F32', [4], 32, 48)}, 48),
+        'rest': ({'a': one}, 4000),
+        'offset_below': ({'a': tensor('F32', [4], -16, 0)}, 16),
+        'offset_nan': ({'a': tensor('F32', [float('nan')], 0, 16)}, 16),
+        'offset_infinite': ({'a': tensor('F32', [float('inf')], 0, 16)}, 16),
+        'offset_float': ({'a': tensor('F32', [4.0], 0, 16.0)}, 16),
+        'offset_digits': ({'a': tensor('F32', [4], 0, 10**400)}, 16),
+        'offset_true': ({'a': tensor('F32', [4], False, 16)}, 16),
+        'shape_wraps': ({'a': tensor('F32', [2**62, 4], 0, 16)}, 16),
+        'shape_long': ({'a': tensor('F32', [1] * 10**6, 0, 4)}, 4),
+        'shape_none': ({'a': tensor('F32', None, 0, 16)}, 16),
+        'shape_far_of_none': ({'a': tensor('F32', [0, 2**62], 0, 0)}, 0),
+        'no_dtype': ({'a': {'shape': [4], 'data_offsets': [0, 16]}}, 16),
+        'float8': ({'a': tensor('F8_E4M3', [16], 0, 16)}, 16),
+        'half_bytes': ({'a': tensor('F4', [32], 0, 16)}, 16),
+        'no_type': ({'a': tensor('x' * 10**6, [4], 0, 16)}, 16),
+        'complex': ({'a': tensor('C64', [2], 0, 16)}, 16),
+        'list': ([1], 16), 'text': ({'a': 'b'}, 16), 'nothing': ({}, 0), 'only_meta': ({'__metadata__': {'a': 'b'}}, 0),
+        'deep_meta': ({'__metadata__': {'config': '[' * 10**5}, 'backbone.body.conv1.weight': one}, 16),
+        'other_meta': ({'__metadata__': {'config': '{"model": 3}'}, 'backbone.body.conv1.weight': one}, 16),
+        'meta_of_numbers': ({'__metadata__': {'a': 1}, 'w': one}, 16),
+        'meta_list': ({'__metadata__': [1], 'w': one}, 16),
+        'many': ({f'w{i}': zero for i in range(200_000)}, 0),
+        'long_name': ({'w' * 5 * 10**6: one}, 16),
+        'lines_in_a_name': ({'w\nx\n' * 9: one}, 16),
+        'flat_logits': ({'backbone.body.conv1.weight': zero, logits: tensor('F32', [], 0, 4)}, 4),
     }
-    found = {}
-    for name, (header, size) in headers.items():
-        header = header.encode('latin1')
-        found[name] = folder / f'safetensors_{name}.safetensors'
-        found[name].write_bytes(struct.pack('<Q', len(header)) + header + bytes(size))
-    for name, length, header in (('header_far', 2**63, b'{}'), ('header_most', 2**64 - 1, b'{}'), ('header_cut', 10**6, b'{}'),
-                                 ('header_spaces', 30 * 10**6, b'{' + b' ' * (30 * 10**6 - 2) + b'}')):
-        found[name] = folder / f'safetensors_{name}.safetensors'
-        found[name].write_bytes(struct.pack('<Q', length) + header)
+    texts = {name: (json.dumps(header), size) for name, (header, size) in headers.items()} | {
+        'twice': (f'{{"a": {json.dumps(one)}, "a": {json.dumps(tensor("F32", [4], 16, 32))}}}', 32),
+        'twice_the_same': (f'{{"a": {json.dumps(one)}, "a": {json.dumps(one)}}}', 16),
+        'many_digits': (json.dumps({'a': one}).replace('16', '9' * 10**6), 16),
+        'surrogate': (f'{{"\\ud800": {json.dumps(one)}}}', 16), 'no_utf8': (f'{{"\xff": {json.dumps(one)}}}', 16),
+        'deep': ('{"a":' + '[' * 10**5 + ']' * 10**5 + '}', 16), 'deep_dict': ('{"a":' * 10**5 + '1' + '}' * 10**5, 16),
+        'broken': ('{"a": ', 16),
+    }
+    files = {name: (len(text), text.encode('latin1') + bytes(size)) for name, (text, size) in texts.items()} | {
+        'header_far': (2**63, b'{}'), 'header_most': (2**64 - 1, b'{}'), 'header_cut': (10**6, b'{}'),
+        'header_spaces': (30 * 10**6, b'{' + b' ' * (30 * 10**6 - 2) + b'}'),
+    }
+    found = {name: folder / f'safetensors_{name}.safetensors' for name in files}
+    for name, (length, data) in files.items():
+        found[name].write_bytes(struct.pack('<Q', length) + data)
     return found
 
 
-def write_all(folder):
-    """name -> path of every hostile file, written into `folder` (some 200 MB)."""
+def write_all(folder, *, only=lambda name: True):
+    """Writes the hostile files whose names are wanted into `folder` (all: some 200 MB); returns name -> path."""
     found = {}
 
     def write(name, data):
-        found[name] = folder / f'{name}.pkl'
-        found[name].write_bytes(data)
+        if only(name):
+            found[name] = folder / f'{name}.pkl'
+            found[name].write_bytes(data)
 
     for name, nest in NESTS.items():
         for place, data in places(nest).items():
@@ -256,33 +268,34 @@ def write_all(folder):
         found[f'zip_{name}'] = writers.torch_zip(folder / f'zip_{name}.pth', data, arrays)
     for make in (zips, legacy, safetensors):
         found |= {f'{make.__name__}_{name}': path for name, path in make(folder).items()}
-    return found
+    return {name: path for name, path in found.items() if only(name)}
 
 
 def answer(path, *, seconds, memory):
-    """What reading `path` gives: the error's type and text or None, measured in a fork of this process with limits."""
-    from relnet_jax.interop.read import read_weights
+    """What reading `path` gives, measured in a fork of this process. `memory`: bytes beside those taken already."""
+    from relnet_jax.interop.load import read_family
     out, into = os.pipe()
     child = os.fork()
     if not child:
         with open('/proc/self/statm') as file:
-            have = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (have + memory, have + memory))
-        signal.alarm(seconds)
-        began = time.perf_counter()
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (taken + memory, taken + memory))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
+        signal.alarm(20 * seconds)
         try:
-            read_weights(path)
+            read_family(path)
             outcome = None
         except BaseException as error:
             outcome = [type(error).__name__, str(error)[:2000]]
-        os.write(into, json.dumps([outcome, time.perf_counter() - began]).encode())
+        os.write(into, json.dumps(outcome).encode())
         os._exit(0)
     os.close(into)
-    with io.open(out, 'rb') as pipe:
+    with open(out, 'rb') as pipe:
         told = pipe.read()
     _, status, usage = os.wait4(child, 0)
-    outcome, took = json.loads(told) if told else [['Died', f'signal {os.WTERMSIG(status)}'], usage.ru_utime + usage.ru_stime]
-    return dict(name=Path(path).name, outcome=outcome, seconds=round(took, 3), mib=usage.ru_maxrss // 1024)
+    outcome = json.loads(told) if told else ['Died', signal.Signals(os.WTERMSIG(status)).name]
+    return dict(name=Path(path).name, outcome=outcome, seconds=round(usage.ru_utime + usage.ru_stime, 3),
+                mib=usage.ru_maxrss // 1024)
 
 
 if __name__ == '__main__':

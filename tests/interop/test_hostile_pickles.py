@@ -94,7 +94,8 @@ def test_known_names_used_otherwise_are_refused(hostile, message, tmp_path):
 
 
 @pytest.mark.parametrize('body, message', [
-    (b'ctorch\nFloatStorage\n}(X\x04\x00\x00\x00nameNub.', "'Global' object has no attribute '__dict__'"),     # attributes of a class
+    (b'ctorch\nFloatStorage\n}(X\x04\x00\x00\x00nameNub.',                          # attributes of a class
+     "'Global' object has no attribute '__dict__'"),
     (b'ccollections\nOrderedDict\nX\x01\x00\x00\x00aNs.', "'Global' object does not support item assignment"),
     (b'ccollections\nOrderedDict\nNa.', "'Global' object has no attribute 'append'"),
     (b'\x82\x01.', 'EXT1'),                                                         # extension registry

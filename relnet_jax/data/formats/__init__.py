@@ -9,7 +9,8 @@ A **reader** is `read(path, folder, data) -> (document, issues)`: the annotation
 * `annotations`: dicts of `image_id`, `category_id`, `bbox` [x, y, width, height] in pixels, and optionally
   `segmentation` (list of flat polygons, or RLE dict; missing = no mask), `iscrowd` and `area`.
 * `categories`: dicts of `id` and `name`, in label order.
-* `parts` (optional): names of the categories that are anatomical parts, if the format says so itself.
+* `parts` (optional): names of the categories that are anatomical parts, if the format says so itself; and `classes`:
+  names of those to detect, in label order.
 
 An image or annotation may say in `where` ('row 17') how messages shall call it; else it is 'annotations[16] id 4'.
 `coco_source` checks every record and drops what is broken, so a reader need not; what a reader itself drops or changes
@@ -25,7 +26,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from relnet_jax.data.coco_source import coco_source
-from relnet_jax.data.formats import chestx_det, coco, lab, rsna, siim, vindr
+from relnet_jax.data.formats import chestx_det, coco, lab, rsna, siim, tfds, vindr
 from relnet_jax.data.formats.meta import add_meta
 from relnet_jax.data.formats.parts_file import add_parts
 from relnet_jax.data.formats.rename import rename
@@ -49,14 +50,31 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
             raise UserError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = amend(*read(path, folder, data), path, data)
-        return coco_source(document, folder, file=path, issues=issues, name=path.stem,
-                           classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
-                           parts=tuple(data.parts), max_images=files.max_images, mask_size=data.mask_size,
-                           min_box=data.min_box, options=read_options(data), crowds=data.crowds,
-                           check_geometry=data.check_geometry, allow_outside=data.allow_outside,
-                           max_unreadable=data.max_unreadable, max_dropped=data.max_dropped)
+        return _open(document, issues, path, folder, data, files.max_images, wanted, name=path.stem)
     open_split.read = read      # for those who want the records alone, `data.records`
     return open_split
+
+
+def _open(document: dict, issues: list[Issue], path: Path, folder: Path, data: ConfigDict, max_images: int,
+          wanted: Wanted, *, name: str, find: Callable | None = None) -> Source:
+    return coco_source(document, folder, file=path, issues=issues, name=name,
+                       classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
+                       parts=tuple(data.parts), max_images=max_images, mask_size=data.mask_size, min_box=data.min_box,
+                       options=read_options(data), crowds=data.crowds, check_geometry=data.check_geometry,
+                       allow_outside=data.allow_outside, max_unreadable=data.max_unreadable,
+                       max_dropped=data.max_dropped, find=find)
+
+
+def open_tfds(data: ConfigDict, split: str, wanted: Wanted) -> Source:
+    """A TFDS data set, which holds its images."""
+    files = data[split]
+    if not files.annotations:
+        raise UserError(f'data.{split}.annotations is not set: give the folder of a TFDS data set')
+    folder = Path(files.annotations)
+    document, find, name = tfds.read(folder, data, split=split)
+    file = folder / split       # for messages
+    document, issues = amend(document, [], file, data)
+    return _open(document, issues, file, folder, data, files.max_images, wanted, name=name, find=find)
 
 
 def amend(document: dict, issues: list[Issue], file: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
@@ -91,4 +109,5 @@ FORMATS = {
     'vindr': from_documents(vindr.read),
     'rsna': from_documents(rsna.read),
     'siim': from_documents(siim.read),
+    'tfds': open_tfds,
 }
