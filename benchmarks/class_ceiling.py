@@ -53,7 +53,9 @@ def look_alikes(truth: dict) -> dict[str, list[set]]:
     if ids.keys() != cues.keys():
         return {'as found': [], 'all classes right': [set(ids.values())]}
     told_by_company = {ids[name] for name, rule in cues.items() if rule.cue == 'co-occurrence'}
-    groups = [{ids[n] for n, other in cues.items() if other.group == group} for group in {r.group for r in cues.values()}]
+    groups = [
+        {ids[n] for n, other in cues.items() if other.group == group} for group in {r.group for r in cues.values()}
+    ]
     return {'as found': [], 'told by co-occurrence right': [told_by_company], 'look-alikes right': groups,
             'all classes right': [set(ids.values())]}
 

@@ -40,7 +40,7 @@ def probe(features: np.ndarray, positive: np.ndarray) -> float:
 
 
 def make_spy(model):
-    """Jitted (params, batch) -> name -> [B, N, E]: RoI boxes, logits of each pass, and what goes through the relations."""
+    """Jitted (params, batch) -> name -> [B, N, E]: RoI boxes, logits of each pass, what goes through the relations."""
     def run(params, batch):
         seen = {}
 
@@ -60,7 +60,7 @@ def make_spy(model):
 
 
 def collect(run: str, images: int, pair: list[str]) -> tuple[dict[str, np.ndarray], np.ndarray, list[int]]:
-    """(name -> [n, E] at the best RoI of each finding, bool [n] which are of the first class, the labels of the pair)."""
+    """(name -> [n, E] at the best RoI of each finding, bool [n] which are of the first class, labels of the pair)."""
     config = checkpoint.read_config(run)
     with config.unlocked():
         config.data.phantom.val_images = images
@@ -103,13 +103,14 @@ def main() -> None:
     for run in options.runs:
         features, positive, (first, second) = collect(run, options.images, options.pair)
         if not features:
-            raise SystemExit(f'{run}: no relation head, or no {options.pair[0]} or {options.pair[1]} was found by any RoI')
+            raise SystemExit(f'{run}: no relation head, or no RoI found {options.pair[0]} or {options.pair[1]}')
         title = f'{run}: {options.pair[0]} ({positive.sum()}) against {options.pair[1]} ({(~positive).sum()})'
         table = Table('', 'width', 'AUC', title=title, title_justify='left')
         for name, x in features.items():
             logits = name.endswith('logits')
             value = auc(x[:, first] - x[:, second], positive) if logits else probe(x, positive)
-            table.add_row(name if logits else f'{name}, linear probe', '' if logits else str(x.shape[1]), f'{value:.3f}')
+            shown = (name, '') if logits else (f'{name}, linear probe', str(x.shape[1]))
+            table.add_row(*shown, f'{value:.3f}')
         Console(width=100).print(table)
 
 

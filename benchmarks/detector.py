@@ -102,7 +102,7 @@ def compare_convolutions(rounds: int) -> None:
     print(f'{"3x3: map":>22} {"XLA":>8} {"ours":>8}  ms of processor time for the kernel gradient')
     for shape in ((2, 128, 128, 64), (2, 64, 64, 128), (2, 32, 32, 256), (2, 128, 128, 256), (64, 14, 14, 256)):
         x, gradient = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
-        forms = (lambda x, g: conv3x3.kernel_gradient_by_rows(x, g, slices=1), conv3x3.kernel_gradient)
+        forms = conv3x3.xla_kernel_gradient, conv3x3.product_kernel_gradient
         plain, ours = (best_time(jax.jit(form), (x, gradient), rounds)['cpu_s'] * 1000 for form in forms)
         print(f'{str(shape):>22} {plain:8.0f} {ours:8.0f}')
     print(f'{"depthwise 7x7: map":>22} {"XLA":>8} {"ours":>8} {"XLA":>8} {"ours":>8}  convolution, kernel gradient')

@@ -52,12 +52,13 @@ def cases():
                     for side in (IMAGE // stride for stride in STRIDES))
     boxes = random_boxes(rng, ROIS, smallest=16, largest=448)
     levels = assign_levels(boxes) - 2
-    align = [lambda p, b, l, f=f: f(p, b, l, strides=STRIDES, output_size=SIZE) for f in (roi_align_plain, roi_align)]
+    align = [lambda p, b, level, f=f: f(p, b, level, strides=STRIDES, output_size=SIZE)
+             for f in (roi_align_plain, roi_align)]
     name = f'RoIAlign, {ROIS} x {SIZE} x {SIZE} x {CHANNELS}'
     yield f'{name}, forward', *align, (pyramid, boxes, levels)
 
     gradient = jnp.asarray(rng.standard_normal((1, ROIS, SIZE, SIZE, CHANNELS)), jnp.float32)
-    backward = [lambda p, b, l, g, f=f: jax.vjp(lambda p: f(p, b, l), p)[1](g)[0] for f in align]
+    backward = [lambda p, b, level, g, f=f: jax.vjp(lambda p: f(p, b, level), p)[1](g)[0] for f in align]
     yield f'{name}, gradient', *backward, (pyramid, boxes, levels, gradient)
 
     def read_by_convolution(forward):

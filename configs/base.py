@@ -10,9 +10,10 @@ def get_config() -> ConfigDict:
 
     # ---- input ----
     d = c.data = ConfigDict()
-    d.format = 'coco'                    # 'phantom' | 'coco' | 'chestx_det' | 'lab' | 'vindr' | 'rsna' | 'siim'
+    d.format = 'coco'                    # 'phantom' | 'coco' | 'chestx_det' | 'lab' | 'vindr' | 'rsna' | 'siim' |
+                                         # 'tfds'
     d.train = ConfigDict(dict(annotations='', images='', max_images=0))  # max_images: the first so many; 0 = all
-    d.val = ConfigDict(dict(annotations='', images='', max_images=0))    # annotations '': hold out from train, see split
+    d.val = ConfigDict(dict(annotations='', images='', max_images=0))    # annotations '': hold out from train
     d.split = ConfigDict(dict(by='id', folds=5, hold_out=0))  # `by`: key of an image record; equal values stay together
     d.phantom = ConfigDict(dict(seed=0, ambiguity=0.5, size=256, train_images=2000, val_images=200))
     d.subset = ''                        # 'key=value': train on the images whose record says so
@@ -27,7 +28,7 @@ def get_config() -> ConfigDict:
     d.classes = ()                       # names to detect, in label order; () = every category that is not a part
     d.parts = ()                         # categories that are anatomical parts; named in `classes` too = both
     d.flip_pairs = ()                    # pairs of class or part names that a left-right flip exchanges
-    d.repeat_threshold = 0.0             # classes in a smaller share of images come more often, data/sampling.py; 0: off
+    d.repeat_threshold = 0.0             # classes in a smaller share of images come more often (data/sampling.py)
     d.canvas = (1024, 1024)              # H, W; multiples of the coarsest stride
     d.scale = 800                        # shorter side after resizing
     d.max_size = 1024                    # longer side at most
@@ -76,7 +77,7 @@ def get_config() -> ConfigDict:
     m.class_weights = ()                 # of RoIs of each class there, in label order; () = all 1
     m.focal_gamma = 0.0                  # focal loss: cross entropy times (1 - p)^this there; 0 = off
     m.neck = 'fpn'                       # 'fpn' | 'c4': one map of stride 16, conv5 as the RoI head; anchor_sizes then
-                                         # ((16, 32, 64, 128, 256, 512),), and fpn_channels, box_head_dim, mask_convs idle
+                                         # ((16, 32, 64, 128, 256, 512),); fpn_channels, box_head_dim, mask_convs idle
     m.deformable = ''                    # '' | 'v1' | 'v2': the last 3x3 of every block from layer2 on (conv3-5)
     m.cascade = ()                       # IoU of each box stage, such as (0.5, 0.6, 0.7); () = one stage at 0.5
     m.cascade_weights = (1.0, 1.0, 1.0)  # of the losses of each stage
@@ -108,6 +109,7 @@ def get_config() -> ConfigDict:
     t.steps = 90_000
     t.phases = ()                        # see training/phases.py; () = one, all the same
     t.batch_size = 16                    # global, over all devices
+    t.accumulate = 1                     # parts that a device takes its images in, one after the other, to save memory
     t.optimizer = 'sgd'                  # 'sgd' | 'adamw'
     t.learning_rate = 0.02               # at `base_batch_size`; scaled linearly with batch_size, and printed
     t.base_batch_size = 16
@@ -124,7 +126,7 @@ def get_config() -> ConfigDict:
     t.ema = 0.0                          # decay of the parameter average used for evaluation; 0 = off
     t.freeze = ()                        # regular expressions on parameter paths such as 'backbone/layer1'
     t.init_from = ''                     # what to fine-tune from: a run's folder, or a weights file (docs)
-    t.plain_from = ''                    # run that stands for the plain phases, which are then left out; {seed}: its seed
+    t.plain_from = ''                    # run that stands for the plain phases, then left out; {seed}: its seed
     t.init_strict = False                # stop if init_from leaves anything new or unused
     t.pre_nms = 2000                     # RPN candidates per level before NMS
     t.proposals = 2000                   # RPN boxes per image after NMS

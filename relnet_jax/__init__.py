@@ -5,9 +5,13 @@ or padded `Detections` -> original-image coordinates -> evaluation or prediction
 
 Contracts, written once and used everywhere:
 
-* Shape letters: B images, N RoIs, R proposals, S sampled RoIs, D detections, G padded ground truths, A anchors, L
-  pyramid levels, K classes with background 0, P anatomical parts, M side of a mask crop, H x W canvas, h x w true
-  image.
+* Shape letters. Of an image: B images, H x W rows and columns of a canvas or a map (H_l x W_l of level l), h x w of the
+  true image, C channels of a map. Of its boxes: N boxes, RoIs as a rule, of which R are proposals, S sampled RoIs and D
+  detections; Q boxes that the N are compared with or look at; G padded ground truths, n objects of one example; A
+  anchors (A_l of level l), L pyramid levels, P anatomical parts. Of their contents: K classes with background 0, J
+  those that take part in a class graph, F width of RoI features, E width of a relation's result, T cells a side of a
+  pooled RoI, M of a ground truth's mask crop, m of a predicted one. `in` and `out` are the widths of a layer. Formulas
+  keep the symbols of their papers.
 * Boxes are `xyxy`, float32, continuous pixel coordinates of the array at hand (width = x2 - x1).
 * `valid` masks are explicit booleans; -1 or zero rows are never a signal. What an invalid row holds is finite and
   unspecified, and changes no valid output.

@@ -130,7 +130,8 @@ SECTIONS = {
                      'val_images': COUNT},
     'model': {
         'backbone': _key_of('models.backbones', 'BACKBONES'),
-        'norm': _one_of('frozen_bn', 'group_norm', 'layer_norm'), 'stride_in_1x1': SWITCH, 'frozen_stages': _whole(0, 5),
+        'norm': _one_of('frozen_bn', 'group_norm', 'layer_norm'), 'stride_in_1x1': SWITCH,
+        'frozen_stages': _whole(0, 5),
         'pixel_mean': _each('three numbers', _is_number, length=3),
         'pixel_std': _each('three numbers above 0', _is_positive, length=3), 'dtype': _one_of('float32', 'bfloat16'),
         'fpn_channels': LENGTH, 'anchor_sizes': _each('sizes above 0, a number or several for each level', _is_size),
@@ -158,7 +159,7 @@ SECTIONS = {
     'model.relation.object_position': {'keys': LENGTH_OR_NONE, 'em_dim': LENGTH, 'features': LENGTH_OR_NONE},
     'train': {
         'steps': COUNT, 'phases': _each('dicts, see training/phases.py', lambda v: isinstance(v, (dict, ConfigDict))),
-        'batch_size': LENGTH, 'optimizer': _one_of('sgd', 'adamw'), 'learning_rate': NOT_NEGATIVE,
+        'batch_size': LENGTH, 'accumulate': LENGTH, 'optimizer': _one_of('sgd', 'adamw'), 'learning_rate': NOT_NEGATIVE,
         'base_batch_size': LENGTH, 'momentum': BELOW_ONE, 'weight_decay': NOT_NEGATIVE, 'bias_lr_factor': NOT_NEGATIVE,
         'lr_factors': _each('pairs of a regular expression and a factor', _is_pair_of(_is_pattern, _is_number)),
         'warmup_steps': COUNT_OR_NONE, 'warmup_factor': SHARE, 'schedule': _one_of('step', 'cosine'),
@@ -198,10 +199,10 @@ def check(config: ConfigDict) -> None:
     folds, hold_out = config.data.split.folds, config.data.split.hold_out
     if hold_out >= folds:
         raise UserError(f'config.data.split.hold_out: expected a fold below data.split.folds = {folds}, got {hold_out}')
-    known = [name.rstrip('_') for name in config.model.relation]        # 'class_', as 'class' is Python's
     for name in config.model.relations:
+        known = importlib.import_module('relnet_jax.models.relations').RELATIONS
         if name not in known or config.model.relations.count(name) > 1:
-            raise UserError(f"config.model.relations: expected different names of config.model.relation, got '{name}'"
+            raise UserError(f"config.model.relations: expected different relations, got '{name}'"
                             f'{"" if name in known else hint(name, known)}')
 
 

@@ -8,7 +8,7 @@ class Example(NamedTuple):
     """One image as read, boxes in its own pixels (numpy). n = number of objects, P = number of parts."""
     image: Array        # uint8 [h, w, 3]
     image_id: int | str   # the data set's own id
-    index: int          # position in the source
+    index: int          # position in the source  # pyright: ignore[reportIncompatibleMethodOverride]
     boxes: Array        # float32 [n, 4]
     labels: Array       # int32 [n]
     crowd: Array        # bool [n]

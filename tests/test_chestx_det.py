@@ -15,7 +15,6 @@ from relnet_jax.data.phantom import annotate, render
 from relnet_jax.data.phantom.anatomy import PARTS
 from relnet_jax.data.phantom.labels import classes as phantom_classes
 from relnet_jax.evaluation import evaluate
-from relnet_jax.evaluation.run import load_detector
 from relnet_jax.runs import checkpoint
 from relnet_jax.training import loop
 
@@ -84,12 +83,10 @@ def run(config, tmp_path):
     boxes = np.array([d['bbox'] for d in detections])
     assert (boxes[:, :2] + boxes[:, 2:]).max() > 256 and (boxes[:, :2] + boxes[:, 2:]).max() <= 1024.01
     assert detections[0]['segmentation']['size'] == [1024, 1024]        # the annotation's pixels, not the file's
-    folder = tmp_path / 'run'
-    table = checkpoint.read_class_table(folder)
-    detect_fn, params = load_detector(folder, config, table)
-    problems = predict.predict(detect_fn, params, table, config, [str(tmp_path / 'val')], tmp_path / 'out', score=0.0)
+    flags = [f'--ckpt={tmp_path}/run', f'--images={tmp_path}/val', f'--out={tmp_path}/out', '--score=0']
+    assert predict.main(flags) == 0
     predictions = json.loads((tmp_path / 'out' / 'predictions.json').read_text())
-    assert problems == [] and len(predictions['images']) == 2 and len(predictions['annotations']) == len(detections)
+    assert len(predictions['images']) == 2 and len(predictions['annotations']) == len(detections)
     assert predictions['images'][0]['width'] == 256                     # of the file: there is no annotation
 
 

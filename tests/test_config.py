@@ -133,10 +133,10 @@ def test_paths_are_expanded_wherever_they_come_from():
     ('data.format=cocoo', "config.data.format: expected one of {formats}, got 'cocoo', did you mean 'coco'?"),
     ('model.backbone=resnet5', "config.model.backbone: expected one of {backbones}, got 'resnet5', "
      "did you mean 'resnet50'?"),
-    ("model.relations=('clas',)", 'config.model.relations: expected different names of config.model.relation, got '
+    ("model.relations=('clas',)", 'config.model.relations: expected different relations, got '
      "'clas', did you mean 'class'?"),
     ("model.relations=('part','part')",
-     "config.model.relations: expected different names of config.model.relation, got 'part'"),
+     "config.model.relations: expected different relations, got 'part'"),
     ('data.canvas=128', 'config.data.canvas: expected two whole numbers, height and width, got (128,)'),
     ('data.canvas=(128,100)', 'config.data.canvas: expected multiples of 64, got (128, 100)'),
     ('data.split.hold_out=5', 'config.data.split.hold_out: expected a fold below data.split.folds = 5, got 5'),
@@ -182,14 +182,22 @@ def test_a_new_line_in_a_room_s_table_is_a_name_to_choose(monkeypatch):
 
 
 def test_names_to_choose_from_are_those_that_the_rooms_know():
-    tables = {'data.format': FORMATS, 'data.fusion': fusion.FUSIONS, 'data.exif': read_options.EXIF,
-              'model.backbone': BACKBONES,
-              'model.norm': {norm for body in BACKBONES.values() for norm in body.takes['norm']}, 'model.neck': NECK_STRIDES,
-              'model.deformable': ('', *deformable.VERSIONS), 'model.parts': settings.PARTS,
-              'model.relation_loss': settings.LOSSES, 'model.relation.class_.form': class_relation.FORMS,
-              'model.relation.region.kernel': region_relation.KERNELS,
-              'model.relation.class_region.kernel': region_relation.KERNELS,
-              'model.relation.context.scale': attention.SCALES,
-              'model.relation.object_attention.scale': attention.SCALES, 'train.parallel': parallel.STEPS}
+    tables = {
+        'data.format': FORMATS,
+        'data.fusion': fusion.FUSIONS,
+        'data.exif': read_options.EXIF,
+        'model.backbone': BACKBONES,
+        'model.norm': {norm for body in BACKBONES.values() for norm in body.takes['norm']},
+        'model.neck': NECK_STRIDES,
+        'model.deformable': ('', *deformable.VERSIONS),
+        'model.parts': settings.PARTS,
+        'model.relation_loss': settings.LOSSES,
+        'model.relation.class_.form': class_relation.FORMS,
+        'model.relation.region.kernel': region_relation.KERNELS,
+        'model.relation.class_region.kernel': region_relation.KERNELS,
+        'model.relation.context.scale': attention.SCALES,
+        'model.relation.object_attention.scale': attention.SCALES,
+        'train.parallel': parallel.STEPS,
+    }
     assert {key: set(rules.RULES[key].names()) for key in tables} == {key: set(table) for key, table in tables.items()}
     assert {name.rstrip('_') for name in base.get_config().model.relation} == set(RELATIONS)

@@ -9,7 +9,9 @@ def test_sigmoid_cross_entropy_is_the_textbook_form_and_finite_at_the_ends():
     x, t = np.linspace(-8, 8, 33), np.linspace(0, 1, 33)
     p = 1 / (1 + np.exp(-x))
     expected = -t * np.log(p) - (1 - t) * np.log(1 - p)
-    np.testing.assert_allclose(losses.sigmoid_cross_entropy(jnp.float32(x), jnp.float32(t)), expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(
+        losses.sigmoid_cross_entropy(jnp.float32(x), jnp.float32(t)), expected, rtol=1e-5, atol=1e-6
+    )
     ends = losses.sigmoid_cross_entropy(jnp.array([-1e4, 1e4]), jnp.array([1.0, 1.0]))
     np.testing.assert_allclose(ends, [1e4, 0.0])
 
@@ -19,7 +21,9 @@ def test_softmax_cross_entropy_is_minus_the_log_share_of_the_label():
     labels = np.array([[0, 1, 2, 2, 1], [0, 0, 1, 2, 0]])
     share = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
     expected = -np.log(np.take_along_axis(share, labels[..., None], -1)[..., 0])
-    np.testing.assert_allclose(losses.softmax_cross_entropy(jnp.float32(logits), jnp.asarray(labels)), expected, rtol=1e-5)
+    np.testing.assert_allclose(
+        losses.softmax_cross_entropy(jnp.float32(logits), jnp.asarray(labels)), expected, rtol=1e-5
+    )
 
 
 def test_the_focal_loss_weighs_what_is_known_less():
@@ -29,7 +33,7 @@ def test_the_focal_loss_weighs_what_is_known_less():
     expected = (1 - np.exp(-plain)) ** 2 * plain
     np.testing.assert_allclose(losses.softmax_focal_loss(logits, labels, gamma=2.0), expected, rtol=1e-5)
     np.testing.assert_array_equal(losses.softmax_focal_loss(logits, labels, gamma=0.0), plain)
-    sure = jnp.array([30.0, 0.0])           # p of the label is 1 in float32: neither a loss nor a gradient that is no number
+    sure = jnp.array([30.0, 0.0])  # p of the label is 1 in float32: neither a loss nor a gradient that is no number
     loss, gradient = jax.value_and_grad(lambda x: losses.softmax_focal_loss(x, jnp.array(0), gamma=0.5))(sure)
     assert loss == 0 and np.isfinite(gradient).all()
     wrong = losses.softmax_focal_loss(-sure, jnp.array(0), gamma=2.0)

@@ -115,8 +115,14 @@ def test_every_format_that_training_reads_is_found_in_a_folder(traces, tmp_path)
         assert abs(np.array([x, y, x + w, y + h]) - [20, 10, 40, 30]).max() < 2.5
 
 
-@pytest.mark.parametrize('exif, size, box', [
-    ('auto', (80, 60), [20, 10, 50, 30]), ('apply', (80, 60), [20, 10, 50, 30]), ('ignore', (60, 80), [10, 10, 30, 40])])
+@pytest.mark.parametrize(
+    'exif, size, box',
+    [
+        ('auto', (80, 60), [20, 10, 50, 30]),
+        ('apply', (80, 60), [20, 10, 50, 30]),
+        ('ignore', (60, 80), [10, 10, 30, 40]),
+    ],
+)
 def test_an_orientation_tag_is_obeyed_as_data_exif_says(traces, tmp_path, monkeypatch, exif, size, box, caplog):
     read_config = predict.checkpoint.read_config
 

@@ -14,7 +14,9 @@ class Terminal(io.StringIO):
 def test_bars_within_bars_count_and_what_is_said_stays_above_them(monkeypatch):
     screen = Terminal()
     monkeypatch.setattr(progress.sys, 'stderr', screen)
-    monkeypatch.setattr(progress, '_console', lambda console=Console(file=screen, force_terminal=True, width=100): console)
+    monkeypatch.setattr(
+        progress, '_console', lambda console=Console(file=screen, force_terminal=True, width=100): console
+    )
     with progress.Bar('outer', total=3, unit='step', done=1, lines=False) as outer:
         outer.advance()
         with progress.Bar('inner', total=8, unit='img') as inner:

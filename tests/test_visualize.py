@@ -117,7 +117,12 @@ def test_colours_are_distinct_far_beyond_the_palette():
 @pytest.mark.parametrize('height, width', [(256, 256), (1668, 1641), (237, 255), (3000, 2500), (90, 40)])
 def test_bars_are_of_one_height_whatever_they_say(height, width):
     image = np.zeros((height, width, 3), np.uint8)
-    titles = ('ground truth, image 45', 'prediction (score >= 0.3)', 'no', 'a title that is much too long for the picture ' * 3)
+    titles = (
+        'ground truth, image 45',
+        'prediction (score >= 0.3)',
+        'no',
+        'a title that is much too long for the picture ' * 3,
+    )
     pictures = [draw_detections(image, np.zeros((0, 4)), [], None, None, (), title=title) for title in titles]
     assert len({picture.shape for picture in pictures}) == 1
 

@@ -138,5 +138,7 @@ def check_comparable(found: list[dict]) -> None:
             first = data_set = data_set or r    # the files may have changed, though their names did not
             wrong = differences(*({key: x['about'][key] for key in DATA_SET} for x in (first, r)))
         if wrong:
-            raise ResultError(f"{run_name(r['run'], r['seed'])} and {run_name(first['run'], first['seed'])} have different settings "
-                              'and cannot stand in one table:\n  ' + '\n  '.join(wrong))
+            raise ResultError(
+                f"{run_name(r['run'], r['seed'])} and {run_name(first['run'], first['seed'])} have different settings "
+                'and cannot stand in one table:\n  ' + '\n  '.join(wrong)
+            )

@@ -1,6 +1,6 @@
 """A document in COCO form as a `Source`: its records are checked, and what is left is loaded image by image."""
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +11,7 @@ from relnet_jax.data import fit, geometry_checks
 from relnet_jax.data.annotations import grow_box
 from relnet_jax.data.categories import category_ids, choose, count_used, is_background
 from relnet_jax.data.document import candidates, check_dropped, fit_objects, use_images
+from relnet_jax.data.image_files import Found
 from relnet_jax.data.images import UnreadableImage, read_image
 from relnet_jax.data.issues import A_FEW, Issue, listed, log_summary
 from relnet_jax.data.read_options import DEFAULTS, ReadOptions
@@ -25,7 +26,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                 parts: Sequence[str] = (), strict: bool = True, max_images: int = 0, mask_size: int = 112,
                 min_box: float = 0, options: ReadOptions = DEFAULTS, crowds: bool = True, check_geometry: bool = True,
                 allow_outside: bool = False, max_unreadable: float = 0.05, max_dropped: float = 0.2,
-                issues: Sequence[Issue] = ()) -> Source:
+                find: Callable[[str], Found] | None = None, issues: Sequence[Issue] = ()) -> Source:
     """Open a `document` (see `data.formats`) whose image files lie in `folder`, and check every record of it.
 
     * file: what it was read from, for messages. issues: what the reader found.
@@ -38,6 +39,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     * crowds: False = `iscrowd` is not looked at, every object is one instance.
     * check_geometry: boxes and sizes that look like something else (`geometry_checks`) are an error.
     * allow_outside: image files may lie outside of the folder.
+    * find: file name -> `image_files.Found`, of formats that hold their images; None = as `image_files.image_finder`.
     * max_unreadable, max_dropped: shares of missing image files and of unusable annotations above which it is an error.
 
     Files that are turned or of another size than the annotations say go by the rules of `fit`, broken records by those
@@ -45,7 +47,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     are kept. Raises FileNotFoundError without the folder and UserError for a name that is no category, for a file that
     is broken as a whole, and when no image or no object is left of those there were.
     """
-    if not folder.is_dir():
+    if find is None and not folder.is_dir():
         raise FileNotFoundError(f"no image folder '{folder}'")
     issues, annotations = list(issues), document['annotations']
     not_read = sum(issue.rule == 'dropped' for issue in issues)
@@ -58,7 +60,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                               strict=strict)
     issues += found
     images = use_images(file, folder, document['images'], max_images=max_images, max_lost=max_unreadable,
-                        allow_outside=allow_outside, options=options, issues=issues)
+                        allow_outside=allow_outside, options=options, issues=issues, find=find)
     turns, notes = fit.fit_all(images.records, images.headers, options.exif)
     names = {number: n for n, number in ids.items()}
     wanted = {*class_ids.values(), *part_ids.values()}
@@ -104,7 +106,8 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
         return _ground_truth(records, objects, class_ids)
 
     return Source(name=name, classes=tuple(class_ids), category_ids=tuple(class_ids.values()), parts=tuple(part_ids),
-                  records=records, load=load, ground_truth=ground_truth, image_path=lambda i: paths[i],
+                  records=records, load=load, ground_truth=ground_truth,
+                  image_path=lambda i: paths[i] if isinstance(paths[i], Path) else None,
                   issues=tuple(issues), notes=notes, counts=counts, annotated=bool(annotations),
                   other_ids=tuple(number for number in names if number not in labels))
 

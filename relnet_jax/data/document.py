@@ -32,7 +32,7 @@ class Images(NamedTuple):
 
 
 def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_lost: float, allow_outside: bool,
-               options: ReadOptions, issues: list[Issue]) -> Images:
+               options: ReadOptions, issues: list[Issue], find: Callable[[str], Found] | None = None) -> Images:
     """The first `max_images` (0 = all) usable image records; what is wrong with others joins `issues`.
 
     Raises UserError if more than the share `max_lost` of the records looked at have no file, or one that does not fit
@@ -40,7 +40,8 @@ def use_images(file: Path, folder: Path, images: list, *, max_images: int, max_l
     """
     valid = [image for image in images if isinstance(image, dict)]
     key = id_key(image.get('id') for image in valid)
-    find = image_finder(folder, (name for image in valid if (name := _file_name(image))), allow_outside=allow_outside)
+    find = find or image_finder(folder, (name for image in valid if (name := _file_name(image))),
+                                allow_outside=allow_outside)
     used, by_key, owners, lost, looked_at = [], {}, {}, [], 0
     for i, image in enumerate(images):
         if max_images and len(used) == max_images:

@@ -1,8 +1,9 @@
 """Image files as uint8 RGB arrays: PNG of 8 or 16 bit, JPEG, DICOM, and what else films come in."""
 import io
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import cv2
 import numpy as np
@@ -58,6 +59,18 @@ class UnreadableImage(UserError):
         self.reason = reason
 
 
+class StoredImage(NamedTuple):
+    """An image file within another file, in place of a path: `name` as of a file, `read` gives its bytes."""
+    name: str
+    read: Callable[[], bytes]
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+
 def is_image_file(path: Path) -> bool:
     """Whether a file found in a folder is meant as an image: by its suffix, or as DICOM, which often has none, by its
     content."""
@@ -73,7 +86,7 @@ def is_image_file(path: Path) -> bool:
 def read_header(path: Path | str, options: ReadOptions = DEFAULTS) -> Header:
     """Size and orientation of the file, without decoding it. Raises UnreadableImage, also above `max_pixels`."""
     try:
-        with open(path, 'rb') as file:
+        with io.BytesIO(path.read()) if isinstance(path, StoredImage) else open(path, 'rb') as file:
             if _is_dicom(file.read(140), path):
                 file.seek(0)
                 return Header(*_dicom(path).read_size(file, max_pixels=options.max_pixels))
@@ -119,6 +132,8 @@ def _named(path: Path | str, error: ValueError) -> UnreadableImage:
 
 
 def _bytes(path: Path | str, options: ReadOptions) -> bytes:
+    if isinstance(path, StoredImage):
+        return path.read()
     try:
         size = Path(path).stat().st_size
         if size > 8 * options.max_pixels + (1 << 26):       # no format takes more than four samples of 16 bits

@@ -55,7 +55,7 @@ class Evidence(NamedTuple):
 # ---- seeing ----
 def watch(relation: Callable, predictor: Callable):
     """Context manager within which every call of a relation module and of a box predictor is also shown to a function:
-    relation(path of the module, module, RelationContext, result), predictor(path, features [B, N, E], result)."""
+    relation(path of the module, module, RelationContext, result), predictor(path, features [B, N, in], result)."""
     def note(call, args, kwargs, about):
         out = call(*args, **kwargs)
         if about.method_name == '__call__' and args:
@@ -69,7 +69,7 @@ def watch(relation: Callable, predictor: Callable):
 
 
 def make_observer(model, source: Source, config) -> Callable[[Any, int], Observation]:
-    """Function (params, index of an image in `source`) -> Observation; `model` as of `mask_rcnn.build`. Compiled once."""
+    """Function (params, index in `source`) -> Observation; `model` as of `mask_rcnn.build`. Compiled once."""
     options = {}
 
     def run(params, batch: Batch):
@@ -97,7 +97,7 @@ def make_observer(model, source: Source, config) -> Callable[[Any, int], Observa
 
 
 def open_observer(ckpt: str, source: Source, config) -> Callable[[int], Observation]:
-    """`make_observer` with the model and the parameters of a checkpoint (as for `checkpoint.find`): index -> Observation."""
+    """`make_observer` with model and parameters of a checkpoint (as for `checkpoint.find`): index -> Observation."""
     class_table = checkpoint.read_class_table(ckpt)
     model = build_model(config, class_table)
     params = jax.device_put(checkpoint.load_params(ckpt))
@@ -152,12 +152,12 @@ def _class_names(seen: Observation, count: int) -> list[str]:
 
 
 def _class_attention(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
-    """weights [C]."""
+    """weights [J]."""
     return _class_names(seen, len(weights)), weights, None
 
 
 def _class_to_class(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
-    """weights [C, C]: message of class i from class j. A RoI gets the messages by its first-pass probabilities."""
+    """weights [J, J]: message of class i from class j. A RoI gets the messages by its first-pass probabilities."""
     probabilities = np.asarray(nn.softmax(seen.contexts[path].class_logits[0, roi]))[-len(weights):]
     return _class_names(seen, len(weights)), probabilities @ weights, None
 

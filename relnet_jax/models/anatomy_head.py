@@ -28,7 +28,7 @@ class AnatomyHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Array, image_size: Array, parts: int) -> tuple[Array, Array]:
-        """features [B, h, w, C], image_size [B, 2], static `parts` P -> boxes float32 [B, P, 4] in canvas pixels,
+        """features [B, H, W, C], image_size [B, 2], static `parts` P -> boxes float32 [B, P, 4] in canvas pixels,
         inside the true image, and presence logits float32 [B, P]."""
         size = image_size[:, ::-1]
         whole = jnp.concatenate([jnp.zeros_like(size), size], -1)[:, None]

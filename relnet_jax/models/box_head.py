@@ -24,7 +24,7 @@ MIN_SIZE = 1e-2     # pixels; smaller final boxes are dropped
 
 
 def dropout(x: jax.Array, keys: jax.Array, rate: float) -> jax.Array:
-    """Inverted dropout of [B, N, E] with one PRNG key per image, independent of the other images."""
+    """Inverted dropout of [B, N, F] with one PRNG key per image, independent of the other images."""
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(keys)
     return jnp.where(keep, x / (1 - rate), 0)
 
@@ -52,7 +52,7 @@ class BoxHead(nn.Module):
 
 
 class BoxPredictor(nn.Module):
-    """[B, N, E] -> class logits [B, N, K] and deltas [B, N, K, 4], float32; deltas None without `boxes`."""
+    """[B, N, in] -> class logits [B, N, K] and deltas [B, N, K, 4], float32; deltas None without `boxes`."""
     num_classes: int
     boxes: bool = True
     dtype: jnp.dtype = jnp.float32

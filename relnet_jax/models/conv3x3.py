@@ -1,56 +1,53 @@
-"""3x3 convolution of stride 1 whose weight gradient avoids two slow paths of XLA's CPU backend.
+"""3x3 convolution of stride 1 whose gradient by the kernel is a matrix product on CPU.
 
-On CPU, XLA's gradient with respect to the kernel falls off a cliff on large maps with many channels (three to six times
-slower at [2, 128, 128, 256]; in slices of rows it does not), and inside conditionals, where RoI heads run, it is slower
-still (twenty times at 14 x 14; as matrix products it is not). `python -m benchmarks.detector --convolutions` measures
-the first. Other backends use XLA's own gradient.
+XLA's own gradient by the kernel runs there at a fifth of the speed of a matrix product on large maps, and inside loops
+and conditionals, where RoI heads run, slower still. A few rows of cells are laid out with their neighbours, as far as
+they fit a cache, and multiplied; both other convolutions of a step are fast as they are. `python -m benchmarks.detector
+--convolutions` measures it. Other backends use XLA's gradient.
 """
 import jax
 import jax.numpy as jnp
-import numpy as np
 
-ROI_CELLS = 256         # maps of up to so many cells are RoI crops: matrix products
-SLICE_CELLS = 4096      # cells of all images in one slice of rows
-SLICE_CHANNELS = 128    # with fewer channels slicing does not pay
-MAX_SLICES = 16
+BLOCK_CELLS = 512       # cells multiplied at once; with 256 channels, 4.5 MiB of neighbours
+CROP_CELLS = 256        # maps of up to so many cells are RoI crops, which run in loops
+SMALL_MAP, FEW_CHANNELS = 1024, 128     # where XLA's own form is as fast or faster, outside of loops
 
 
-def convolve(x: jax.Array, kernel: jax.Array, pad_rows: int = 1) -> jax.Array:
-    """[B, H, W, in] with kernel [3, 3, in, out], zero padding 1 along x and `pad_rows` along y."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(pad_rows, pad_rows), (1, 1)],
-                                        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
+def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B, H, W, in] with kernel [3, 3, in, out], zero padding 1 -> [B, H, W, out]."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
 
-def kernel_gradient_by_products(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """Nine products of shifted input and output gradient: [B, H, W, in], [B, H, W, out] -> [3, 3, in, out]."""
-    height, width = x.shape[1:3]
-    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    flat = gradient.reshape(-1, gradient.shape[-1])
-    shifted = [padded[:, i:i + height, j:j + width].reshape(len(flat), -1) for i in range(3) for j in range(3)]
-    return jnp.stack([columns.T @ flat for columns in shifted]).reshape(3, 3, x.shape[-1], -1)
+def block_rows(height: int, width: int) -> int:
+    """Rows of a block: the largest divisor of `height` that keeps it within BLOCK_CELLS, at least 1."""
+    divisors = [rows for rows in range(1, height + 1) if height % rows == 0]
+    return max(rows for rows in divisors if rows == 1 or rows * width <= BLOCK_CELLS)
 
 
-def kernel_gradient_by_rows(x: jax.Array, gradient: jax.Array, *, slices: int) -> jax.Array:
-    """XLA's kernel gradient summed over `slices` slices of rows."""
-    padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0)))
-    edges = np.linspace(0, x.shape[1], slices + 1).astype(int)
+def xla_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """[B, H, W, in] and what flows back [B, H, W, out] -> [3, 3, in, out], as XLA differentiates `convolve`."""
     zeros = jnp.zeros((3, 3, x.shape[-1], gradient.shape[-1]), x.dtype)
-    total = 0
-    for start, stop in zip(edges[:-1], edges[1:]):
-        part = padded[:, start:stop + 2]
-        total += jax.vjp(lambda kernel: convolve(part, kernel, 0), zeros)[1](gradient[:, start:stop])[0]
-    return total
+    return jax.linear_transpose(lambda kernel: convolve(x, kernel), zeros)(gradient)[0]
 
 
-def kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """[3, 3, in, out], in the form that suits the map on CPU."""
+def product_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The same as a sum of matrix products over blocks of rows, in float32."""
     batch, height, width, channels = x.shape
-    slices = min(batch * height * width // SLICE_CELLS, MAX_SLICES, height)
-    if height * width <= ROI_CELLS:
-        return kernel_gradient_by_products(x, gradient)
-    if channels < SLICE_CHANNELS or slices < 2:
-        slices = 1
-    return kernel_gradient_by_rows(x, gradient, slices=slices)
+    features, rows = gradient.shape[-1], block_rows(height, width)
+    blocks = height // rows
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+
+    def body(i, total):
+        image, top = i // blocks, i % blocks * rows
+        part = jax.lax.dynamic_slice(padded, (image, top, 0, 0), (1, rows + 2, width + 2, channels))[0]
+        around = jnp.concatenate([part[y:y + rows, z:z + width] for y in range(3) for z in range(3)], -1)
+        back = jax.lax.dynamic_slice(gradient, (image, top, 0, 0), (1, rows, width, features))
+        # The transposed side is the small one: transposing the neighbours costs a third of the product.
+        return total + jax.lax.dot_general(back.reshape(-1, features), around.reshape(rows * width, -1),
+                                           (((0,), (0,)), ((), ())), preferred_element_type=jnp.float32)
+
+    total = jax.lax.fori_loop(0, batch * blocks, body, jnp.zeros((features, 9 * channels), jnp.float32))
+    return total.T.reshape(3, 3, channels, features).astype(x.dtype)
 
 
 @jax.custom_vjp
@@ -64,6 +61,9 @@ def _forward(x, kernel):
 
 def _backward(saved, gradient):
     x, kernel = saved
+    _, height, width, channels = x.shape
+    plain = CROP_CELLS < height * width <= SMALL_MAP and channels < FEW_CHANNELS
+    kernel_gradient = xla_kernel_gradient if plain else product_kernel_gradient
     return convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3)), kernel_gradient(x, gradient)
 
 

@@ -1,6 +1,6 @@
 """Mask branch (He et al., ICCV 2017): convolutions, a deconvolution, one logit map per RoI for the class it has."""
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -9,8 +9,11 @@ import jax.numpy as jnp
 from relnet_jax import losses
 from relnet_jax.models.box_head import RoISample
 from relnet_jax.models.layers import Conv, he_fan_out, make_norm
+from relnet_jax.models.used_rows import chunk_size, sum_over_used_rows
 from relnet_jax.ops.masks import crop_targets
 from relnet_jax.types import Batch
+
+Predict = Callable[[Any, jax.Array, jax.Array], jax.Array]      # (params, features, labels) -> mask logits
 
 
 class MaskHead(nn.Module):
@@ -32,7 +35,7 @@ class MaskHead(nn.Module):
 
 
 class MaskPredictor(nn.Module):
-    """[N, m, m, C] and labels int [N] -> logits of that class only, float32 [N, 2m, 2m].
+    """[N, T, T, C] and labels int [N] -> logits of that class only, float32 [N, m, m], m = 2 T.
 
     Picking the class's weight row before the last 1x1 convolution leaves 1 / K of its arithmetic.
     """
@@ -47,7 +50,7 @@ class MaskPredictor(nn.Module):
 
 
 class Deconv(nn.Module):
-    """2x2 transposed convolution of stride 2 as one matrix product: [N, m, m, C] -> [N, 2m, 2m, features].
+    """2x2 transposed convolution of stride 2 as one matrix product: [N, T, T, C] -> [N, 2T, 2T, features].
 
     Params: kernel [2, 2, in, out] (row, column of the output within its input cell), bias [out].
     """
@@ -80,37 +83,24 @@ class ClassLogits(nn.Module):
         return logits + bias[labels][:, None, None]
 
 
-def on_used_rows(module: nn.Module, run: Callable, used: jax.Array, maps: NamedTuple, *rows: jax.Array) -> jax.Array:
-    """run(module, maps, *rows) -> [B, N, ...] for rows [B, N, ...] of which those where `used` bool [B, N] come first.
-
-    On CPU it runs on the smallest of a few static counts of rows that holds all used ones, the others getting zeros;
-    elsewhere on all.
-    """
-    n = used.shape[1]
-
-    def first(count: int) -> Callable:
-        def branch(module: nn.Module, maps: NamedTuple, *rows: jax.Array) -> jax.Array:
-            out = run(module, maps, *(row[:, :count] for row in rows))
-            return jnp.pad(out, ((0, 0), (0, n - count), *((0, 0),) * (out.ndim - 2)))
-        return branch
-
-    if jax.default_backend() != 'cpu' or module.is_initializing():
-        return first(n)(module, maps, *rows)
-    counts = sorted({-(-n // 8), -(-n // 2), n})
-    choice = jnp.searchsorted(jnp.asarray(counts), used.sum(1).max())
-    return nn.switch(choice, [first(count) for count in counts], module, maps, *rows)
-
-
 def mask_rois(sample: RoISample, batch: Batch, *, num: int) -> tuple[RoISample, jax.Array]:
     """The first `num` RoIs of a sample (positives come first) and which of them have a mask: bool [B, num]."""
     sample = jax.tree.map(lambda x: x[:, :num], sample)
     return sample, sample.positive & jnp.take_along_axis(batch.gt_has_mask, sample.matched, axis=1)
 
 
-def mask_losses(logits: jax.Array, sample: RoISample, has_mask: jax.Array, batch: Batch, *, aligned: bool) -> dict:
-    """loss_mask as (sum, count): mean binary cross-entropy of logits [B, N, m, m], over the RoIs with a mask."""
-    targets = crop_targets(batch.gt_masks, batch.gt_boxes, sample.boxes, sample.matched, size=logits.shape[-1],
-                           aligned=aligned)
-    per_roi = losses.sigmoid_cross_entropy(logits, targets).mean((-1, -2))
-    count = has_mask.sum().astype(jnp.float32)
-    return {'loss_mask': (losses.masked_sum(per_roi, has_mask), count)}
+def mask_losses(predict: Predict, params: Any, features: jax.Array, sample: RoISample, has_mask: jax.Array,
+                batch: Batch, *, size: int, aligned: bool) -> dict:
+    """loss_mask as (sum, count): mean binary cross-entropy over RoIs of `sample` [B, N] where `has_mask` bool [B, N].
+
+    predict(params, features [n, ...], labels [n]) -> logits [n, size, size], of features [B, N, ...].
+    """
+    targets = crop_targets(batch.gt_masks, batch.gt_boxes, sample.boxes, sample.matched, size=size, aligned=aligned)
+
+    def per_roi(params, features, labels, targets):
+        return losses.sigmoid_cross_entropy(predict(params, features, labels), targets).mean((-1, -2))
+
+    features, labels, targets, used = (x.reshape(-1, *x.shape[2:])
+                                       for x in (features, sample.labels, targets, has_mask))
+    total = sum_over_used_rows(per_roi, chunk_size(len(used)), params, features, (labels, targets), used)
+    return {'loss_mask': (total, used.sum().astype(jnp.float32))}

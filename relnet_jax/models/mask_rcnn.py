@@ -3,6 +3,9 @@
 Reads top to bottom: features, proposals, parts; then `losses` and `detect`, whose second halves are those of
 `roi_heads.RoIHeads`; `build`. Without relations, cascade, anatomy head and with the FPN it is the plain detector.
 """
+from collections.abc import Callable
+from functools import partial
+
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +19,7 @@ from relnet_jax.models.fpn import FPN
 from relnet_jax.models.layers import valid_map, zero_padding
 from relnet_jax.models.relations import chosen
 from relnet_jax.models.roi_heads import CONTEXT_LEVEL, CONTEXT_STRIDE, RoIHeads, RoIMaps
-from relnet_jax.models.rpn import Anchors, RPNHead, make_anchors, rpn_losses, select_proposals
+from relnet_jax.models.rpn import Anchors, RPNHead, at_index, make_anchors, rpn_losses, select_proposals
 from relnet_jax.models.settings import (
     HeadSettings,
     ImageSettings,
@@ -98,6 +101,12 @@ class MaskRCNN(nn.Module):
         proposals = select_proposals(logits, deltas, anchors, image_size, pre_nms=pre_nms, post_nms=post_nms)
         return proposals, logits, deltas, anchors
 
+    def rpn_at(self, pyramid: list[Array], valid: dict, logits: list[Array], deltas: list[Array]) -> Callable:
+        """What the RPN's losses ask for its outputs at sampled anchors: computed there alone where these are few."""
+        if self.train.rpn_samples < sum(level.shape[1] * level.shape[2] for level in pyramid):
+            return partial(self.rpn_head.at_anchors, pyramid, [valid[stride] for stride in NECK_STRIDES[self.neck]])
+        return partial(at_index, logits, deltas)
+
     def roi_maps(self, pyramid: list[Array], image_size: Array) -> RoIMaps:
         return RoIMaps(pyramid[:ROI_LEVELS], image_size if self.image.mask_padding else None)
 
@@ -141,9 +150,9 @@ class MaskRCNN(nn.Module):
         pyramid, valid = self.features(batch.image, size)
         proposals, rpn_logits, rpn_deltas, anchors = self.propose(pyramid, valid, size, pre_nms=t.pre_nms,
                                                                   post_nms=t.proposals)
-        terms, metrics = rpn_losses(rpn_logits, rpn_deltas, anchors, batch, fold(keys, RPN_SAMPLING),
-                                    samples=t.rpn_samples, max_positive=int(t.rpn_samples * t.rpn_positive),
-                                    beta=self.rpn.beta)
+        terms, metrics = rpn_losses(self.rpn_at(pyramid, valid, rpn_logits, rpn_deltas), anchors, batch,
+                                    fold(keys, RPN_SAMPLING), samples=t.rpn_samples,
+                                    max_positive=int(t.rpn_samples * t.rpn_positive), beta=self.rpn.beta)
         parts, predicted = self.related_parts(pyramid, size, batch.part_boxes, batch.part_valid)
         if predicted is not None:
             part_terms, part_metrics = anatomy_losses(*predicted, batch)

@@ -1,4 +1,5 @@
-"""Second stage: what RoIs become. Pooling, the box stages (a cascade), the relation pass, masks; losses and detections."""
+"""Second stage, on RoIs: pooling, box stages (a cascade), relation pass, masks; their losses and detections."""
+from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -14,7 +15,7 @@ from relnet_jax.models.box_head import (
     select_detections,
 )
 from relnet_jax.models.cascade import mean_scores, refine
-from relnet_jax.models.mask_head import MaskHead, MaskPredictor, mask_losses, mask_rois, on_used_rows
+from relnet_jax.models.mask_head import MaskHead, MaskPredictor, Predict, mask_losses, mask_rois
 from relnet_jax.models.relation_head import (
     RelationHead,
     as_rois,
@@ -25,6 +26,7 @@ from relnet_jax.models.relation_head import (
 )
 from relnet_jax.models.relations import RELATIONS, PartWindow, RelationContext
 from relnet_jax.models.settings import HeadSettings, RelationSettings, TestSettings, TrainSettings
+from relnet_jax.models.used_rows import chunk_size, on_used_rows
 from relnet_jax.ops.anchors import NECK_STRIDES
 from relnet_jax.ops.roi_align import assign_levels, roi_align
 from relnet_jax.ops.sampling import fold
@@ -142,23 +144,36 @@ class RoIHeads(nn.Module):
             adjacency=None if self.adjacency is None else jnp.asarray(self.adjacency, jnp.float32), dropout_keys=keys)
         return self.relation_head(context, lambda boxes: self.part_features(maps, boxes))
 
-    def mask_branch(self, maps: RoIMaps, boxes: Array, labels: Array, used: Array) -> Array:
-        """Boxes [B, N, 4] with classes [B, N] -> mask logits [B, N, 2m, 2m] of those classes where `used` bool [B, N].
+    def mask_function(self, features: Array, *, after_conv5: bool) -> tuple[Predict, dict, int]:
+        """(predict(params, features [n, ...], labels [n]) -> mask logits [n, size, size], params, size), for RoI
+        features [B, N, s, s, C]: pooled ones, or those that C4's conv5 has made of them.
 
-        2m is 28 with FPN, 14 with C4. Used rows come first; what the others get is unspecified (see `on_used_rows`: on
-        CPU this branch would be half of all arithmetic at 100 RoIs, and a film has few objects).
+        A pure function, because its rows are taken in chunks within a loop of the compiled program (`used_rows`).
         """
-        def run(heads: RoIHeads, maps: RoIMaps, boxes: Array, labels: Array) -> Array:
-            pooled = heads.pool(maps, boxes, MASK_POOL)
-            pooled = pooled.reshape(-1, *pooled.shape[2:])
-            features = heads.mask_head(pooled) if heads.neck == 'fpn' else heads.body.head(pooled)
-            return heads.mask_logits(features, labels)
-        return on_used_rows(self, run, used, maps, boxes, labels)
+        layers = {'predictor': self.mask_predictor}
+        if not after_conv5:
+            layers['head'] = self.mask_head if self.neck == 'fpn' else self.body
+        method = '__call__' if self.neck == 'fpn' else 'head'
+        if self.is_initializing():
+            one = features[:, 0]
+            self.mask_predictor(one if after_conv5 else getattr(layers['head'], method)(one), jnp.zeros(len(one), int))
+        bound = {name: layer.unbind() for name, layer in layers.items()}
 
-    def mask_logits(self, features: Array, labels: Array) -> Array:
-        """Features [B * N, m, m, C] of RoIs with classes [B, N] -> logits of those classes [B, N, 2m, 2m]."""
-        logits = self.mask_predictor(features, labels.reshape(-1))
-        return logits.reshape(*labels.shape, *logits.shape[1:])
+        def predict(params: dict, features: Array, labels: Array) -> Array:
+            if 'head' in params:
+                features = bound['head'][0].apply({'params': params['head']}, features, method=method)
+            return bound['predictor'][0].apply({'params': params['predictor']}, features, labels)
+
+        side = features.shape[2] if after_conv5 or self.neck == 'fpn' else features.shape[2] // 2
+        return predict, {name: variables['params'] for name, (_, variables) in bound.items()}, 2 * side
+
+    def masks(self, maps: RoIMaps, detections: Detections) -> Array:
+        """Mask logits [B, D, 2m, 2m] of the detections' classes, 0 where there is none; 28 cells a side, C4 14."""
+        pooled = self.pool(maps, detections.boxes, MASK_POOL)
+        predict, params, size = self.mask_function(pooled, after_conv5=False)
+        features, labels, valid = (x.reshape(-1, *x.shape[2:]) for x in (pooled, detections.labels, detections.valid))
+        logits = on_used_rows(partial(predict, params), valid, (features, labels), chunk=chunk_size(len(valid)))
+        return logits.reshape(*detections.labels.shape, size, size)
 
     # ---- training ----
     def losses(self, maps: RoIMaps, proposals: Proposals, parts: Parts, batch: Batch, keys: Array,
@@ -181,12 +196,12 @@ class RoIHeads(nn.Module):
         terms |= self.weigh(last, found)
         if self.heads.masks:
             sample, has_mask = mask_rois(sample, batch, num=train.positive_rois)
-            if out.conv5 is None:
-                logits = self.mask_branch(maps, sample.boxes, sample.labels, sample.positive)
-            else:   # positives come first, and what conv5 makes of them is there already
-                shared = out.conv5[:, :train.positive_rois]
-                logits = self.mask_logits(shared.reshape(-1, *shared.shape[2:]), sample.labels)
-            terms |= mask_losses(logits, sample, has_mask, batch, aligned=self.heads.roi_aligned)
+            # Positives come first. With C4, what conv5 makes of them is there already.
+            features = (self.pool(maps, sample.boxes, MASK_POOL) if out.conv5 is None
+                        else out.conv5[:, :train.positive_rois])
+            predict, params, size = self.mask_function(features, after_conv5=out.conv5 is not None)
+            terms |= mask_losses(predict, params, features, sample, has_mask, batch, size=size,
+                                 aligned=self.heads.roi_aligned)
         return terms, metrics | counts
 
     def train_stage(self, stage: int, maps: RoIMaps, proposals: Proposals, batch: Batch, roi_keys: Array,
@@ -240,8 +255,7 @@ class RoIHeads(nn.Module):
                                        nms_iou=test.nms, num=test.detections)
         if not self.heads.masks:
             return detections
-        masks = self.mask_branch(maps, detections.boxes, detections.labels, detections.valid)
-        return detections._replace(masks=nn.sigmoid(masks))
+        return detections._replace(masks=nn.sigmoid(self.masks(maps, detections)))
 
 
 def _sum(arrays: list[Array]) -> Array:

@@ -99,8 +99,9 @@ def validate(model) -> None:
                         f'got {len(heads.class_weights)}')
     in_box_head = [name for name, _ in relation.acting_in('box_head')]
     if model.neck == 'c4' and (len(heads.cascade) > 1 or in_box_head):
-        raise UserError(f"config.model.neck 'c4' has one RoI head and no fully connected layers: "
-                         f'{", ".join(["config.model.cascade"] if len(heads.cascade) > 1 else in_box_head)} needs the FPN')
+        wanted = 'config.model.cascade' if len(heads.cascade) > 1 else in_box_head[0]
+        raise UserError("config.model.neck 'c4' has one RoI head and no fully connected layers: "
+                        f'{wanted} needs the FPN')
     if relation.parts != 'given' and not model.anatomy:
         raise UserError(f'config.model.parts {relation.parts!r} needs config.model.anatomy_head')
     sizes = [len(size) if isinstance(size, tuple) else 1 for size in model.rpn.anchor_sizes]

@@ -1,10 +1,12 @@
 """Anchor boxes of a feature pyramid (Faster R-CNN, Ren et al. 2015; one size per level as in FPN, Lin et al. 2017)."""
+from collections.abc import Sequence
+
 import numpy as np
 
 NECK_STRIDES = {'fpn': (4, 8, 16, 32, 64), 'c4': (16,)}     # of the maps that anchors lie on: P2..P6, or C4
 
 
-def cell_anchors(sizes, ratios) -> np.ndarray:
+def cell_anchors(sizes: Sequence[float] | np.ndarray, ratios: Sequence[float]) -> np.ndarray:
     """float32 [len(ratios) * len(sizes), 4]: whole-pixel anchors around the origin, ratio-major (height / width)."""
     sizes = np.asarray(sizes, np.float32)
     tall = np.sqrt(np.asarray(ratios, np.float32))
@@ -13,8 +15,9 @@ def cell_anchors(sizes, ratios) -> np.ndarray:
     return np.rint(np.stack([-widths, -heights, widths, heights], -1).reshape(-1, 4) / 2)
 
 
-def pyramid_anchors(canvas, *, strides, sizes, ratios) -> list[np.ndarray]:
-    """Anchors of every level, float32 [H_l * W_l * A, 4] in canvas pixels, in the order (y, x, anchor).
+def pyramid_anchors(canvas: tuple[int, int], *, strides: Sequence[int], sizes: Sequence,
+                    ratios: Sequence[float]) -> list[np.ndarray]:
+    """Anchors of every level, float32 [A_l, 4] in canvas pixels, in the order (y, x, anchor).
 
     Args:
         canvas: (height, width) in pixels.

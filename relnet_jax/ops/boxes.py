@@ -3,13 +3,17 @@ import math
 
 import jax.numpy as jnp
 
+from relnet_jax.types import Array
+
 MAX_LOG_SCALE = math.log(1000 / 16)  # largest decoded log growth of a side; keeps exp() of a wild delta finite
 MIN_SIDE = 1e-6                      # pixels; a box with a shorter side has no code
 EMPTY = 1e-12                        # square pixels; areas below it divide as it, so that 0 / 0 is 0
 HUGE = 3e38                          # above every area
 
+Weights = tuple[float, float, float, float]     # of dx, dy, dw, dh
 
-def _product(a, b):
+
+def _product(a: Array, b: Array) -> Array:
     """a * b, rounded by itself.
 
     Compilers like to contract a product and the sum it enters into one fused operation, and may do so in one place
@@ -19,37 +23,37 @@ def _product(a, b):
     return jnp.minimum(a * b, HUGE)
 
 
-def area(boxes):
+def area(boxes: Array) -> Array:
     """Area [...] of boxes [..., 4] in square pixels; 0 for inverted boxes."""
     return _product(jnp.maximum(boxes[..., 2] - boxes[..., 0], 0), jnp.maximum(boxes[..., 3] - boxes[..., 1], 0))
 
 
-def _intersection(a, b):
-    """Area [..., N, M] shared by every pair of a [..., N, 4] and b [..., M, 4]."""
+def _intersection(a: Array, b: Array) -> Array:
+    """Area [..., N, Q] shared by every pair of a [..., N, 4] and b [..., Q, 4]."""
     a, b = a[..., :, None, :], b[..., None, :, :]
     width = jnp.minimum(a[..., 2], b[..., 2]) - jnp.maximum(a[..., 0], b[..., 0])
     height = jnp.minimum(a[..., 3], b[..., 3]) - jnp.maximum(a[..., 1], b[..., 1])
     return _product(jnp.maximum(width, 0), jnp.maximum(height, 0))
 
 
-def pairwise_iou(a, b):
-    """Intersection over union [..., N, M] of a [..., N, 4] and b [..., M, 4]; 0 where the union is empty, never NaN."""
+def pairwise_iou(a: Array, b: Array) -> Array:
+    """Intersection over union [..., N, Q] of a [..., N, 4] and b [..., Q, 4]; 0 where the union is empty, never NaN."""
     inter = _intersection(a, b)
     return inter / jnp.maximum(area(a)[..., :, None] + area(b)[..., None, :] - inter, EMPTY)
 
 
-def pairwise_ioa(a, b):
-    """Share [..., N, M] of a [..., N, 4]'s boxes inside b [..., M, 4]'s; 0 for an empty box of a, never NaN."""
+def pairwise_ioa(a: Array, b: Array) -> Array:
+    """Share [..., N, Q] of a [..., N, 4]'s boxes inside b [..., Q, 4]'s; 0 for an empty box of a, never NaN."""
     return _intersection(a, b) / jnp.maximum(area(a)[..., :, None], EMPTY)
 
 
-def _centre_form(boxes):
+def _centre_form(boxes: Array) -> tuple[Array, Array, Array, Array]:
     """(centre x, centre y, width, height), each [...], of boxes [..., 4]."""
     width, height = boxes[..., 2] - boxes[..., 0], boxes[..., 3] - boxes[..., 1]
     return boxes[..., 0] + 0.5 * width, boxes[..., 1] + 0.5 * height, width, height
 
 
-def encode(targets, references, *, weights=(1.0, 1.0, 1.0, 1.0)):
+def encode(targets: Array, references: Array, *, weights: Weights = (1.0, 1.0, 1.0, 1.0)) -> Array:
     """Deltas [..., 4] (dx, dy, dw, dh) that `decode` turns from `references` [..., 4] into `targets` [..., 4].
 
     The parametrisation of R-CNN (Girshick et al., 2014, appendix C), times `weights`. Rows where either box has a side
@@ -64,7 +68,7 @@ def encode(targets, references, *, weights=(1.0, 1.0, 1.0, 1.0)):
     return jnp.where(sound[..., None], deltas, 0)
 
 
-def decode(deltas, references, *, weights=(1.0, 1.0, 1.0, 1.0)):
+def decode(deltas: Array, references: Array, *, weights: Weights = (1.0, 1.0, 1.0, 1.0)) -> Array:
     """Boxes float32 [..., 4] from deltas [..., 4] relative to references [..., 4]; leading axes broadcast.
 
     dw and dh are capped at log(1000/16). Class-specific deltas [B, N, K, 4] go with references[:, :, None].
@@ -78,7 +82,7 @@ def decode(deltas, references, *, weights=(1.0, 1.0, 1.0, 1.0)):
     return jnp.stack([cx - half_w, cy - half_h, cx + half_w, cy + half_h], -1)
 
 
-def clip(boxes, image_size):
+def clip(boxes: Array, image_size: Array) -> Array:
     """Boxes [B, ..., 4] cut to their image; image_size [B, 2] is (height, width) in the boxes' pixels."""
     height, width = (image_size[:, i].reshape((-1,) + (1,) * (boxes.ndim - 2)) for i in (0, 1))
     limits = jnp.stack([width, height, width, height], -1).astype(boxes.dtype)

@@ -10,12 +10,12 @@ def deform_conv(x: jax.Array, offsets: jax.Array, kernel: jax.Array, modulation:
     Args:
         x: map [B, H, W, C].
         offsets: float32 [B, H', W', 9, 2] (dy, dx) in cells, taps row by row, H' = ceil(H / stride).
-        kernel: [3, 3, C, F].
+        kernel: [3, 3, C, out].
         modulation: [B, H', W', 9], factor of each tap; None = 1.
         stride: static.
 
     Returns:
-        [B, H', W', F] in the dtype of x. Taps are bilinear, and zero outside the map: one that is less than a cell
+        [B, H', W', out] in the dtype of x. Taps are bilinear, and zero outside the map: one that is less than a cell
         outside still sees its share of the border. Differentiable in all four arrays; the gradient of an offset is that
         of the bilinear weights, one-sided on a cell.
 

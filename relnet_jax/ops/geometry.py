@@ -23,7 +23,7 @@ def _centres_sizes(boxes: Array) -> tuple[Array, Array]:
 def pair_geometry(query_boxes: Array, key_boxes: Array) -> Array:
     """Log-scaled offset and size ratio of each key box n seen from each query box m.
 
-    query_boxes [..., N, 4], key_boxes [..., M, 4] -> float32 [..., N, M, 4]:
+    query_boxes [..., N, 4], key_boxes [..., Q, 4] -> float32 [..., N, Q, 4]:
     log max(|dx| / w_m, 1e-3), log max(|dy| / h_m, 1e-3), log(w_n / w_m), log(h_n / h_m).
 
     Hu et al., Relation Networks for Object Detection, CVPR 2018. Their released code has the last two
@@ -36,7 +36,7 @@ def pair_geometry(query_boxes: Array, key_boxes: Array) -> Array:
 
 
 def geometry_embedding(query_boxes: Array, key_boxes: Array, *, dim: int = 64) -> Array:
-    """Sinusoidal embedding of `pair_geometry`: [..., N, 4], [..., M, 4] -> float32 [..., N, M, dim].
+    """Sinusoidal embedding of `pair_geometry`: [..., N, 4], [..., Q, 4] -> float32 [..., N, Q, dim].
 
     Each of the four numbers is multiplied by 100, divided by 1000^(8k / dim) for k = 0 .. dim/8 - 1, and gives first
     all sines, then all cosines: four blocks of dim/4. Raises ValueError if dim is not a multiple of 8.

@@ -1,7 +1,7 @@
 """Graphs between classes, built on the host with numpy: which findings occur together."""
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 
@@ -33,7 +33,8 @@ def cooccurrence(presence: np.ndarray, *, subset: Sequence[int] | None = None,
     images = np.diag(together)
     missing = [names[k] for k in range(1, classes) if images[k] == 0]
     if missing:
-        warnings.warn(f'co-occurrence: no image of class {", ".join(missing)}; its row and column are zero')
+        warnings.warn(f'co-occurrence: no image of class {", ".join(missing)}; its row and column are zero',
+                      stacklevel=2)
     adjacency = together / np.sqrt(np.maximum(np.outer(images, images), 1))
     if subset is not None:
         wrong = [k for k in subset if not 1 <= k < classes]

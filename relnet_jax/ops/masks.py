@@ -3,10 +3,14 @@
 `crop_targets` runs on the device inside the training step; the other functions are numpy and belong to the data and the
 results side. A crop [M, M] holds, for cell (i, j), the covered share of row i..i+1 and column j..j+1 M-ths of its box.
 """
+from collections.abc import Sequence
+
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from relnet_jax.types import Array
 
 SUBROWS = 8  # scan lines for each row of a polygon crop; along x the coverage is exact
 
@@ -37,7 +41,8 @@ def _sample_weights(roi_low, roi_high, box_low, box_high, *, size, cells, aligne
     return jnp.diff(below, axis=-1)
 
 
-def crop_targets(gt_masks, gt_boxes, rois, matched, *, size, aligned=False):
+def crop_targets(gt_masks: Array, gt_boxes: Array, rois: Array, matched: Array, *, size: int,
+                 aligned: bool = False) -> Array:
     """The matched object's mask seen through each RoI's grid: what RoIAlign of its full-size mask would give.
 
     Args:
@@ -85,7 +90,7 @@ def _cell_sums(values, low, high, cells):
     return np.diff(sums[whole] + share * (sums[np.minimum(whole + 1, n)] - sums[whole]), axis=0)
 
 
-def crop_mask(mask, box, size):
+def crop_mask(mask: np.ndarray, box: Sequence[float] | np.ndarray, size: int) -> np.ndarray:
     """Coverage uint8 [size, size] (0..255) of a full-size mask inside its box, by exact areas.
 
     Args:
@@ -129,7 +134,7 @@ def _polygon_coverage(x, y, size):
     return np.abs(winding - 2 * np.round(winding / 2))
 
 
-def crop_polygons(polygons, box, size):
+def crop_polygons(polygons: Sequence[Sequence[float]], box: Sequence[float] | np.ndarray, size: int) -> np.ndarray:
     """Coverage uint8 [size, size] (0..255) of the union of polygons inside a box, anti-aliased.
 
     Args:
@@ -153,7 +158,8 @@ def crop_polygons(polygons, box, size):
 
 # ---- back to full size ----
 
-def paste_mask(mask, box, image_size, *, threshold=None):
+def paste_mask(mask: Array, box: Array, image_size: Sequence[float], *,
+               threshold: float | None = None) -> np.ndarray:
     """A mask prediction at full resolution, as torchvision pastes it.
 
     The mask gets a border of one empty cell, its box grows accordingly and is cut to whole pixels, both ends included;

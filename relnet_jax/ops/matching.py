@@ -1,10 +1,12 @@
 """Assignment of boxes (anchors, proposals) to ground truths by their overlap."""
 import jax.numpy as jnp
 
+from relnet_jax.types import Array
+
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
 
 
-def match(iou, gt_valid, *, high, low, allow_low_quality):
+def match(iou: Array, gt_valid: Array, *, high: float, low: float, allow_low_quality: bool) -> tuple[Array, Array]:
     """Best ground truth and label of each box (Faster R-CNN, section 3.1.2).
 
     Args:

@@ -20,7 +20,7 @@ def _float32_below(threshold):
 
 
 def _suppresses(boxes: Array, others: Array, iou_threshold: float) -> Array:
-    """bool [B, N, M]: overlap above the threshold."""
+    """bool [B, N, Q]: overlap above the threshold."""
     return pairwise_iou(boxes, others) > _float32_below(iou_threshold)
 
 

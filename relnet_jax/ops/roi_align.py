@@ -5,6 +5,7 @@ feature rows (taps). The fast form gathers these rows from the pyramid laid out 
 adds them back. On CPU both go one RoI after the other, so that its rows stay in cache and XLA cannot give every reader
 of the result (a convolution, its gradient, ...) taps of its own; elsewhere all at once.
 """
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -12,9 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from relnet_jax.ops.boxes import area
+from relnet_jax.types import Array
 
 
-def assign_levels(boxes, *, min_level=2, max_level=5, canonical_size=224, canonical_level=4):
+def assign_levels(boxes: Array, *, min_level: int = 2, max_level: int = 5, canonical_size: float = 224,
+                  canonical_level: int = 4) -> Array:
     """Pyramid level int32 [...] of boxes [..., 4] (FPN, equation 1), between min_level and max_level.
 
     A box of canonical_size^2 pixels belongs to canonical_level. 1e-6 keeps exact powers of two on their level.
@@ -28,7 +31,7 @@ def _axis_samples(low, high, limit, *, output_size, sampling_ratio, aligned):
     """Bilinear samples along one axis, for boxes low..high [B, N] in cells of a map of which `limit` [B, N]
     cells are image.
 
-    Returns (index int32, weight float32), both [2, sampling_ratio, B, N, output_size]: the two neighbours of sample s
+    Returns (index int32, weight float32), both [2, sampling_ratio, B, N, T]: the two neighbours of sample s
     of each output cell. Samples further than one cell outside get weight 0, nearer ones the border cell.
     """
     offset = 0.5 if aligned else 0.0
@@ -69,7 +72,7 @@ def _axes(shapes, strides, boxes, levels, extents, options):
 
 
 def _taps(shapes, strides, boxes, levels, extents, options):
-    """(row int32, weight float32), both [4 * r * r, B, N, S, S]: what each output cell sums from the flat pyramid."""
+    """(row int32, weight float32), both [4 * r * r, B, N, T, T]: what each output cell sums from the flat pyramid."""
     (yi, yw), (xi, xw), width, start = _axes(shapes, strides, boxes, levels, extents, options)
     r, s = options['sampling_ratio'], options['output_size']
     row = start[..., None, None] + yi[:, :, None, None, :, :, :, None] * width[..., None, None]
@@ -95,11 +98,12 @@ def _gather_forward(flat, rows, weights):
     """Sums over all RoIs at once, one gather for each of the taps."""
     # rows and weights are wanted once for each cell, not once for each channel of it
     rows, weights = jax.lax.optimization_barrier((rows, weights))
-    return sum(flat[row].astype(jnp.float32) * weight[..., None] for row, weight in zip(rows, weights)).astype(flat.dtype)
+    taps = (flat[row].astype(jnp.float32) * weight[..., None] for row, weight in zip(rows, weights))
+    return jnp.asarray(sum(taps)).astype(flat.dtype)
 
 
 def _by_roi(taps):
-    """[taps, B, N, S, S] -> [B * N, taps, S * S]."""
+    """[taps, B, N, T, T] -> [B * N, taps, T * T]."""
     count, batch, rois, size, _ = taps.shape
     return jnp.moveaxis(taps, 0, 2).reshape(batch * rois, count, size * size)
 
@@ -117,7 +121,7 @@ def _forward(pyramid, boxes, levels, extents, strides, options):
 
 
 def _scatter_backward(flat, rows, weights, gradient):
-    """`flat` float32 [cells, C] and what flows back to it from `gradient` [B, N, S, S, C]: one scatter-add per tap."""
+    """`flat` float32 [cells, C] and what flows back to it from `gradient` [B, N, T, T, C]: one scatter-add per tap."""
     for row, weight in zip(rows, weights):
         flat = flat.at[row].add(gradient * weight[..., None])
     return flat
@@ -155,7 +159,8 @@ def _roi_align_bwd(strides, options, residuals, gradient):
 _roi_align.defvjp(_roi_align_fwd, _roi_align_bwd)
 
 
-def roi_align(pyramid, boxes, levels, *, strides, output_size, image_size=None, sampling_ratio=2, aligned=False):
+def roi_align(pyramid: Sequence[Array], boxes: Array, levels: Array, *, strides: Sequence[int], output_size: int,
+              image_size: Array | None = None, sampling_ratio: int = 2, aligned: bool = False) -> Array:
     """Features of each box on a fixed grid, with torchvision's semantics.
 
     Args:
@@ -163,7 +168,7 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, image_size=None, 
         boxes: float32 [B, N, 4] in pixels of the image. They get zero gradients.
         levels: int32 [B, N], position in `pyramid` (0-based) of the map each box reads.
         strides: pixels per cell of each map.
-        output_size: S, cells a side of the result.
+        output_size: T, cells a side of the result.
         image_size: float32 [B, 2], height and width in pixels of the true images on their canvas: their maps end after
             ceil(size / stride) cells, and what lies beyond is never read. None: the canvas is the image.
         sampling_ratio: bilinear samples a side of each cell.
@@ -171,7 +176,7 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, image_size=None, 
             narrower than a cell are widened to one.
 
     Returns:
-        [B, N, S, S, C] in the dtype of the maps; sums are taken in float32. Samples more than one cell outside the map
+        [B, N, T, T, C] in the dtype of the maps; sums are taken in float32. Samples more than one cell outside the map
         count as 0.
 
     Raises:
@@ -184,7 +189,8 @@ def roi_align(pyramid, boxes, levels, *, strides, output_size, image_size=None, 
     return _roi_align(tuple(pyramid), boxes, levels, extents, tuple(strides), options)
 
 
-def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ratio=2, aligned=False):
+def roi_align_plain(pyramid: Sequence[Array], boxes: Array, levels: Array, *, strides: Sequence[int],
+                    output_size: int, sampling_ratio: int = 2, aligned: bool = False) -> Array:
     """As `roi_align`, written down as it is defined: bilinear samples, then means. The reference of the tests.
 
     Reads every box from every map and picks, holds all samples at once, and is differentiated automatically.
@@ -192,7 +198,7 @@ def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ra
     offset, count = (0.5 if aligned else 0.0), output_size * sampling_ratio
     image = jnp.arange(boxes.shape[0])[:, None, None, None]
 
-    def positions(low, high, cells):                  # [B, N, S * r] in cells, and whether they count
+    def positions(low, high, cells):                  # [B, N, T * r] in cells, and whether they count
         side = high - low if aligned else jnp.maximum(high - low, 1.0)
         at = (low - offset)[..., None] + (jnp.arange(count) + 0.5) * (side / count)[..., None]
         return jnp.clip(at, 0.0, cells - 1.0), (at >= -1.0) & (at <= cells)
@@ -212,4 +218,4 @@ def roi_align_plain(pyramid, boxes, levels, *, strides, output_size, sampling_ra
         value *= (y_inside[..., :, None] & x_inside[..., None, :])[..., None]
         value = value.reshape(*boxes.shape[:2], output_size, sampling_ratio, output_size, sampling_ratio, -1)
         out = out + jnp.where((levels == level)[..., None, None, None], value.mean((3, 5)), 0.0)
-    return out.astype(pyramid[0].dtype)
+    return jnp.asarray(out).astype(pyramid[0].dtype)

@@ -2,13 +2,15 @@
 import jax
 import jax.numpy as jnp
 
+from relnet_jax.types import Array
 
-def fold(keys: jax.Array, tag: int) -> jax.Array:
+
+def fold(keys: Array, tag: int) -> Array:
     """One new PRNG key for each of `keys` [B]."""
     return jax.vmap(jax.random.fold_in, (0, None))(keys, tag)
 
 
-def _random_order(keys, candidates, count):
+def _random_order(keys: Array, candidates: Array, count: int) -> tuple[Array, Array]:
     """The first `count` candidates in random order: (index int32 [B, count], taken bool [B, count], taken ones first).
 
     Entry i's draw depends on the key and on i only: the counter-based generator gives the same prefix whatever the
@@ -22,7 +24,8 @@ def _random_order(keys, candidates, count):
     return jnp.pad(index, padding), jnp.pad(value, padding, constant_values=-1.0) >= 0
 
 
-def sample_indices(keys, positive, negative, *, num, max_positive):
+def sample_indices(keys: Array, positive: Array, negative: Array, *, num: int,
+                   max_positive: int) -> tuple[Array, Array, Array]:
     """A uniformly random choice of `num` entries, at most `max_positive` of them positive, the rest negative.
 
     Args:
@@ -45,11 +48,3 @@ def sample_indices(keys, positive, negative, *, num, max_positive):
     where = jnp.where(is_positive, slot, max_positive + slot - positive_count)
     index = jnp.take_along_axis(both, where, 1)
     return jnp.where(valid, index, 0).astype(jnp.int32), is_positive, valid
-
-
-def sample_mask(keys, positive, negative, *, num, max_positive):
-    """The choice of `sample_indices` as masks: (pos_mask, neg_mask), bool [B, N]."""
-    index, is_positive, valid = sample_indices(keys, positive, negative, num=num, max_positive=max_positive)
-    image = jnp.arange(positive.shape[0])[:, None]
-    empty = jnp.zeros(positive.shape, bool)
-    return empty.at[image, index].max(is_positive), empty.at[image, index].max(valid & ~is_positive)

@@ -146,7 +146,7 @@ def read_class_table(ckpt: str | Path) -> dict:
 
 # Keys that change neither the parameters nor what they are trained on.
 HARMLESS = ('name', 'data.threads', 'data.prefetch', 'data.cache', 'train.log_every', 'train.eval_every',
-            'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel')
+            'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel', 'train.accumulate')
 
 
 def config_changes(stored: ConfigDict, now: ConfigDict) -> list[str]:
@@ -206,16 +206,22 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
         return None
     folder = find(workdir)
     if not (folder / 'optimizer').is_dir():
-        raise CheckpointError(f"'{folder}' holds a model without an optimiser's state: give it as config.train.init_from, "
-                              'and train in another folder')
+        raise CheckpointError(
+            f"'{folder}' holds a model without an optimiser's state: give it as config.train.init_from, "
+            'and train in another folder'
+        )
     params = _restore(folder / 'params')
     _check_fit(params, template.params, folder / 'params')
     try:
-        optimizer = _restore(folder / 'optimizer', dict(step=template.step, seed=template.seed, state=template.opt_state))
+        optimizer = _restore(
+            folder / 'optimizer', dict(step=template.step, seed=template.seed, state=template.opt_state)
+        )
     except (ValueError, KeyError) as error:
-        raise CheckpointError(f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, "
-                              'clip_norm, bias_lr_factor, lr_factors and weight_decay shape it); keep them, or start anew '
-                              f'with config.train.init_from: {str(error)[:300]}') from error
+        raise CheckpointError(
+            f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, "
+            'clip_norm, bias_lr_factor, lr_factors and weight_decay shape it); keep them, or start anew '
+            f'with config.train.init_from: {str(error)[:300]}'
+        ) from error
     ema = None
     if template.ema is not None:
         ema = _restore(folder / 'ema') if (folder / 'ema').is_dir() else jax.tree.map(np.copy, params)

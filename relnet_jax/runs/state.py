@@ -12,8 +12,8 @@ from relnet_jax.types import Array, Batch
 
 class TrainState(NamedTuple):
     """Everything that a checkpoint must hold to go on bit for bit."""
-    step: Array         # int32 [] number of updates done
-    seed: Array         # uint32 [] what the draws of every step follow; not a constant, so that seeds share a compilation
+    step: Array  # int32 [] number of updates done
+    seed: Array  # uint32 [] what the draws of every step follow; not a constant, so that seeds share a compilation
     params: Any         # tree of float32
     opt_state: Any      # optax state
     ema: Any            # running average of params, same tree; None where config.train.ema is 0

@@ -55,7 +55,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     startup.quiet_libraries()
     startup.log_devices()
     mesh = parallel.make_mesh()
-    parallel.check_divisible(t.batch_size, mesh.size)
+    parallel.check_divisible(t.batch_size, mesh.size, t.accumulate)
     how = parallel.choose(t.parallel)
     first_process = jax.process_index() == 0
 

@@ -34,7 +34,10 @@ def trainable(params: Any, config: ConfigDict) -> Any:
     """
     names = path_names(params)
     must_match(config.train.freeze, names, 'freeze')
-    patterns = [*config.train.freeze, *backbones.find(config.model.backbone).freeze_patterns(config.model.frozen_stages)]
+    patterns = [
+        *config.train.freeze,
+        *backbones.find(config.model.backbone).freeze_patterns(config.model.frozen_stages),
+    ]
     if config.model.norm == 'frozen_bn':
         patterns.append(NORM_LEAF)
     return jax.tree_util.tree_map_with_path(
@@ -106,5 +109,5 @@ def make_optimizer(config: ConfigDict, params: Any) -> optax.GradientTransformat
         parts.append(optax.masked(optax.scale(factor), where(lambda name, p=pattern: bool(re.match(p, name)))))
     parts.append(optax.scale_by_learning_rate(learning_rate(config)))
 
-    labels = jax.tree.map(lambda moves: 'train' if moves else 'keep', trainable(params, config))
+    labels = jax.tree.map(lambda trained: 'train' if trained else 'keep', trainable(params, config))
     return optax.partition({'train': optax.chain(*parts), 'keep': optax.set_to_zero()}, labels)

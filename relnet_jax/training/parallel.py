@@ -25,11 +25,12 @@ def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
     return Mesh(np.asarray(devices if devices is not None else jax.devices()), (AXIS,))
 
 
-def check_divisible(batch_size: int, num_devices: int) -> None:
-    """Raises ValueError where a batch cannot be divided evenly."""
-    if batch_size % num_devices:
-        raise UserError(f'a batch of {batch_size} images cannot be divided evenly over {num_devices} devices; '
-                         f'choose config.train.batch_size as a multiple of {num_devices}')
+def check_divisible(batch_size: int, num_devices: int, parts: int = 1) -> None:
+    """Raises ValueError where a batch cannot be divided evenly over devices, and there into `parts`."""
+    if parts < 1 or batch_size % (num_devices * parts):
+        raise UserError(f'a batch of {batch_size} images cannot be divided evenly over {num_devices} devices'
+                         + (f' in {parts} parts each (config.train.accumulate)' if parts != 1 else '')
+                         + f'; choose config.train.batch_size as a multiple of {num_devices * max(parts, 1)}')
 
 
 def split(batch: Batch, num_devices: int) -> Batch:

@@ -89,8 +89,10 @@ def plan(config: ConfigDict) -> tuple[Phase, ...]:
     main = [entry for entry in entries if not entry.get('plain')]
     if t.plain_from:
         if not plain:
-            raise UserError(f"config.train.plain_from: '{t.plain_from}' stands for plain phases, but config.train.phases "
-                             'has none; did you mean config.train.init_from?')
+            raise UserError(
+                f"config.train.plain_from: '{t.plain_from}' stands for plain phases, but config.train.phases "
+                'has none; did you mean config.train.init_from?'
+            )
         plain = []
     factor = config.scale_schedule * t.steps / sum(entry['steps'] for entry in main)
     phases, begin = [], 0
@@ -156,7 +158,7 @@ def enter(state: TrainState, before: Phase, after: Phase, tx: optax.GradientTran
 
 
 def log_plan(phases: Sequence[Phase], config: ConfigDict) -> None:
-    """One line for each phase, and how the published schedule was scaled. Warns of a warm-up that takes most of a run."""
+    """One line for each phase, and how the published schedule was scaled; warns of a warm-up of most of a run."""
     if config.scale_schedule != 1:
         logging.info('config.scale_schedule: every phase, and the warm-up, is %g times as long as published',
                      config.scale_schedule)

@@ -1,5 +1,6 @@
 """The training step: one body that is the same on one device, on many, under pmap and under shard_map."""
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,38 @@ def ema_update(ema, params, step: Array, decay: float):
     return jax.tree.map(lambda e, p: d * e + (1 - d) * p, ema, params)
 
 
+def accumulated(terms_of: Callable, local_loss: Callable, params, batch: Batch, keys: Array, *, parts: int,
+                axis_name: str) -> tuple:
+    """Gradient and (losses, metrics) of the local batch, taken a part after the other: in the memory of one part.
+
+    A loss is divided by its count over the whole batch, so the counts have to be known before the first gradient: a
+    pass of its own looks for them. It stops where they are known, at the sampled RoIs, and costs body and RPN once
+    more.
+    """
+    def split(tree):
+        return jax.tree.map(lambda x: x.reshape(parts, x.shape[0] // parts, *x.shape[1:]), tree)
+
+    def add(total, more):
+        return jax.tree.map(jnp.add, total, more)
+
+    batch, keys = split(batch), split(keys)
+    first = jax.tree.map(lambda x: x[0], (batch, keys))
+
+    def count(total, part):
+        return add(total, {k: n for k, (_, n) in terms_of(params, *part)[0].items()}), None
+
+    def step(total, part):
+        return add(total, jax.grad(partial(local_loss, counts=counts), has_aux=True)(params, *part)), None
+
+    def zeros(tree):
+        return jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), tree)
+
+    shapes = jax.eval_shape(terms_of, params, *first)
+    counts, _ = lax.scan(count, zeros({k: n for k, (_, n) in shapes[0].items()}), (batch, keys))
+    counts = lax.psum(counts, axis_name)
+    return lax.scan(step, (zeros(params), zeros(shapes)), (batch, keys))[0]
+
+
 def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict, *, begin: int = 0,
                     axis_name: str = 'batch') -> Callable[[TrainState, Batch], tuple[TrainState, dict]]:
     """Body (state, local part of the batch) -> (new state, metrics), to be run over the device axis `axis_name`.
@@ -48,17 +81,25 @@ def make_train_step(model, tx: optax.GradientTransformation, config: ConfigDict,
         keys = image_keys(state.seed, state.step, batch.image.shape[0], axis_name)
         moves = trainable(state.params, config)
 
-        def local_loss(params):
+        def terms_of(params, batch, keys):
             # What is frozen is cut out of the backward pass, not only out of the update.
             params = jax.tree.map(lambda p, m: p if m else lax.stop_gradient(p), params, moves)
-            losses, metrics = model.apply({'params': params}, batch, keys, method='losses')
+            return model.apply({'params': params}, batch, keys, method='losses')
+
+        def local_loss(params, batch, keys, counts=None):
+            losses, metrics = terms_of(params, batch, keys)
             # The counts cross devices before the division; the sums only after the backward pass, which therefore
             # holds no collective whose transpose would depend on how the body is run.
-            counts = lax.psum({k: lax.stop_gradient(n) for k, (_, n) in losses.items()}, axis_name)
+            if counts is None:
+                counts = lax.psum({k: lax.stop_gradient(n) for k, (_, n) in losses.items()}, axis_name)
             total = sum(s / jnp.maximum(counts[k], 1.0) for k, (s, _) in losses.items())
             return total, (losses, metrics)
 
-        grads, (losses, metrics) = jax.grad(local_loss, has_aux=True)(state.params)
+        if config.train.accumulate == 1:
+            grads, (losses, metrics) = jax.grad(local_loss, has_aux=True)(state.params, batch, keys)
+        else:
+            grads, (losses, metrics) = accumulated(terms_of, local_loss, state.params, batch, keys,
+                                                   parts=config.train.accumulate, axis_name=axis_name)
         grads = jax.tree.map(lambda g, m: lax.psum(g, axis_name) if m else g, grads, moves)
         losses, metrics = lax.psum((losses, metrics), axis_name)
 

@@ -2,7 +2,12 @@ import numpy as np
 
 from benchmarks import class_ceiling
 
-TRUTH = dict(annotations=[dict(image_id=1, category_id=1, bbox=[0, 0, 10, 10]), dict(image_id=1, category_id=3, bbox=[20, 0, 10, 10])])
+TRUTH = dict(
+    annotations=[
+        dict(image_id=1, category_id=1, bbox=[0, 0, 10, 10]),
+        dict(image_id=1, category_id=3, bbox=[20, 0, 10, 10]),
+    ]
+)
 
 
 def test_a_detection_on_an_object_takes_its_class_within_a_group_only():

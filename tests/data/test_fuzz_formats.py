@@ -151,7 +151,7 @@ def fuzz(kind, folder, examples):
     def one(content, fusion):
         opened.append(try_file(kind, content, folder, fusion))
     one()
-    assert 0.1 < np.mean(opened) < 0.95     # both ends are reached
+    assert any(opened) and not all(opened)      # both ends are reached
 
 
 @pytest.mark.parametrize('kind', KINDS)

@@ -86,8 +86,16 @@ def test_every_writing_of_an_rle_is_the_same_mask():
     text = rle_tools.encode(np.asfortranarray(mask))['counts']
     plain = {'size': [40, 60], 'counts': runs}
     forms = [(plain, 0), (plain | {'size': ['40', 60.0]}, 0), ([plain], 1)]
-    forms += [(plain | {'counts': counts}, said) for counts, said in (
-        (text, 0), (text.decode(), 0), (str(text), 1), ([float(run) for run in runs], 1), ([str(run) for run in runs], 1))]
+    forms += [
+        (plain | {'counts': counts}, said)
+        for counts, said in (
+            (text, 0),
+            (text.decode(), 0),
+            (str(text), 1),
+            ([float(run) for run in runs], 1),
+            ([str(run) for run in runs], 1),
+        )
+    ]
     for rle, said in forms:
         cleaned, issues = clean(rle)
         np.testing.assert_array_equal(decode_mask(cleaned), mask)

@@ -78,7 +78,7 @@ def same(found, expected):
 def torch_layout(path, value):
     """Entry in torch's order of axes, by index arithmetic instead of the converter's transposes."""
     if path == 'box_head/fc6/kernel':
-        side, (n, out) = 7, value.shape
+        side, n = 7, len(value)
         channels = n // side ** 2
         # torch counts (channel, y, x), we (y, x, channel)
         ours = [(y * side + x) * channels + c for c in range(channels) for y in range(side) for x in range(side)]

@@ -106,9 +106,14 @@ def test_python_2_pickle_with_latin1_bytes(tmp_path):
 
 def test_safetensors_is_the_published_layout(tmp_path):
     path = tmp_path / 'a.safetensors'
-    arrays = {'x': np.asarray([[1, 2]], np.float32), 'y': np.asarray(3, np.int64), 'brain': ARRAYS['brain'],
-              'turned': np.arange(6, dtype=np.float32).reshape(2, 3).T, 'every_other': np.arange(6, dtype=np.uint8)[::2],
-              'big_endian': np.arange(3, dtype='>f4')}
+    arrays = {
+        'x': np.asarray([[1, 2]], np.float32),
+        'y': np.asarray(3, np.int64),
+        'brain': ARRAYS['brain'],
+        'turned': np.arange(6, dtype=np.float32).reshape(2, 3).T,
+        'every_other': np.arange(6, dtype=np.uint8)[::2],
+        'big_endian': np.arange(3, dtype='>f4'),
+    }
     write_safetensors(path, arrays, {'k': 'v'})
     data = path.read_bytes()
     length, = struct.unpack('<Q', data[:8])

@@ -105,10 +105,24 @@ def training(golden, model, state, image):
     masks = np.unpackbits(golden['model/train_gt_masks_packed'])[:n * 256 * 256].reshape(n, 256, 256)
     crops = np.stack([crop_mask(mask, box, 224) for mask, box in zip(masks, boxes)])
     yes = np.ones((1, n), bool)
-    batch = jax.tree.map(jnp.asarray, Batch(
-        image=image, image_size=SIZE, image_valid=yes[:, 0], image_index=np.zeros(1, np.int32), original_size=SIZE,
-        gt_boxes=boxes[None], gt_labels=labels[None].astype(np.int32), gt_valid=yes, gt_crowd=~yes,
-        gt_masks=crops[None], gt_has_mask=yes, part_boxes=np.zeros((1, 0, 4), np.float32), part_valid=np.zeros((1, 0), bool)))
+    batch = jax.tree.map(
+        jnp.asarray,
+        Batch(
+            image=image,
+            image_size=SIZE,
+            image_valid=yes[:, 0],
+            image_index=np.zeros(1, np.int32),
+            original_size=SIZE,
+            gt_boxes=boxes[None],
+            gt_labels=labels[None].astype(np.int32),
+            gt_valid=yes,
+            gt_crowd=~yes,
+            gt_masks=crops[None],
+            gt_has_mask=yes,
+            part_boxes=np.zeros((1, 0, 4), np.float32),
+            part_valid=np.zeros((1, 0), bool),
+        ),
+    )
     rois, positives = 2000 + n, 16      # the proposals hold 11 positives
     model = model.clone(backbone=model.backbone._replace(norm='batch_statistics', frozen_stages=0),
                         train=model.train._replace(pre_nms=2000, proposals=2000, rpn_samples=17_000, rpn_positive=0.5,

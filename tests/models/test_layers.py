@@ -36,8 +36,9 @@ def test_conv_equals_a_loop_over_output_cells(kernel_size, stride):
     np.testing.assert_allclose(conv.apply({'params': params}, x), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize('shape, out', [((3, 10, 8, 4), 6), ((1, 80, 64, 128), 8), ((2, 20, 20, 4), 3)],
-                         ids=['products', 'slices of rows', 'whole'])
+@pytest.mark.parametrize('shape, out', [((3, 10, 8, 4), 6), ((2, 48, 36, 5), 8), ((2, 20, 20, 4), 3),
+                                        ((1, 23, 600, 2), 3)],
+                         ids=['crops', 'blocks of rows', "XLA's", 'rows longer than a block'])
 def test_custom_gradient_of_3x3_equals_automatic_differentiation(shape, out):
     x, kernel, weight = normal(*shape), normal(3, 3, shape[-1], out), normal(*shape[:3], out)
 
@@ -57,7 +58,7 @@ def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient():
         return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(3, 3)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
     np.testing.assert_allclose(conv7x7(x, kernel), plain(x, kernel), atol=1e-4)
-    grads = [jax.grad(lambda x, k: (f(x, k) ** 2).sum(), argnums=(0, 1))(x, kernel) for f in (conv7x7, plain)]
+    grads = [jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))(x, kernel) for f in (conv7x7, plain)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), *grads)
 
 

@@ -8,7 +8,7 @@ import pytest
 from relnet_jax.config import load
 from relnet_jax.models.box_head import RoISample
 from relnet_jax.models.mask_rcnn import build
-from relnet_jax.types import Proposals
+from relnet_jax.types import Detections, Proposals
 
 LOSSES = {'loss_cls', 'loss_bbox', 'loss_mask'} | {f'rpn_{kind}_p{i}' for kind in ('cls', 'bbox') for i in range(2, 7)}
 
@@ -220,8 +220,8 @@ def test_without_mask_head_there_are_no_masks_and_no_mask_loss(tiny_batch):
 
 # ---- small pieces of the whole ----
 
-def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tiny_batch):
-    """On CPU the branch runs on 2, 8 or 16 of 16 rows; a used row must not notice."""
+def test_masks_are_the_same_for_any_number_of_detections(tiny, tiny_batch):
+    """On CPU they are made by chunks of used rows; a used row must not notice."""
     batch = tiny_batch()
     pyramid, _ = tiny.model.apply({'params': tiny.params}, batch.image, batch.image_size, method='features')
     maps = tiny.model.roi_maps(pyramid, batch.image_size)
@@ -230,14 +230,16 @@ def test_mask_branch_gives_the_same_logits_for_any_number_of_used_rois(tiny, tin
 
     @jax.jit
     def logits(used):
-        return tiny.model.apply({'params': tiny.params}, maps, boxes, labels, used,
-                                method=lambda model, *args: model.roi_heads.mask_branch(*args))
+        detections = Detections(boxes, jnp.ones(labels.shape), labels, used, jnp.zeros((2, 16, 0, 0)))
+        return tiny.model.apply({'params': tiny.params}, maps, detections,
+                                method=lambda model, *args: model.roi_heads.masks(*args))
 
     whole = logits(jnp.ones((2, 16), bool))
     for count in (1, 2, 3, 8, 9):
         got = logits(jnp.arange(16)[None].repeat(2, 0) < count)
         np.testing.assert_allclose(got[:, :count], whole[:, :count], atol=1e-5)
-    assert not logits(jnp.zeros((2, 16), bool))[:, 2:].any()
+        assert not got[:, count:].any()
+    assert whole.any() and not logits(jnp.zeros((2, 16), bool)).any()
 
 
 def test_dropout_is_off_at_inference_and_follows_the_image_keys_in_training(tiny, tiny_batch):

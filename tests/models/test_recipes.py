@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from relnet_jax import config as config_lib
+from relnet_jax import rules
 from relnet_jax.models import backbones, mask_rcnn, relations
 from relnet_jax.training.optimizer import trainable
 
@@ -53,10 +54,16 @@ def test_a_relation_of_one_file_and_one_line_learns(monkeypatch, batch):
     names = run_recipe('A relation')
     c = tiny()
     names['use_overlap'](c)
+    rules.check(c)
     _, gradient = gradients(c, batch)
     found = gradient['relation_head']['overlap']
     assert found['fc']['kernel'].shape == (16, 32)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(found))
+
+    with c.unlocked():
+        del c.model.relation['overlap']     # no options: the defaults of its fields
+    rules.check(c)
+    assert mask_rcnn.build(c, num_classes=4).relation.chosen == (('overlap', ()),)
 
 
 def test_a_backbone_of_one_file_and_one_line_learns_and_freezes(monkeypatch, batch):
@@ -65,6 +72,7 @@ def test_a_backbone_of_one_file_and_one_line_learns_and_freezes(monkeypatch, bat
     c = tiny()
     with c.unlocked():
         c.model.update(backbone='plain', frozen_stages=0)
+    rules.check(c)
     params, gradient = gradients(c, batch)
     assert all(np.abs(leaf).max() > 0 for leaf in jax.tree.leaves(gradient['backbone']))
     with c.unlocked():

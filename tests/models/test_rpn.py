@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,6 +20,10 @@ def outputs():
     logits = [jnp.asarray(rng.normal(size=(2, len(level))), jnp.float32) for level in anchors.boxes]
     deltas = [jnp.asarray(rng.normal(size=(2, len(level), 4)) * 0.3, jnp.float32) for level in anchors.boxes]
     return logits, deltas, anchors
+
+
+def picked(outputs):
+    return functools.partial(rpn.at_index, *outputs[:2])
 
 
 def iou(a, b):
@@ -105,8 +111,8 @@ def losses_one_by_one(logits, deltas, anchors, batch, beta):
 def test_losses_are_those_of_a_loop_over_anchors(outputs, tiny_batch):
     batch = tiny_batch()._replace(image_size=SIZE)
     keys = jax.random.split(jax.random.key(0), 2)
-    terms, metrics = jax.jit(lambda: rpn.rpn_losses(*outputs, batch, keys, samples=10_000, max_positive=5000,
-                                                    beta=1 / 9))()
+    terms, metrics = jax.jit(lambda: rpn.rpn_losses(picked(outputs), outputs[2], batch, keys, samples=10_000,
+                                                    max_positive=5000, beta=1 / 9))()
     sums, used = losses_one_by_one(*outputs, batch, 1 / 9)
     for level in range(2):
         for kind, expected in zip(('cls', 'bbox'), sums[level]):
@@ -119,6 +125,35 @@ def test_losses_are_those_of_a_loop_over_anchors(outputs, tiny_batch):
 def test_samples_are_as_many_as_asked_and_at_most_half_positive(outputs, tiny_batch):
     batch = tiny_batch()._replace(image_size=SIZE)
     keys = jax.random.split(jax.random.key(0), 2)
-    terms, metrics = jax.jit(lambda: rpn.rpn_losses(*outputs, batch, keys, samples=8, max_positive=2, beta=1 / 9))()
+    terms, metrics = jax.jit(lambda: rpn.rpn_losses(picked(outputs), outputs[2], batch, keys, samples=8,
+                                                    max_positive=2, beta=1 / 9))()
     assert terms['rpn_cls_p2'][1] == 16
     assert metrics['num_positive_anchors'][0] <= 4
+
+
+@pytest.mark.parametrize('dtype, close', [(jnp.float32, 1e-5), (jnp.bfloat16, 2e-2)])
+def test_single_anchors_get_what_the_maps_hold_there_and_the_same_gradients(dtype, close):
+    rng = np.random.default_rng(1)
+    sizes = [(6, 5), (3, 3), (2, 1)]        # rows, columns
+    pyramid = [jnp.asarray(rng.normal(size=(2, *size, 8)), dtype) for size in sizes]
+    valid = [jnp.asarray(rng.random((2, *size, 1)) < 0.8) for size in sizes[:2]] + [None]
+    head = rpn.RPNHead(3, 16, dtype=dtype)
+    params = head.init(jax.random.key(0), pyramid, valid)
+    params = jax.tree.map(lambda p: p + 0.1, params)
+    index = jnp.asarray(np.stack([rng.permutation(3 * 41)[:80] for _ in range(2)]), jnp.int32)
+    weight = jnp.asarray(rng.normal(size=(2, 80, 5)), jnp.float32)
+
+    def total(params, pyramid, sparse):
+        if sparse:
+            logits, deltas = head.apply(params, pyramid, valid, index, method='at_anchors')
+        else:
+            logits, deltas = rpn.at_index(*head.apply(params, pyramid, valid), index)
+        out = jnp.concatenate([logits[..., None], deltas], -1)
+        return (out * weight).sum(), out
+
+    results = [jax.jit(jax.grad(total, (0, 1), has_aux=True), static_argnums=2)(params, pyramid, sparse)
+               for sparse in (True, False)]
+    for ours, dense in zip(*map(jax.tree.leaves, results)):
+        largest = float(jnp.abs(dense).max())
+        np.testing.assert_allclose(np.float32(ours), np.float32(dense), atol=close * largest)
+        assert largest > 0

@@ -21,11 +21,29 @@ TINY = ('data.canvas=(64,64)', 'data.scale=64', 'data.max_size=64', 'data.mask_s
         'train.log_every=1', 'train.ema=0', 'train.pre_nms=20', 'train.proposals=10', 'train.rpn_samples=8',
         'train.rois=8', 'test.batch_size=2', 'test.pre_nms=20', 'test.boxes=8', 'test.detections=4',
         'test.score_threshold=0')
-RELATIONS = ('region', 'class', 'part', 'context', 'lung_feature', 'gaussian_mixture', 'object_position', 'object_attention')
+RELATIONS = (
+    'region',
+    'class',
+    'part',
+    'context',
+    'lung_feature',
+    'gaussian_mixture',
+    'object_position',
+    'object_attention',
+)
 EVERYTHING = (f'model.relations={RELATIONS}', 'model.cascade=(0.5,0.6)', 'model.deformable=v2', 'model.box_dropout=0.1',
               'model.anatomy_head=True', 'model.parts=given_or_predicted', 'model.relation.context.grid=(2,1)')
-LOSSES = {'loss_cls', 'loss_bbox', 'loss_mask', 'loss_cls_first', 'loss_bbox_first', 'loss_cls_stage1', 'loss_bbox_stage1',
-          'loss_part_box', 'loss_part_presence'}
+LOSSES = {
+    'loss_cls',
+    'loss_bbox',
+    'loss_mask',
+    'loss_cls_first',
+    'loss_bbox_first',
+    'loss_cls_stage1',
+    'loss_bbox_stage1',
+    'loss_part_box',
+    'loss_part_presence',
+}
 
 
 @pytest.fixture(scope='module')

@@ -121,7 +121,8 @@ def test_an_image_on_a_larger_canvas_reads_as_if_its_maps_ended_with_it(scene):
     weight = jnp.asarray(np.random.default_rng(3).standard_normal((1, 9, 5, 5, 6)), jnp.float32)
     cells = lambda size: [[int(-(-side // s)) for side in size] for s in STRIDES]
     outside = [np.stack([(np.arange(m.shape[1]) >= cells(size)[i][0])[:, None]
-                         | (np.arange(m.shape[2]) >= cells(size)[i][1]) for size in sizes]) for i, m in enumerate(pyramid)]
+                         | (np.arange(m.shape[2]) >= cells(size)[i][1]) for size in sizes])
+               for i, m in enumerate(pyramid)]
     marked = tuple(jnp.where(out[..., None], jnp.nan, level) for out, level in zip(outside, pyramid))
 
     def ours(pyramid):
@@ -129,9 +130,9 @@ def test_an_image_on_a_larger_canvas_reads_as_if_its_maps_ended_with_it(scene):
     out, gradient = ours(marked), jax.grad(lambda p: (weight * ours(p)).sum())(pyramid)
     for i, size in enumerate(sizes):
         cut = tuple(level[i:i + 1, :rows, :columns] for level, (rows, columns) in zip(pyramid, cells(size)))
-        plain = lambda p: roi_align_plain(p, boxes[i:i + 1], levels[i:i + 1], **options)
+        plain = functools.partial(roi_align_plain, boxes=boxes[i:i + 1], levels=levels[i:i + 1], **options)
         np.testing.assert_allclose(out[i:i + 1], plain(cut), atol=1e-5)
-        expected = jax.grad(lambda p: (weight * plain(p)).sum())(cut)
+        expected = jax.grad(lambda p, plain=plain: (weight * plain(p)).sum())(cut)
         for a, b, beyond in zip(gradient, expected, outside):
             np.testing.assert_allclose(a[i, :b.shape[1], :b.shape[2]], b[0], atol=1e-5)
             assert not np.asarray(a[i])[beyond[i]].any()

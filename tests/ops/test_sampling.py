@@ -5,8 +5,17 @@ import pytest
 
 from relnet_jax.ops import sampling
 
-sample_indices, sample_mask = (
-    jax.jit(f, static_argnames=('num', 'max_positive')) for f in (sampling.sample_indices, sampling.sample_mask))
+sample_indices = jax.jit(sampling.sample_indices, static_argnames=('num', 'max_positive'))
+
+
+def sample_mask(keys, positive, negative, **options):
+    """The choice as two masks bool [B, N]."""
+    index, is_positive, valid = map(np.asarray, sample_indices(keys, positive, negative, **options))
+    masks = np.zeros((2, *positive.shape), bool)
+    for b in range(len(index)):
+        masks[0, b, index[b, is_positive[b]]] = True
+        masks[1, b, index[b, valid[b] & ~is_positive[b]]] = True
+    return masks
 
 
 def keys(*seeds):

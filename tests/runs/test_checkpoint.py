@@ -179,7 +179,10 @@ def test_strict_fine_tuning_accepts_nothing_new_and_nothing_left_out(tmp_path, c
     s, _ = make_state(config)
     write(tmp_path, config, s, {1: None})
     params = jax.device_get(s.params)
-    assert_same(finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=True), checkpoint.load_params(tmp_path))
+    assert_same(
+        finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=True),
+        checkpoint.load_params(tmp_path),
+    )
     for wrong in (params | {'extra': np.zeros(1)}, {k: v for k, v in params.items() if k != 'rpn'}):
         with pytest.raises(CheckpointError, match='init_strict'):
             finetune.start_from_run(wrong, str(tmp_path), classes=TABLE['classes'], strict=True)
@@ -194,12 +197,20 @@ def test_fine_tuning_from_something_else_altogether_is_an_error(tmp_path, config
 def test_fine_tuning_to_other_classes_takes_their_rows_by_name(tmp_path, config, caplog):
     """Classes in another order, one renamed in case alone, one new, one gone; deltas have four numbers a class."""
     def predictor(count, start):
-        return {'box_predictor': {
-            'cls_score': {'kernel': start + np.arange(2. * count).reshape(2, count), 'bias': start + np.arange(1. * count)},
-            'bbox_pred': {'bias': start + np.arange(4. * count)}},
-            'mask_predictor': {'mask_fcn_logits': {'bias': start + np.arange(1. * count)}},
-            'relation_head': {'predictor': {'cls_score': {'bias': start + np.arange(1. * count)}},
-                              'class': {'reduce': {'bias': start + np.arange(1. * count)}}}}
+        return {
+            'box_predictor': {
+                'cls_score': {
+                    'kernel': start + np.arange(2.0 * count).reshape(2, count),
+                    'bias': start + np.arange(1.0 * count),
+                },
+                'bbox_pred': {'bias': start + np.arange(4.0 * count)},
+            },
+            'mask_predictor': {'mask_fcn_logits': {'bias': start + np.arange(1.0 * count)}},
+            'relation_head': {
+                'predictor': {'cls_score': {'bias': start + np.arange(1.0 * count)}},
+                'class': {'reduce': {'bias': start + np.arange(1.0 * count)}},
+            },
+        }
 
     stored, ours = predictor(4, 0), predictor(4, 100)
     checkpoint.save_model(tmp_path, stored, config=config, class_table=TABLE)       # mass, nodule, effusion

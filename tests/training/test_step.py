@@ -50,6 +50,24 @@ def test_any_division_of_the_batch_gives_the_same_run(config, devices, name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
 
 
+@pytest.mark.parametrize('devices, name, parts', [(1, 'pmap', 2), (1, 'shard_map', 4), (2, 'pmap', 2),
+                                                  (2, 'shard_map', 2)])
+def test_a_batch_taken_in_parts_gives_the_same_run(config, devices, name, parts):
+    want, want_history, _ = run(config, 1, 'pmap')
+    config.train.accumulate = parts
+    got, history, _ = run(config, devices, name)
+    for a, b in zip(history, want_history, strict=True):
+        assert a.keys() == b.keys()
+        for k in a:
+            np.testing.assert_allclose(a[k], b[k], rtol=1e-5, atol=1e-6, err_msg=k)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
+
+
+def test_a_batch_that_does_not_divide_into_parts_names_them():
+    with pytest.raises(ValueError, match='batch of 4 images .* over 2 devices in 4 parts .* multiple of 8'):
+        parallel.check_divisible(4, 2, 4)
+
+
 @pytest.mark.parametrize('name', ['pmap', 'shard_map'])
 def test_the_step_is_traced_once(config, name):
     assert run(config, 2, name)[2] == 1

@@ -25,7 +25,7 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 from relnet_jax.data.coco_source import coco_source
-from relnet_jax.data.formats import chestx_det, coco, lab, rsna, siim, vindr
+from relnet_jax.data.formats import chestx_det, coco, lab, rsna, siim, tfds, vindr
 from relnet_jax.data.formats.meta import add_meta
 from relnet_jax.data.formats.parts_file import add_parts
 from relnet_jax.data.formats.rename import rename
@@ -49,13 +49,29 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
             raise UserError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = amend(*read(path, folder, data), path, data)
-        return coco_source(document, folder, file=path, issues=issues, name=path.stem,
-                           classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
-                           parts=tuple(data.parts), max_images=files.max_images, mask_size=data.mask_size,
-                           min_box=data.min_box, options=read_options(data), crowds=data.crowds,
-                           check_geometry=data.check_geometry, allow_outside=data.allow_outside,
-                           max_unreadable=data.max_unreadable, max_dropped=data.max_dropped)
+        return _open(document, issues, path, folder, data, files.max_images, wanted)
     return open_split
+
+
+def _open(document: dict, issues: list[Issue], path: Path, folder: Path, data: ConfigDict, max_images: int,
+          wanted: Wanted, find: Callable | None = None) -> Source:
+    name = path.parent.name if path.is_dir() else path.stem     # NAME/1.0.0 is a folder
+    return coco_source(document, folder, file=path, issues=issues, name=name,
+                       classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
+                       parts=tuple(data.parts), max_images=max_images, mask_size=data.mask_size, min_box=data.min_box,
+                       options=read_options(data), crowds=data.crowds, check_geometry=data.check_geometry,
+                       allow_outside=data.allow_outside, max_unreadable=data.max_unreadable,
+                       max_dropped=data.max_dropped, find=find)
+
+
+def open_tfds(data: ConfigDict, split: str, wanted: Wanted) -> Source:
+    """`data.tfds_export`'s form, which holds its images."""
+    path = Path(data[split].annotations)
+    if not data[split].annotations:
+        raise UserError(f'data.{split}.annotations is not set: give the folder of a TFDS data set')
+    document, issues, find = tfds.read(path, path, data, split=split)
+    document, issues = amend(document, issues, path, data)
+    return _open(document, issues, path, path, data, data[split].max_images, wanted, find=find)
 
 
 def amend(document: dict, issues: list[Issue], file: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:
@@ -90,4 +106,5 @@ FORMATS = {
     'vindr': from_documents(vindr.read),
     'rsna': from_documents(rsna.read),
     'siim': from_documents(siim.read),
+    'tfds': open_tfds,
 }

@@ -15,8 +15,8 @@ def add_meta(document: dict, path: Path) -> tuple[dict, list[Issue]]:
 
     The first column of NAMES that is there, else the first column, names the image: by its id, file name, or file name
     without the suffix. A pair of SIZES gives the pixels that annotations refer to, in place of a size that was known;
-    the other columns are strings in the record, lower case names. Rows of other images are passed over: one table may
-    serve several data sets. Raises UserError if it has none of the images.
+    the other columns, but `id` and `file_name`, are strings in the record under their names in lower case. Rows of
+    other images are passed over: one table may serve several data sets. Raises UserError if it has none of the images.
     """
     rows, issues = read_rows(path, ())
     table, size = {}, ()
@@ -47,7 +47,7 @@ def _cells(row: Row, name: str, size: tuple[str, str]) -> dict:
     """What joins the record. Raises Broken for a row without a name or with a size that is none."""
     if not row.get(name):
         raise Broken(f'no {name}')
-    cells = {column: cell for column, cell in row.cells.items() if column not in (name, *size, 'id')}
+    cells = {column: cell for column, cell in row.cells.items() if column not in (name, *size, 'id', 'file_name')}
     if size:
         sides = row.numbers(size)
         if sides is None or min(sides) < 1 or any(side != int(side) for side in sides):

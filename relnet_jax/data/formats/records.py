@@ -63,6 +63,7 @@ def is_number(value: Any) -> bool:
 
 
 def a_name(value: Any) -> str:
+    """`value`, if it is text. Raises Broken if it is not."""
     if not isinstance(value, str) or not value:
         raise Broken('expected a name', value)
     return value

@@ -8,7 +8,7 @@ image: a convolution of more than one cell reads zeros there (`layers.zero_paddi
 `settings.frozen_stages` no gradient flows (0: none is frozen, 1: the stem, 2: the stem and the stage of C2, ... 5:
 all).
 
-A body that serves the neck 'c4' also has `head(x)`, which makes C5 of pooled C4: [N, S, S, C4] -> [N, S/2, S/2, C5].
+A body that serves the neck 'c4' also has `head(x)`, which makes C5 of pooled C4: [N, T, T, C4] -> [N, T/2, T/2, C5].
 
 A new body is one file and one line in BACKBONES; docs/extending.md shows how.
 """

@@ -134,7 +134,7 @@ class ConvNeXt(nn.Module):
         return jax.lax.stop_gradient(x) if self.frozen_stages >= stage + 2 else x
 
     def head(self, x: jax.Array) -> jax.Array:
-        """Stage 4 on RoI features, the head of the C4 detector: [N, S, S, C4] -> [N, S/2, S/2, C5]."""
+        """Stage 4 on RoI features, the head of the C4 detector: [N, T, T, C4] -> [N, T/2, T/2, C5]."""
         return self.run_stage(3, x, None, None)
 
 

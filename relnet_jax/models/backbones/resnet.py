@@ -37,7 +37,8 @@ def max_pool(x: jax.Array) -> jax.Array:
         size = x.shape[axis]
         count = -(-size // 2)
         padded = jnp.pad(x, [(1, 2 * count - size) if a == axis else (0, 0) for a in range(4)])
-        x = functools.reduce(jnp.maximum, (jax.lax.slice_in_dim(padded, i, i + 2 * count - 1, 2, axis) for i in range(3)))
+        x = functools.reduce(jnp.maximum, [jax.lax.slice_in_dim(padded, i, i + 2 * count - 1, 2, axis)
+                                           for i in range(3)])
     return x
 
 
@@ -121,7 +122,7 @@ class ResNet(nn.Module):
         return jax.lax.stop_gradient(x) if self.frozen_stages >= stage + 2 else x
 
     def head(self, x: jax.Array) -> jax.Array:
-        """layer4 on RoI features, the head of the C4 detector: [N, S, S, C4] -> [N, S/2, S/2, C5]."""
+        """layer4 on RoI features, the head of the C4 detector: [N, T, T, C4] -> [N, T/2, T/2, C5]."""
         return self.run_stage(3, x, None, None)
 
 

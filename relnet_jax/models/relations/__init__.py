@@ -14,9 +14,7 @@ Weights between classes and boxes are sown under 'intermediates'. A new relation
 docs/extending.md shows one.
 """
 import keyword
-from collections.abc import Iterable
-
-from ml_collections import ConfigDict
+from typing import Any
 
 from relnet_jax.errors import UserError
 from relnet_jax.models.relations.class_region import ClassRegionRelation
@@ -46,7 +44,7 @@ __all__ = ['RELATIONS', 'Chosen', 'PartWindow', 'RelationContext', 'chosen', 'fu
 Chosen = tuple[tuple[str, tuple[tuple[str, object], ...]], ...]     # (name, the module's fields) in order, hashable
 
 
-def chosen(model: ConfigDict) -> Chosen:
+def chosen(model: Any) -> Chosen:
     """The relations that config.model asks for, with their fields.
 
     Options are config.model.relation.NAME (`class_` for 'class', which is a keyword); without an entry there, a
@@ -68,6 +66,6 @@ def chosen(model: ConfigDict) -> Chosen:
     return tuple(found)
 
 
-def needs(relations: Iterable) -> set[str]:
+def needs(relations: Chosen) -> set[str]:
     """What `chosen` relations need together."""
     return set().union(*(RELATIONS[name](**dict(fields), parent=None).needs for name, fields in relations))

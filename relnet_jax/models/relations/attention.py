@@ -18,7 +18,7 @@ def head_width(features: int) -> int:
 
 
 def masked_softmax(logits: Array, valid: Array) -> Array:
-    """Softmax of float32 logits [..., M] over the valid entries of each row; zeros elsewhere, also if none is valid."""
+    """Softmax of float32 logits [..., Q] over the valid entries of each row; zeros elsewhere, also if none is valid."""
     logits = jnp.where(valid, logits, -jnp.inf)
     top = jnp.max(logits, axis=-1, keepdims=True)
     weights = jnp.where(valid, jnp.exp(logits - jnp.where(jnp.isfinite(top), top, 0.0)), 0.0)
@@ -48,7 +48,7 @@ class GeometricAttention(nn.Module):
     """Multi-head attention from boxes to boxes, with the values' own linear map per head.
 
     weights = softmax over keys of (log max(relu(W_g e), 1e-6) + scale * q.k), e the 64-wide geometry embedding; the
-    value of a key is its feature itself, mapped D -> head_dim per head (a grouped 1x1 convolution).
+    value of a key is its feature itself, mapped F -> head_dim per head (a grouped 1x1 convolution).
     """
     heads: int = 16
     head_dim: int = 64
@@ -58,8 +58,8 @@ class GeometricAttention(nn.Module):
     @nn.compact
     def __call__(self, queries: Array, query_boxes: Array, keys: Array, key_boxes: Array,
                  key_valid: Array) -> tuple[Array, Array]:
-        """queries [B, N, D], keys [B, M, D], their boxes [B, ., 4], key_valid bool [B, M] -> ([B, N, heads * head_dim]
-        in dtype, weights float32 [B, heads, N, M]). With no valid key the output is the bias of the last map.
+        """queries [B, N, F], keys [B, Q, F], their boxes [B, ., 4], key_valid bool [B, Q] -> ([B, N, heads * head_dim]
+        in dtype, weights float32 [B, heads, N, Q]). With no valid key the output is the bias of the last map.
         Raises ValueError for a scale that is not in SCALES."""
         if self.scale not in SCALES:
             raise ValueError(f'attention: scale must be one of {tuple(SCALES)}, got {self.scale!r}')
@@ -73,7 +73,7 @@ class GeometricAttention(nn.Module):
         content = jnp.einsum('bnhd,bmhd->bhnm', query, key, preferred_element_type=jnp.float32)
         logits = jnp.log(jnp.maximum(geometry, 1e-6)).transpose(0, 3, 1, 2) + SCALES[self.scale] * content
         weights = masked_softmax(logits, key_valid[:, None, None, :])
-        # Mapping the M values before the sum gives the same as mapping the N sums, and is cheaper.
+        # Mapping the Q values before the sum gives the same as mapping the N sums, and is cheaper.
         value = nn.DenseGeneral(heads, use_bias=False, dtype=self.dtype, name='output')(keys)
         bias = self.param('output_bias', nn.initializers.zeros, heads)
         out = jnp.einsum('bhnm,bmhd->bnhd', weights.astype(self.dtype), value) + bias.astype(self.dtype)

@@ -9,7 +9,7 @@ from relnet_jax.types import Array
 
 
 class ClassRegionRelation(nn.Module):
-    """conv1x1_{D/4}(w V), V = softmax(logits) (a * (A W_cls)): early class features, spread by position alone.
+    """conv1x1_{F/4}(w V), V = softmax(logits) (a * (A W_cls)): early class features, spread by position alone.
 
     graph=True is `seven`, graph=False (A = I) is `eight`.
     """
@@ -27,7 +27,7 @@ class ClassRegionRelation(nn.Module):
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
-        """-> [B, N, D / 4] in dtype."""
+        """-> [B, N, F / 4] in dtype."""
         messages, probabilities = ClassMessages(
             form='early', graph=self.graph, attention=self.attention, background=self.background,
             reduction=self.reduction, dtype=self.dtype, name='messages')(context)

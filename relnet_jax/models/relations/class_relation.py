@@ -15,14 +15,14 @@ class ClassAttention(nn.Module):
 
     The pool runs over conv windows that lie on the true image, so that the canvas around it does not matter.
     """
-    reduction: int                   # the conv has F / reduction channels, at least 1
+    reduction: int                   # the conv has C / reduction channels, at least 1
     relu: bool                       # ReLU after the fc
     image_stride: int = 16           # pixels per cell of the image map
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, image_map: Array, image_size: Array, class_matrix: Array) -> Array:
-        """image_map [B, h, w, F] (h, w >= 3), image_size [B, 2] pixels, class_matrix [K, D] -> float32 [B, K]."""
+        """image_map [B, H, W, C] (H, W >= 3), image_size [B, 2] pixels, class_matrix [J, in] -> float32 [B, J]."""
         if min(image_map.shape[1:3]) < 3:
             raise ValueError(f'class relation: the image map must be at least 3 x 3, got {image_map.shape[1:3]}')
         channels = max(1, image_map.shape[-1] // self.reduction)
@@ -46,9 +46,9 @@ def _windows_inside(cells: Array, count: int) -> Array:
 class ClassMessages(nn.Module):
     """Features of the classes after reasoning over their graph, a * (A M), and the probabilities that map them to RoIs.
 
-    C = K, or K - 1 without background. M = [weights | bias], no gradient (published, W = D + 1) or the weights alone
-    (early, W = D). graph=False: A = I. attention=False: a = 1. Sows 'class_attention' a, [B, C], and 'class_to_class'
-    a_i A_ij, [B, C, C]: the weight of class j's features in the message of class i.
+    J = K, or K - 1 without background. M = [weights | bias] [J, F + 1], no gradient (published), or the weights alone
+    [J, F] (early). graph=False: A = I. attention=False: a = 1. Sows 'class_attention' a, [B, J], and 'class_to_class'
+    a_i A_ij, [B, J, J]: the weight of class j's features in the message of class i.
     """
     form: str = 'published'
     graph: bool = True
@@ -59,7 +59,7 @@ class ClassMessages(nn.Module):
 
     @nn.compact
     def __call__(self, context: RelationContext) -> tuple[Array, Array]:
-        """-> messages float32 [B, C, W] and class probabilities float32 [B, N, C] (softmax over all K).
+        """-> messages float32 [B, J, F + 1 or F] and class probabilities float32 [B, N, J] (softmax over all K).
 
         Raises ValueError for an unknown form, or if graph is on and context.adjacency is missing or not [K, K].
         """
@@ -94,7 +94,7 @@ class ClassMessages(nn.Module):
 class ClassRelation(nn.Module):
     """Enhanced feature of a RoI = its class probabilities times the reasoned class features.
 
-    published: softmax(logits) relu(fc_256(a * (A M))), [B, N, 256]. early: conv1x1_{D/4}(softmax(logits) (a * (A M))).
+    published: softmax(logits) relu(fc_256(a * (A M))), [B, N, 256]. early: conv1x1_{F/4}(softmax(logits) (a * (A M))).
     graph and attention both off leave soft-mapping alone. norm: LayerNorm and ReLU on the result (SAR-Net).
     """
     form: str = 'published'          # 'published' | 'early'
@@ -119,20 +119,21 @@ class ClassRelation(nn.Module):
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
-        """-> [B, N, 256] (published) or [B, N, D / 4] (early), in dtype."""
+        """-> [B, N, 256] (published) or [B, N, F / 4] (early), in dtype."""
         messages, probabilities = ClassMessages(
             form=self.form, graph=self.graph, attention=self.attention, background=self.background,
             reduction=self.reduction, dtype=self.dtype, name='messages')(context)
         messages, probabilities = messages.astype(self.dtype), probabilities.astype(self.dtype)
         if self.form == 'published':
-            # The attention shares 1 among the classes. Started K times as large, messages have the size of class weights:
-            # smaller ones vanish beside the bias and the epsilon of the norm, and all classes send the same, or nothing.
+            # The attention shares 1 among the classes. Started J times as large, messages have the size of class
+            # weights: smaller ones vanish beside the bias and the epsilon of the norm, and all classes send the same,
+            # or nothing.
             scale = float(messages.shape[1] ** 2 if self.attention else 1)
             kernel_init = nn.initializers.variance_scaling(scale, 'fan_in', 'truncated_normal')
             reduced = nn.relu(nn.Dense(256, kernel_init=kernel_init, dtype=self.dtype, name='reduce')(messages))
             enhanced = jnp.matmul(probabilities, reduced)
         else:
-            # The map is linear and acts on features: reducing C classes first equals reducing N RoIs, but for the bias.
+            # The map is linear and acts on features: reducing J classes first equals reducing N RoIs, but for the bias.
             width = context.roi_features.shape[-1] // 4
             reduced = nn.Dense(width, use_bias=False, dtype=self.dtype, name='reduce')(messages)
             bias = self.param('reduce_bias', nn.initializers.zeros, (width,))

@@ -58,7 +58,7 @@ class LungFeature(nn.Module):
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
-        """-> [B, N, parts * D] in dtype, the same for all RoIs of an image; a missing part gives zeros to the norm."""
+        """-> [B, N, parts * F] in dtype, the same for all RoIs of an image; a missing part gives zeros to the norm."""
         _, features, valid = select_parts(context, self.parts)
         joined = jnp.where(valid[..., None], features, 0.0).reshape(len(features), 1, -1).astype(self.dtype)
         if self.norm:
@@ -71,6 +71,6 @@ class PartWindow(nn.Module):
 
     @nn.compact
     def __call__(self, pooled: Array) -> Array:
-        """pooled [..., S, S, C] -> the same shape and dtype; starts as the identity."""
+        """pooled [..., T, T, C] -> the same shape and dtype; starts as the identity."""
         window = self.param('window', nn.initializers.ones, (*pooled.shape[-3:-1], 1))
         return pooled * window.astype(pooled.dtype)

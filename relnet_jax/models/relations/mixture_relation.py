@@ -29,7 +29,7 @@ class MixtureConvolution(nn.Module):
 
     @nn.compact
     def __call__(self, nodes: Array, offsets: Array, neighbours: Array, edges: Array) -> Array:
-        """nodes [B, N, W], offsets float32 [B, N, N, 2], neighbours bool [B, N, N], edges float32 [B, N, N] (factor
+        """nodes [B, N, in], offsets float32 [B, N, N, 2], neighbours bool [B, N, N], edges float32 [B, N, N] (factor
         on each neighbour's features) -> float32 [B, N, features], no bias, no activation.
 
         Raises ValueError if features is not a multiple of kernels.
@@ -47,7 +47,7 @@ class MixtureConvolution(nn.Module):
         exponent = rho ** 2 / (1e-14 + precision_rho ** 2) + theta ** 2 / (1e-14 + precision_theta ** 2)
         weights = jnp.where(neighbours[..., None], jnp.exp(-0.5 * exponent), 0.0)
         weights = weights / (jnp.sum(weights, axis=2, keepdims=True) + 1e-10) * edges[..., None]
-        # Mapping the N nodes before the sum over neighbours gives the same as after, without a [B, N, 32, W] gather.
+        # Mapping the N nodes before the sum over neighbours gives the same as after, without a [B, N, 32, in] gather.
         mapped = nn.DenseGeneral((self.kernels, self.features // self.kernels), use_bias=False, dtype=self.dtype,
                                  name='map')(nodes)
         out = jnp.einsum('bijk,bjkd->bikd', weights.astype(self.dtype), mapped, preferred_element_type=jnp.float32)
@@ -55,7 +55,7 @@ class MixtureConvolution(nn.Module):
 
 
 class MixtureRelation(nn.Module):
-    """Two graph convolutions, D + 1 -> 512 -> 256, each followed by ReLU, on the 32 most similar RoIs of each RoI.
+    """Two graph convolutions, F + 1 -> 512 -> 256, each followed by ReLU, on the 32 most similar RoIs of each RoI.
 
     A node starts as the row [weights | bias] of its best class, without gradient. The similarities of a neighbourhood
     pass a softmax and weigh the features of the first convolution, not of the second; no gradient flows from them
@@ -86,6 +86,6 @@ class MixtureRelation(nn.Module):
 
 
 def _dropout_half(x: Array, keys: Array) -> Array:
-    """Drops half of x [B, N, W] and doubles the rest, each image by its own key: the same on any number of devices."""
+    """Drops half of x [B, N, E] and doubles the rest, each image by its own key: the same on any number of devices."""
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 0.5, x.shape[1:]))(keys)
     return jnp.where(keep, 2.0 * x, 0.0)

@@ -9,7 +9,7 @@ from relnet_jax.types import Array
 
 
 def select_parts(context: RelationContext, parts: tuple[int, ...]) -> tuple[Array, Array, Array]:
-    """Boxes [B, Q, 4], features [B, Q, D] and mask [B, Q] of the chosen rows of the context's parts; () = all.
+    """Boxes [B, Q, 4], features [B, Q, F] and mask [B, Q] of the chosen rows of the context's parts; () = all.
 
     Raises ValueError if a row does not exist.
     """

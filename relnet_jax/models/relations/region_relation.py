@@ -40,12 +40,12 @@ class SpatialWeight(nn.Module):
 
 
 class Similarity(nn.Module):
-    """Learned graph S = g g^T, g = relu(fc_256(relu(fc_{D/2}(x))))."""
+    """Learned graph S = g g^T, g = relu(fc_256(relu(fc_{F/2}(x))))."""
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, features: Array) -> Array:
-        """features [B, N, D] -> float32 [B, N, N], not negative."""
+        """features [B, N, F] -> float32 [B, N, N], not negative."""
         hidden = nn.relu(nn.Dense(features.shape[-1] // 2, dtype=self.dtype, name='fc1')(features))
         latent = nn.relu(nn.Dense(256, dtype=self.dtype, name='fc2')(hidden))
         return jnp.einsum('bid,bjd->bij', latent, latent, preferred_element_type=jnp.float32)
@@ -62,7 +62,7 @@ def nearest(similarity: Array, valid: Array, count: int) -> Array:
 
 
 class RegionGraph(nn.Module):
-    """One step of messages between RoIs: conv1x1_{D/4}((w * S) V). Sows w * S as 'box_to_box' [B, N, N]."""
+    """One step of messages between RoIs: conv1x1_{F/4}((w * S) V). Sows w * S as 'box_to_box' [B, N, N]."""
     kernel: str
     similarity: bool                 # False: S = 1
     neighbours: int = 32             # entries of S kept in each row
@@ -70,7 +70,7 @@ class RegionGraph(nn.Module):
 
     @nn.compact
     def __call__(self, context: RelationContext, nodes: Array) -> Array:
-        """nodes V [B, N, W] -> [B, N, D / 4] in dtype, D = width of the RoI features."""
+        """nodes V [B, N, in] -> [B, N, F / 4] in dtype."""
         weights = jnp.where(context.roi_valid[:, None, :], SpatialWeight(self.kernel, name='spatial')(context), 0.0)
         if self.similarity:
             similar = Similarity(dtype=self.dtype, name='similarity')(context.roi_features)
@@ -92,7 +92,7 @@ class RegionRelation(nn.Module):
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:
-        """-> [B, N, D / 4] in dtype."""
+        """-> [B, N, F / 4] in dtype."""
         probabilities = nn.softmax(context.class_logits.astype(jnp.float32)).astype(self.dtype)
         nodes = jnp.matmul(probabilities, context.class_weights.astype(self.dtype))
         graph = RegionGraph(kernel=self.kernel, similarity=self.similarity, dtype=self.dtype, name='graph')

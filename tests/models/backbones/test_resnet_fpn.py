@@ -25,7 +25,7 @@ def test_max_pool_equals_the_window_maximum_with_its_gradient(height, width):
         return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
     np.testing.assert_array_equal(max_pool(x), plain(x))
-    ours, reference = (jax.grad(lambda x: (pool(x) ** 2).sum())(x) for pool in (max_pool, plain))
+    ours, reference = (jax.grad(lambda x, pool=pool: (pool(x) ** 2).sum())(x) for pool in (max_pool, plain))
     np.testing.assert_allclose(ours, reference, atol=1e-6)
 
 
@@ -45,8 +45,8 @@ def test_stride_in_1x1_moves_the_stride_and_nothing_else():
     new, old = ResNet('resnet50'), ResNet('resnet50', stride_in_1x1=True)
     shapes = [jax.eval_shape(model.init, jax.random.key(0), x, NO_MASK) for model in (new, old)]
     assert shapes[0] == shapes[1]
-    strides = [str(jax.make_jaxpr(lambda p: model.apply(p, x, NO_MASK))(shapes[0])).count('window_strides=(2, 2)')
-               for model in (new, old)]
+    programs = [jax.make_jaxpr(lambda p, model=model: model.apply(p, x, NO_MASK))(shapes[0]) for model in (new, old)]
+    strides = [str(program).count('window_strides=(2, 2)') for program in programs]
     assert strides == [3, 0]    # 3x3 convolutions; 1x1 ones stride by slicing, the stem by blocks
 
 
