@@ -54,4 +54,4 @@ def what_differs(names: Sequence[str], others: Sequence[str], same: dict[int, in
     """For a report: which of `names` were taken, which are new, and which of `others` were left out."""
     return {'taken by name': [names[place] for place in same],
             'new': [name for place, name in enumerate(names) if place not in same],
-            'left out': [name for place, name in enumerate(others) if place not in same.values()]}
+            'left out': [name for place, name in enumerate(others) if name and place not in same.values()]}

@@ -4,7 +4,6 @@
 own with limits, and prints a JSON line per file: name, outcome (None: read; else the error), seconds, peak of memory in
 MiB.
 """
-import io
 import json
 import os
 import resource
@@ -291,7 +290,7 @@ def answer(path, *, seconds, memory):
         os.write(into, json.dumps(outcome).encode())
         os._exit(0)
     os.close(into)
-    with io.open(out, 'rb') as pipe:
+    with open(out, 'rb') as pipe:
         told = pipe.read()
     _, status, usage = os.wait4(child, 0)
     outcome = json.loads(told) if told else ['Died', signal.Signals(os.WTERMSIG(status)).name]
