@@ -12,5 +12,3 @@ COCO = dict(zip(
      'microwave', 'oven', 'toaster', 'sink', 'refrigerator', 'book', 'clock', 'vase', 'scissors', 'teddy bear',
      'hair drier', 'toothbrush'), strict=True))
 
-# Rows of torchvision's 91 class outputs (background, then category ids as they are) that an 81-class model has.
-ROWS_OF_91 = (0, *COCO)

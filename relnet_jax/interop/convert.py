@@ -6,6 +6,7 @@ printed.
 IN a checkpoint of ours: OUT, a .safetensors file, gets its Mask R-CNN under torchvision's names.
 Installed, the command is relnet-convert.
 """
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -31,13 +32,12 @@ from relnet_jax.runs import checkpoint, state
 from relnet_jax.trees import path_name
 
 
-def class_table(config: ConfigDict, num_classes: int) -> dict:
-    """Class table for `num_classes` outputs with background (0: none in the file): config.data.classes where it agrees,
-    COCO's categories for 81, numbered names otherwise."""
+def class_table(config: ConfigDict, outputs: int, known: tuple[str, ...] = ()) -> dict:
+    """Class table for so many outputs with background (0: none in the file): config.data.classes where it agrees; or
+    the names that are `known` of the file, COCO's categories for no outputs, numbered names otherwise."""
     names = tuple(config.data.classes)
-    if not names or (num_classes and len(names) != num_classes - 1):
-        names = tuple(COCO.values()) if num_classes in (0, len(COCO) + 1) else tuple(
-            f'class_{i}' for i in range(1, num_classes))
+    if not names or (outputs and len(names) != outputs - 1):
+        names = known or (tuple(f'class_{i}' for i in range(1, outputs)) if outputs else tuple(COCO.values()))
     ids = tuple(COCO) if names == tuple(COCO.values()) else tuple(range(1, len(names) + 1))
     return dict(classes=names, category_ids=ids, parts=tuple(config.data.parts))
 
@@ -47,8 +47,8 @@ def weights_in(source: str | Path, out: str | Path, config: ConfigDict) -> str:
     if OUT has checkpoints already."""
     if checkpoint.steps(out):
         raise UserError(f"'{out}' already holds checkpoints; give a new folder")
-    fitted, num_classes = adjusted(config, source)
-    table = class_table(fitted, len(COCO) + 1 if num_classes == 91 else num_classes)
+    fitted, outputs, known = adjusted(config, source)
+    table = class_table(fitted, outputs, known)
     model = mask_rcnn.build(fitted, num_classes=len(table['classes']) + 1)
     shapes = state.batch_shapes(fitted, 1, len(table['parts']))
     blank = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), state.abstract_params(model, shapes))
@@ -82,7 +82,7 @@ def weights_out(ckpt: str | Path, out: str | Path) -> str:
         raise WeightsError("config.model.norm='group_norm': torchvision's model has batch norm ('frozen_bn')")
     converted = to_state_dict(params)
     classes = checkpoint.read_class_table(ckpt)['classes']
-    write_safetensors(out, converted, {'config': config_lib.to_json(config), 'classes': ','.join(classes)})
+    write_safetensors(out, converted, {'config': config_lib.to_json(config), 'classes': json.dumps(classes)})
     defaults = dict(roi_aligned=False, stride_in_1x1=False, pixel_mean=IMAGENET_MEAN, pixel_std=IMAGENET_STD)
     differs = [f"  torchvision's model needs to be changed for this: config.model.{key} = {config.model[key]}"
                for key, default in defaults.items() if config.model[key] != default]

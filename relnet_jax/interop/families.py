@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from relnet_jax.interop.coco_table import COCO
 from relnet_jax.interop.read import Weights
 from relnet_jax.interop.torchvision import CONVNEXT_STEM, RESNET_STEM, fold_batch_norm, modern_name
 
@@ -27,6 +28,7 @@ class Family(NamedTuple):
     roi_aligned: bool
     bn_eps: float                   # used where the file has running statistics
     background: str                 # 'first' | 'last' row of the class logits
+    classes: tuple[str, ...] = ()   # names of its outputs but the background, '' for one without; () where unknown
 
 
 # Stages res2..res5 are layer1..layer4, and levels 2..5 count from 0: {\1-2} stands for group 1 minus 2.
@@ -118,7 +120,7 @@ def to_torchvision(weights: Weights) -> tuple[dict[str, np.ndarray], Family]:
         raise ValueError(f'{LOGITS}: expected [classes, features], got {list(state[LOGITS].shape)}')
     if family.background == 'last':
         _background_first(state)
-    return state, family
+    return state, family._replace(classes=_classes(state, weights.meta))
 
 
 def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
@@ -148,6 +150,20 @@ def _recognise(tensors: dict, meta: dict) -> tuple[Family, list | None]:
         return Family('Detectron2', True, IMAGENET_MEAN, (1., 1., 1.), True, True, 1e-5, 'last'), _DETECTRON2
     raise ValueError('names of no family that is known (torchvision, timm, Detectron, Detectron2), such as '
                      + ', '.join(sorted(tensors)[:5]))
+
+
+def _classes(state: dict, meta: dict) -> tuple[str, ...]:
+    """Names that `convert` wrote beside the weights; those of COCO where the number of outputs is COCO's."""
+    outputs = state[LOGITS].shape[0] - 1 if LOGITS in state else 0
+    try:
+        names = json.loads(meta.get('classes', '[]'))
+    except (ValueError, RecursionError):
+        names = []
+    if isinstance(names, list) and len(names) == outputs and all(isinstance(name, str) for name in names):
+        return tuple(names)
+    if outputs == 90:       # torchvision has an output for every category id
+        return tuple(COCO.get(category_id, '') for category_id in range(1, 91))
+    return tuple(COCO.values()) if outputs == len(COCO) else ()
 
 
 def _input_of(config: str) -> dict:

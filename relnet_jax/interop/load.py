@@ -2,9 +2,10 @@
 
 The model has five parts: backbone, fpn, rpn, box and mask heads. A part is loaded whole, kept at init whole, or left
 out whole. A file that holds half of a part, or more of it than the model has, is taken for a mistake. The only
-exception are the three layers that depend on the number of classes (class logits, boxes, mask logits): another number
-keeps them at init.
+exception are the three layers that depend on the classes (class logits, boxes, mask logits): other names take their
+rows by name, and another number without names keeps them at init.
 """
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,18 +14,17 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.errors import UserError
-from relnet_jax.interop.coco_table import ROWS_OF_91
+from relnet_jax.interop.coco_table import COCO
 from relnet_jax.interop.families import LOGITS, Family, to_torchvision
 from relnet_jax.interop.read import read_weights
 from relnet_jax.interop.torchvision import CONVNEXT_STEM, RESNET_STEM, STEMS, from_state_dict
 from relnet_jax.interop.torchvision_out import entries
 from relnet_jax.models.backbones import convnext, resnet
+from relnet_jax.models.class_rows import carry_over, namesakes, rows_of, what_differs
 from relnet_jax.trees import compact
 
 MODULES = {'backbone': 'backbone.body.', 'fpn': 'backbone.fpn.', 'rpn': 'rpn.', 'box head': 'roi_heads.box_',
          'mask head': 'roi_heads.mask_'}
-PER_CLASS = tuple(f'roi_heads.{module}.{leaf}' for leaf in ('weight', 'bias') for module in
-                  ('box_predictor.cls_score', 'box_predictor.bbox_pred', 'mask_predictor.mask_fcn_logits'))
 
 
 class WeightsError(UserError):
@@ -37,6 +37,7 @@ class Report(NamedTuple):
     loaded: tuple[str, ...]
     kept: tuple[str, ...]       # at their initial value
     unused: tuple[str, ...]
+    classes: dict[str, list[str]]       # 'taken by name', 'new' and 'left out' -> names; {} where rows went in order
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
@@ -47,7 +48,14 @@ class Report(NamedTuple):
                                     ('unused', self.unused, list(self.unused))):
             lines += [f'  {title}: {len(names)}', *(f'    {name}' for name in short[:12])]
             lines += [f'    ... ({len(short)} lines)'] if len(short) > 12 else []
+        for title, names in self.classes.items():
+            lines += [f'  classes {title}: {len(names)}', *([f'    {", ".join(names[:12])}'] if names else [])]
         return '\n'.join([*lines, *(f'  note: {note}' for note in self.notes)])
+
+    @property
+    def complete(self) -> bool:
+        """Nothing stays at init, nothing of the file is unused."""
+        return not (self.kept or self.unused or self.classes.get('new') or self.classes.get('left out'))
 
 
 def read_family(path: str | Path) -> tuple[dict[str, np.ndarray], Family]:
@@ -59,12 +67,15 @@ def read_family(path: str | Path) -> tuple[dict[str, np.ndarray], Family]:
         raise WeightsError(f'{path}: {error}') from error
 
 
-def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> tuple[Any, Report]:
+def load_weights(path: str | Path, params_template: Any, config: ConfigDict,
+                 classes: Sequence[str] = ()) -> tuple[Any, Report]:
     """(parameters, what became of each). `path` as for `read.read_weights`.
 
     `params_template`: nested dicts of arrays, from which comes what the file does not have. The returned tree has its
     structure, with float32 numpy arrays where loaded. The input of the network is adapted exactly: channel order and
-    config.model.pixel_std go into the first convolution.
+    config.model.pixel_std go into the first convolution. `classes`: names of the model's, without background; where
+    those of the file are known and others, what belongs to a class is taken by its name (and what belongs to a new one
+    stays as in the template); without them, in order.
     Raises WeightsError (a ValueError) listing what should fit and does not, and which config keys the weights ask for.
     """
     state, family = read_family(path)
@@ -72,8 +83,8 @@ def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> 
     wanted = {name: value.shape for name, (_, value) in named.items()}
     _check_config(path, config, family, state)
     notes = [f'names of {family.name}'] + _adapt_input(state, family, config)
-    state, more = _fit_classes(state, wanted)
-    _check_parts(path, state, wanted, skip=PER_CLASS if LOGITS not in state else ())
+    state, differ, more = _fit_classes(state, named, family.classes, tuple(classes))
+    _check_parts(path, state, wanted, skip=_per_class(named).keys() if LOGITS not in state else ())
 
     taken = {name for name in state if name in wanted}
     filled = {name: state[name] if name in taken else value for name, (_, value) in named.items()}
@@ -81,22 +92,23 @@ def load_weights(path: str | Path, params_template: Any, config: ConfigDict) -> 
     known = {ours for ours, _ in named.values()}
     tree = from_state_dict(filled, _subtree(params_template, known))
     report = Report(str(path), tuple(sorted(loaded)), tuple(sorted((known - loaded) | set(without))),
-                    tuple(sorted(set(state) - taken)), tuple(notes + more + _hints(family, config, loaded)))
+                    tuple(sorted(set(state) - taken)), differ, tuple(notes + more + _hints(family, config, loaded)))
     return _merge(params_template, tree, loaded), report
 
 
-def start_from_weights(params: Any, path: str | Path, config: ConfigDict) -> Any:
+def start_from_weights(params: Any, path: str | Path, config: ConfigDict, classes: Sequence[str]) -> Any:
     """`load_weights` for the start of a run: logs the report. Raises WeightsError also where config.train.init_strict
     is set and anything stays at init or unused."""
-    params, report = load_weights(path, params, config)
-    if config.train.init_strict and (report.kept or report.unused):
+    params, report = load_weights(path, params, config, classes)
+    if config.train.init_strict and not report.complete:
         raise WeightsError(f'config.train.init_strict: the file and this model differ\n{report}')
     logging.info('%s', report)
     return params
 
 
-def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:
-    """(copy of `config` with the keys the weights at `path` ask for, number of their classes; 0 without logits)."""
+def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int, tuple[str, ...]]:
+    """(copy of `config` with the keys the weights at `path` ask for, number of their outputs with background, 0 without
+    class logits; names of the classes, without those that have none, () where unknown)."""
     state, family = read_family(path)
     fitted = ConfigDict(config.to_dict())
     fitted.model.update(backbone=_backbone(path, state), pixel_mean=family.pixel_mean,
@@ -108,7 +120,8 @@ def adjusted(config: ConfigDict, path: str | Path) -> tuple[ConfigDict, int]:
     if LOGITS in state:
         fitted.model.roi_aligned = family.roi_aligned
         fitted.model.mask_head = any(name.startswith(MODULES['mask head']) for name in state)
-    return fitted.lock(), state[LOGITS].shape[0] if LOGITS in state else 0
+    names = tuple(name for name in family.classes if name)
+    return fitted.lock(), len(names) + 1 if names else state[LOGITS].shape[0] if LOGITS in state else 0, names
 
 
 def _backbone(path: str | Path, state: dict) -> str:
@@ -169,23 +182,38 @@ def _adapt_input(state: dict, family: Family, config: ConfigDict) -> list[str]:
     return notes
 
 
-def _fit_classes(state: dict, wanted: dict) -> tuple[dict, list[str]]:
-    """Rows of the class-dependent layers for the model's number of classes; without them where that cannot be."""
-    if LOGITS not in state or LOGITS not in wanted or state[LOGITS].shape[0] == wanted[LOGITS][0]:
-        return state, []
-    got, expected = state[LOGITS].shape[0], wanted[LOGITS][0]
-    if (got, expected) == (91, 81):
-        rows = np.asarray(ROWS_OF_91)
-        state = dict(state)
-        for name in set(PER_CLASS) & state.keys():
-            if state[name].shape[:1] not in ((91,), (4 * 91,)):
-                continue        # `_check_parts` says so
-            value = state[name].reshape(91, -1, *state[name].shape[1:])[rows]
-            state[name] = value.reshape(-1, *state[name].shape[1:])
-        return state, ["81 of torchvision's 91 class rows taken: background and COCO's 80 categories in order of ids"]
-    left = {name: value for name, value in state.items() if name not in PER_CLASS}
-    return left, [f'the file has {got} classes with background, the model {expected}: class logits, box and mask '
-                  'outputs kept at init']
+def _fit_classes(state: dict, named: dict, theirs: tuple[str, ...],
+                 classes: tuple[str, ...]) -> tuple[dict, dict[str, list[str]], list[str]]:
+    """(`state` with the rows of the class-dependent layers as the model has them, or without these layers where that
+    cannot be; how the classes differ, where rows went by name; notes). `theirs`, `classes`: names, () where unknown."""
+    if LOGITS not in state or LOGITS not in named:
+        return state, {}, []
+    got, expected = state[LOGITS].shape[0], named[LOGITS][1].shape[0]
+    if len(theirs) == 90 and expected == len(COCO) + 1:
+        classes = classes or tuple(COCO.values())
+    if got == expected and (theirs == classes or not (theirs and classes)):
+        note = f'the file does not name its classes: its {got} rows are taken in order, background first'
+        return state, {}, [note] if classes and not theirs else []
+    names, others = ('background', *classes), ('background', *theirs)
+    same, per_class = namesakes(names, others), _per_class(named)
+    if len(same) < 2:
+        left = {name: value for name, value in state.items() if name not in per_class}
+        why = ("none of the file's classes is one of the model's" if classes and theirs else
+               f'the file has {got} classes with background, the model {expected}')
+        return left, {}, [f'{why}: class logits, box and mask outputs kept at init']
+    state = dict(state)
+    for name in per_class.keys() & state.keys():
+        rows, initial = per_class[name] * got, named[name][1]
+        if state[name].shape == (rows, *initial.shape[1:]):     # else `_check_parts` says so
+            state[name] = np.moveaxis(carry_over(np.moveaxis(initial, 0, -1), np.moveaxis(state[name], 0, -1), same,
+                                                 numbers=per_class[name]), -1, 0)
+    return state, what_differs(names, others, same), []
+
+
+def _per_class(named: dict) -> dict[str, int]:
+    """Name in the state dict -> numbers of each class in it, of the layers that depend on the classes."""
+    found = {name: rows_of(ours) for name, (ours, _) in named.items()}
+    return {name: rows.numbers for name, rows in found.items() if rows and rows.kind == 'classes'}
 
 
 def _part(name: str) -> str | None:

@@ -1,33 +1,57 @@
-"""Which parameters hold something of each class, and how to carry it to a model with other classes."""
+"""Which parameters hold something of each class or part, and how to carry it to a model with others."""
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-# Paths of kernels and biases whose last axis counts classes, background first, and numbers of each class.
-PER_CLASS = ((re.compile(r'(box_predictor(_\d+)?|relation_head/predictor)/cls_score/'), 1),
-             (re.compile(r'(box_predictor(_\d+)?|relation_head/predictor)/bbox_pred/'), 4),
-             (re.compile(r'mask_predictor/mask_fcn_logits/'), 1))
+
+class Rows(NamedTuple):
+    """What the last axis of a parameter counts: so many numbers of each entry of a class table, one after another."""
+    kind: str       # 'classes', background first, or 'parts'
+    numbers: int
 
 
-def numbers_per_class(path: str) -> int:
-    """How many entries of the last axis of the parameter at `path` each class has; 0 if none is of a class."""
-    return next((count for pattern, count in PER_CLASS if pattern.match(path)), 0)
+PREDICTOR = r'(box_predictor(_\d+)?|relation_head/predictor)'
+ROWS = ((re.compile(PREDICTOR + '/cls_score/.*'), Rows('classes', 1)),
+        (re.compile(PREDICTOR + '/bbox_pred/.*'), Rows('classes', 4)),
+        (re.compile('mask_predictor/mask_fcn_logits/.*'), Rows('classes', 1)),
+        (re.compile('anatomy_head/presence/.*'), Rows('parts', 1)),
+        (re.compile('anatomy_head/(columns|rows)_sides/.*'), Rows('parts', 32)))     # two sides on a grid of 16
 
 
-def namesakes(classes: Sequence[str], others: Sequence[str]) -> dict[int, int]:
-    """Label in `classes` -> label in `others` of the same name, whatever its case and spaces; 0, background, to 0."""
+def rows_of(path: str) -> Rows | None:
+    """Of the parameter at `path` ('box_predictor/cls_score/kernel'); None if it is of no class and no part."""
+    return next((rows for pattern, rows in ROWS if pattern.fullmatch(path)), None)
+
+
+def row_names(table: dict, kind: str) -> tuple[str, ...]:
+    """Names of the entries that rows of `kind` have, in order, by a class table."""
+    return ('background', *table['classes']) if kind == 'classes' else tuple(table['parts'])
+
+
+def namesakes(names: Sequence[str], others: Sequence[str]) -> dict[int, int]:
+    """Place in `names` -> place in `others` of the same name; if there is none, of one that differs in case, spaces and
+    underscores alone."""
     def plain(name: str) -> str:
         return ' '.join(name.replace('_', ' ').split()).casefold()
 
-    labels = {plain(name): label for label, name in enumerate(others, start=1)}
-    found = {label: labels.get(plain(name)) for label, name in enumerate(classes, start=1)}
-    return {0: 0} | {label: other for label, other in found.items() if other is not None}
+    alike = {plain(name): place for place, name in reversed(list(enumerate(others)))}
+    same = {name: place for place, name in reversed(list(enumerate(others)))}
+    found = {place: same.get(name, alike.get(plain(name))) for place, name in enumerate(names)}
+    return {place: other for place, other in found.items() if other is not None}
 
 
 def carry_over(initial: np.ndarray, stored: np.ndarray, same: dict[int, int], *, numbers: int) -> np.ndarray:
-    """`initial` [..., K * numbers] with the entries of every label in `same` from `stored` [..., K' * numbers]."""
+    """`initial` [..., K * numbers] with what belongs to the keys of `same` taken from `stored` [..., K' * numbers]."""
     new = np.array(initial).reshape(*initial.shape[:-1], -1, numbers)
     old = np.asarray(stored).reshape(*stored.shape[:-1], -1, numbers)
     new[..., list(same), :] = old[..., list(same.values()), :]
     return new.reshape(initial.shape)
+
+
+def what_differs(names: Sequence[str], others: Sequence[str], same: dict[int, int]) -> dict[str, list[str]]:
+    """For a report: which of `names` were taken, which are new, and which of `others` were left out."""
+    return {'taken by name': [names[place] for place in same],
+            'new': [name for place, name in enumerate(names) if place not in same],
+            'left out': [name for place, name in enumerate(others) if name and place not in same.values()]}

@@ -98,8 +98,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         if other := t.plain_from.replace('{seed}', str(config.seed)) or t.init_from:
             strict = t.init_strict and not t.plain_from     # relations are new by nature
             params = jax.device_get(state.params)
-            params = (load.start_from_weights(params, other, config) if Path(other).is_file() else
-                      finetune.start_from_run(params, other, classes=source.classes, strict=strict))
+            params = (load.start_from_weights(params, other, config, source.classes) if Path(other).is_file() else
+                      finetune.start_from_run(params, other, class_table=class_table, strict=strict))
             state = train_state.start(params, now.tx, seed=config.seed, ema=t.ema > 0)
     first_step = int(state.step)
     state = parallel.replicate(state, mesh)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop import convert
 from relnet_jax.interop.coco_table import COCO
 from relnet_jax.interop.read import read_state, read_weights, write_safetensors
@@ -91,13 +92,14 @@ def test_what_the_file_lacks_is_drawn_as_for_a_fresh_run(file, tmp_path):
 
 def test_class_tables():
     c = config()
-    assert convert.class_table(c, 81) == dict(classes=tuple(COCO.values()), category_ids=tuple(COCO), parts=())
+    assert convert.class_table(c, 0) == dict(classes=tuple(COCO.values()), category_ids=tuple(COCO), parts=())
     assert len(COCO) == 80 and (COCO[1], COCO[13], COCO[90]) == ('person', 'stop sign', 'toothbrush')
     with c.unlocked():
         c.data.classes, c.data.parts = ('mass', 'nodule'), ('left lung',)
     table = dict(classes=('mass', 'nodule'), category_ids=(1, 2), parts=('left lung',))
-    assert convert.class_table(c, 3) == convert.class_table(c, 0) == table
+    assert convert.class_table(c, 3, ('a', 'b')) == convert.class_table(c, 0) == table
     assert convert.class_table(c, 3 + 1)['classes'] == ('class_1', 'class_2', 'class_3')
+    assert convert.class_table(c, 3 + 1, ('a', 'b', 'c'))['classes'] == ('a', 'b', 'c')
 
 
 def test_the_command_converts_in_both_directions(file, tmp_path, capsys):
@@ -108,6 +110,12 @@ def test_the_command_converts_in_both_directions(file, tmp_path, capsys):
     assert checkpoint.read_class_table(tmp_path / 'run')['classes'] == ('a', 'b', 'c')
     assert convert.main([str(tmp_path / 'run'), str(tmp_path / 'back.safetensors')]) == 0
     assert read_weights(tmp_path / 'back.safetensors').tensors.keys() == state.keys()
+    again = [str(tmp_path / 'back.safetensors'), str(tmp_path / 'again'), *keys[:-1]]
+    assert convert.main(again) == 0
+    assert checkpoint.read_class_table(tmp_path / 'again')['classes'] == ('a', 'b', 'c')     # the file knows them
+    _, params = load_detector(tmp_path / 'again', *(read(tmp_path / 'again') for read in (
+        checkpoint.read_config, checkpoint.read_class_table)))
+    jax.tree.map(np.testing.assert_array_equal, params, checkpoint.load_params(tmp_path / 'run'))
     assert "written: '" in capsys.readouterr().out
     assert convert.main([str(path), str(tmp_path / 'run'), *keys]) == 2
     assert capsys.readouterr().err == f"convert: '{tmp_path}/run' already holds checkpoints; give a new folder\n"

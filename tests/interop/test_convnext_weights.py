@@ -83,7 +83,7 @@ def test_a_classification_file_fills_the_body_and_nothing_else(loaded, start):
     assert len(report.loaded) == len(jax.tree.leaves(start['backbone']))
     assert all(name.startswith('backbone/') for name in report.loaded)
     assert report.unused == ('classifier.0.bias', 'classifier.0.weight', 'classifier.2.bias', 'classifier.2.weight')
-    fitted, classes = adjusted(base.get_config(), path)
+    fitted, classes, _ = adjusted(base.get_config(), path)
     assert (fitted.model.backbone, fitted.model.norm, classes) == ('convnext_tiny', 'layer_norm', 0)
 
 

@@ -3,6 +3,7 @@
 The trees are those of the real model, every dimension of 64 or more divided by 16; the files are written here, under
 names that a second, independent table gives for each path.
 """
+import json
 import pickle
 import re
 
@@ -212,8 +213,8 @@ def test_basic_blocks_of_resnet18(tree18, classification):
     params, _ = load_weights(path, random(tree18, 2), config(backbone='resnet18'))
     np.testing.assert_allclose(params['backbone']['layer2_0']['downsample_conv']['kernel'],
                                expected['layer2_0']['downsample_conv']['kernel'])
-    fitted, classes = adjusted(config(), path)
-    assert (fitted.model.backbone, classes) == ('resnet18', 0)
+    fitted, outputs, names = adjusted(config(), path)
+    assert (fitted.model.backbone, outputs, names) == ('resnet18', 0, ())
 
 
 def test_an_epsilon_is_added_except_for_the_published_coco_weights(tree50, tmp_path):
@@ -301,7 +302,7 @@ def test_detectron2_model_zoo(tree50, tmp_path):
             have, want = have[..., rows:], want[..., rows:]
         np.testing.assert_array_equal(have, want, err_msg=name)
     assert report.unused == ('proposal_generator.anchor_generator.cell_anchors.0',) and not report.kept
-    fitted, classes = adjusted(config(), path)
+    fitted, classes, _ = adjusted(config(), path)
     assert (fitted.model.stride_in_1x1, fitted.model.roi_aligned, classes) == (True, True, K)
 
 
@@ -352,7 +353,7 @@ def test_caffe2_detector(tree50, tmp_path):
     path.write_bytes(pickle.dumps({'blobs': state, 'cfg': 'MODEL: mask_rcnn'}, protocol=2))
     with pytest.raises(WeightsError, match=r'pixel_mean=\(122\.7717'):
         load_weights(path, random(tree50, 2), config(stride_in_1x1=True))
-    fitted, classes = adjusted(config(), path)
+    fitted, classes, _ = adjusted(config(), path)
     params, report = load_weights(path, random(tree50, 2), fitted)
     check_stem(params, expected)
     same(params | {'backbone': 0}, expected | {'backbone': 0})
@@ -367,6 +368,47 @@ def test_another_number_of_classes_keeps_only_the_class_layers_at_init(tree50, t
     assert report.kept == tuple(f'{module}/{leaf}' for module in modules for leaf in ('bias', 'kernel'))
     same(params['box_predictor'], start['box_predictor'])
     assert any('5 classes with background, the model 14' in note for note in report.notes)
+
+
+def test_files_that_name_their_classes_give_rows_by_name(tree50, tmp_path):
+    """Convert writes the names; a file without them is read in order, and says so."""
+    full, start = random(tree50, 1), random(with_classes(tree50, 4), 2)
+    names = ('mass', 'nodule', 'a, b', 'gone')
+    write_safetensors(tmp_path / 'a.safetensors', to_state_dict(full), {'classes': json.dumps(names)})
+    params, report = load_weights(tmp_path / 'a.safetensors', start, config(), classes=('A, B', 'fracture', 'mass'))
+    for room, module, numbers in (('box_predictor', 'cls_score', 1), ('box_predictor', 'bbox_pred', 4),
+                                  ('mask_predictor', 'mask_fcn_logits', 1)):
+        for leaf in ('kernel', 'bias'):
+            leaves = [tree[room][module][leaf] for tree in (params, full, start)]
+            have, old, new = (np.stack(np.split(x, x.shape[-1] // numbers, -1)) for x in leaves)
+            np.testing.assert_array_equal(have, np.stack([old[0], old[3], new[2], old[1]]))
+    same(params['box_head'], full['box_head'])
+    assert report.classes == {'taken by name': ['background', 'A, B', 'mass'], 'new': ['fracture'],
+                              'left out': ['nodule', 'gone']}
+    assert 'classes new: 1\n    fracture' in str(report) and not report.kept and not report.complete
+
+    # As many classes, none of them the file's: no row becomes another class.
+    start = random(tree50, 2)
+    params, report = load_weights(tmp_path / 'a.safetensors', start, config(), classes=('p', 'q', 'r', 's'))
+    same(params['box_predictor'], start['box_predictor'])
+    assert any("none of the file's classes" in note for note in report.notes) and len(report.kept) == 6
+
+    params, report = load_weights(tmp_path / 'a.safetensors', start, config(), classes=names)
+    same(params, full)
+    assert report.complete
+    write_safetensors(tmp_path / 'b.safetensors', to_state_dict(full))
+    params, report = load_weights(tmp_path / 'b.safetensors', start, config(), classes=('p', 'q', 'r', 's'))
+    same(params, full)
+    assert any('does not name its classes: its 5 rows are taken in order' in note for note in report.notes)
+
+
+def test_a_coco_detector_gives_the_rows_of_its_categories_to_a_model_of_some(tree50, tmp_path):
+    full = random(with_classes(tree50, 81), 1)
+    write_safetensors(tmp_path / 'a.safetensors', to_state_dict(full))
+    params, _ = load_weights(tmp_path / 'a.safetensors', random(with_classes(tree50, 3), 2), config(),
+                             classes=('toothbrush', 'person'))
+    np.testing.assert_array_equal(params['box_predictor']['cls_score']['bias'],
+                                  full['box_predictor']['cls_score']['bias'][[0, 80, 1]])
 
 
 def test_a_model_without_masks_leaves_the_mask_head_out(tree50, tmp_path):
@@ -418,8 +460,8 @@ def test_strict_start_allows_nothing_at_init_or_unused(tmp_path, tree50, classif
     strict = config()
     with strict.unlocked():
         strict.train.init_strict = True
-    same(start_from_weights(random(tree50, 2), tmp_path / 'a.safetensors', strict), expected)
+    same(start_from_weights(random(tree50, 2), tmp_path / 'a.safetensors', strict, ()), expected)
     path, _ = classification(tree50)
     with pytest.raises(WeightsError, match=r'init_strict(.|\n)*kept at init: 42(.|\n)*unused: 2'):
-        start_from_weights(random(tree50, 2), path, strict)
-    start_from_weights(random(tree50, 2), path, config())
+        start_from_weights(random(tree50, 2), path, strict, ())
+    start_from_weights(random(tree50, 2), path, config(), ())

@@ -163,7 +163,7 @@ def test_fine_tuning_takes_what_fits_and_lists_the_rest(tmp_path, config, caplog
     params = jax.device_get(make_state(config, num_classes=6)[0].params)
     params['relation'] = {'query': {'kernel': np.zeros((2, 2), np.float32)}}
     with caplog.at_level(python_logging.INFO, logger='absl'):
-        got = finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=False)
+        got = finetune.start_from_run(params, str(tmp_path), class_table=TABLE, strict=False)
     stored = checkpoint.load_params(tmp_path)
     assert_same(got['backbone'], stored['backbone'])
     assert_same(got['head'], params['head'])
@@ -180,18 +180,18 @@ def test_strict_fine_tuning_accepts_nothing_new_and_nothing_left_out(tmp_path, c
     write(tmp_path, config, s, {1: None})
     params = jax.device_get(s.params)
     assert_same(
-        finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=True),
+        finetune.start_from_run(params, str(tmp_path), class_table=TABLE, strict=True),
         checkpoint.load_params(tmp_path),
     )
     for wrong in (params | {'extra': np.zeros(1)}, {k: v for k, v in params.items() if k != 'rpn'}):
         with pytest.raises(CheckpointError, match='init_strict'):
-            finetune.start_from_run(wrong, str(tmp_path), classes=TABLE['classes'], strict=True)
+            finetune.start_from_run(wrong, str(tmp_path), class_table=TABLE, strict=True)
 
 
 def test_fine_tuning_from_something_else_altogether_is_an_error(tmp_path, config):
     write(tmp_path, config, make_state(config)[0], {1: None})
     with pytest.raises(CheckpointError, match='no parameter of'):
-        finetune.start_from_run({'other': np.zeros(3)}, str(tmp_path), classes=TABLE['classes'], strict=False)
+        finetune.start_from_run({'other': np.zeros(3)}, str(tmp_path), class_table=TABLE, strict=False)
 
 
 def test_fine_tuning_to_other_classes_takes_their_rows_by_name(tmp_path, config, caplog):
@@ -216,7 +216,7 @@ def test_fine_tuning_to_other_classes_takes_their_rows_by_name(tmp_path, config,
     checkpoint.save_model(tmp_path, stored, config=config, class_table=TABLE)       # mass, nodule, effusion
     classes = ('Effusion', 'fracture', 'mass')
     with caplog.at_level(python_logging.INFO, logger='absl'):
-        got = finetune.start_from_run(ours, str(tmp_path), classes=classes, strict=False)
+        got = finetune.start_from_run(ours, str(tmp_path), class_table=TABLE | dict(classes=classes), strict=False)
     scores = got['box_predictor']['cls_score']
     np.testing.assert_array_equal(scores['bias'], [0, 3, 102, 1])
     np.testing.assert_array_equal(scores['kernel'], [[0, 3, 102, 1], [4, 7, 106, 5]])
@@ -225,19 +225,48 @@ def test_fine_tuning_to_other_classes_takes_their_rows_by_name(tmp_path, config,
     np.testing.assert_array_equal(got['mask_predictor']['mask_fcn_logits']['bias'], [0, 3, 102, 1])
     np.testing.assert_array_equal(got['relation_head']['predictor']['cls_score']['bias'], [0, 3, 102, 1])
     np.testing.assert_array_equal(got['relation_head']['class']['reduce']['bias'], [0, 1, 2, 3])    # of no class
-    assert 'classes taken by name: Effusion, mass' in caplog.text
-    assert 'classes that are new: fracture' in caplog.text and 'classes left out: nodule' in caplog.text
+    assert 'classes taken by name: background, Effusion, mass' in caplog.text
+    assert 'classes new: fracture' in caplog.text and 'classes left out: nodule' in caplog.text
     with pytest.raises(CheckpointError, match='init_strict'):
-        finetune.start_from_run(ours, str(tmp_path), classes=classes, strict=True)
-    more = finetune.start_from_run(predictor(6, 100), str(tmp_path), classes=('a', 'mass', 'b', 'nodule', 'c'),
-                                   strict=False)
+        finetune.start_from_run(ours, str(tmp_path), class_table=TABLE | dict(classes=classes), strict=True)
+    more = finetune.start_from_run(predictor(6, 100), str(tmp_path), strict=False,
+                                   class_table=TABLE | dict(classes=('a', 'mass', 'b', 'nodule', 'c')))
     np.testing.assert_array_equal(more['box_predictor']['cls_score']['bias'], [0, 101, 1, 103, 2, 105])
+
+
+def test_fine_tuning_to_other_parts_takes_their_rows_by_name(tmp_path, config, caplog):
+    def head(start):
+        return {'anatomy_head': {'presence': {'bias': start + np.arange(2.)},
+                                 'rows_sides': {'kernel': start + np.arange(128.).reshape(2, 64)}},
+                'relation_head': {'part': {'norm': {'bias': start + np.arange(128.)}}}}
+
+    table = TABLE | dict(parts=('Left Lung', 'Right Lung'))
+    checkpoint.save_model(tmp_path, head(0), config=config, class_table=table)
+    swapped = table | dict(parts=('Right Lung', 'Left Lung'))
+    with caplog.at_level(python_logging.INFO, logger='absl'):
+        got = finetune.start_from_run(head(900), str(tmp_path), class_table=swapped, strict=True)['anatomy_head']
+    np.testing.assert_array_equal(got['presence']['bias'], [1, 0])
+    np.testing.assert_array_equal(got['rows_sides']['kernel'],
+                                  [[*range(32, 64), *range(32)], [*range(96, 128), *range(64, 96)]])
+    assert 'parts taken by name: Right Lung, Left Lung' in caplog.text and 'classes' not in caplog.text
+    assert 'relation_head/part, and the predictor that reads it, keep the order of parts' in caplog.text
+
+
+def test_the_same_classes_in_the_same_order_are_taken_bit_for_bit(tmp_path, config, caplog):
+    rng = np.random.default_rng(1)
+    stored = {'box_predictor': {'cls_score': {'kernel': rng.normal(size=(3, 4)).astype(np.float32)},
+                                'bbox_pred': {'bias': rng.normal(size=16).astype(np.float32)}}}
+    checkpoint.save_model(tmp_path, stored, config=config, class_table=TABLE)
+    ours = jax.tree.map(np.zeros_like, stored)
+    with caplog.at_level(python_logging.INFO, logger='absl'):
+        assert_same(finetune.start_from_run(ours, str(tmp_path), class_table=TABLE, strict=True), stored)
+    assert 'by name' not in caplog.text
 
 
 def test_a_model_without_optimiser_is_evaluated_and_tuned_but_not_resumed(tmp_path, config):
     params = jax.device_get(make_state(config)[0].params)
     checkpoint.save_model(tmp_path, params, config=config, class_table=TABLE)
     assert_same(checkpoint.load_params(tmp_path), params)
-    assert_same(finetune.start_from_run(params, str(tmp_path), classes=TABLE['classes'], strict=True), params)
+    assert_same(finetune.start_from_run(params, str(tmp_path), class_table=TABLE, strict=True), params)
     with pytest.raises(CheckpointError, match="without an optimiser's state: give it as config.train.init_from"):
         checkpoint.restore_latest(tmp_path, make_state(config)[0])

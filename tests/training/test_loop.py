@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from relnet_jax.models import mask_rcnn
-from relnet_jax.runs import checkpoint
+from relnet_jax.runs import checkpoint, state
 from relnet_jax.training import loop
 from relnet_jax.training.window import NonFiniteLoss
 from tests.training import standin
@@ -145,6 +145,21 @@ def test_resume_goes_before_init_from_and_init_from_before_scratch(config, tmp_p
     assert_same(tuned.params, base.ema)             # rate 0: still what it started from, the base's averaged parameters
     config.train.init_from = str(tmp_path / 'absent')
     assert_same(loop.train(config, tmp_path / 'tuned').params, base.ema)
+
+
+def test_a_model_without_optimiser_is_no_run_to_go_on_with_but_one_to_start_from(config, tmp_path):
+    """What `interop.convert` writes."""
+    config.train.steps, config.train.learning_rate = 1, 0.0
+    source, _ = loop.pipeline.open_sources(config)
+    model = mask_rcnn.build(config, num_classes=len(source.classes) + 1)
+    shapes = state.batch_shapes(config, 1, len(source.parts))
+    params = jax.device_get(state.init_params(model, shapes, jax.random.key(5)))
+    checkpoint.save_model(tmp_path / 'model', params, config=config,
+                          class_table={key: getattr(source, key) for key in checkpoint.CLASS_TABLE})
+    with pytest.raises(checkpoint.CheckpointError, match="without an optimiser's state: give it as config.train.in"):
+        loop.train(config, tmp_path / 'model')
+    config.train.init_from = str(tmp_path / 'model')
+    assert_same(loop.train(config, tmp_path / 'tuned').params, params)
 
 
 def test_changed_keys_are_named_and_other_classes_are_refused(config, tmp_path, caplog, monkeypatch):
