@@ -109,7 +109,7 @@ def _class_table(sets: Sequence[dict], columns: Sequence[str], measured: Sequenc
     for name in dict.fromkeys(name for about in sets for name in about['classes']):
         rows = [about['classes'].get(name, {}) for about in sets]
         table.add_row(name, *(str(row.get(column, 0)) for row in rows for column in columns),
-                      *(form.format(rows[0][key]) for key, _, form in measured))
+                      *(form.format(rows[0][key]) if rows[0]['instances'] else '' for key, _, form in measured))
     return table
 
 

@@ -44,7 +44,7 @@ def class_counts(held: Contents, config: ConfigDict) -> Figure:
     for i, s in enumerate(shown):
         axes.text(s['instances'], i, f' {s["instances"]} in {s["images"]} images', va='center', fontsize=7)
     axes.invert_yaxis()
-    axes.margins(x=0.25)
+    axes.margins(x=0.25, y=0.02)
     axes.tick_params(labelsize=8)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(fontsize=8, loc='lower right')

@@ -60,16 +60,17 @@ def images_without_objects(held: Contents) -> int:
 
 
 def class_differences(train: Contents, val: Contents) -> list[str]:
-    """One line for each class that has objects in one of the two sets alone, also for one that training has no name
-    for."""
-    lines = []
-    for name, rows in train.annotations.items():
-        here, there = len(rows), len(val.annotations.get(name, ()))
-        if bool(here) != bool(there):
-            lines.append(f"class '{name}': {here or 'no'} objects in training, {there or 'none'} in validation")
+    """Classes that have objects in one of the two sets alone, with their number: a line for those of training, one for
+    those of validation, one for categories of validation that training has no name for."""
+    counts = {name: (len(rows), len(val.annotations.get(name, ()))) for name, rows in train.annotations.items()}
     known = {*train.source.classes, *train.source.parts, *train.source.unwanted}
-    return lines + [f"class '{name}': unknown to training, {count} objects in validation, left out"
-                    for name, count in val.source.unwanted.items() if name not in known]
+    groups = (
+        ('none in validation', {name: here for name, (here, there) in counts.items() if here and not there}),
+        ('none in training', {name: there for name, (here, there) in counts.items() if there and not here}),
+        ('in validation alone, unknown to training and left out',
+         {name: count for name, count in val.source.unwanted.items() if name not in known}))
+    return [f'{title}: {", ".join(f"{name} ({count})" for name, count in found.items())}'
+            for title, found in groups if found]
 
 
 def together(held: Contents) -> np.ndarray:

@@ -83,7 +83,6 @@ def test_shared_images_are_found_by_file_content_and_name(write_boxes):
     source = open_coco(*write_boxes(5))
     train, val = subset(source, [0, 1, 2], name='train'), subset(source, [3, 4], name='val')
     assert shared(train, val) == []
-    source.image_path(3).write_bytes(source.image_path(1).read_bytes())     # of another size: records keep their own
     line, = duplicates.shared_images(train, val, [Look(content=b'a'), Look(content=b'b'), Look()],
                                      [Look(content=b'b'), Look()])
     assert line == 'validation image 4 (4.png): same content as training image 2 (2.png)'
@@ -208,6 +207,17 @@ def test_suggested_sizes_have_the_form_of_the_present_ones():
     assert anchor_fit.suggest_sizes(boxes, canvas=(256, 256), strides=(4,), sizes=(64,), ratios=(1.0,))[0] == (12,)
 
 
+def test_one_class_of_small_objects_moves_one_size():
+    """As in JSRT: nodules of 11 px among structures that the present sizes cover."""
+    rng = np.random.default_rng(0)
+    corner, side = rng.uniform(0, 100, (200, 2)), np.repeat([11.0, 64, 112, 160], [20, 60, 60, 60])[:, None]
+    anchors = dict(canvas=(288, 288), strides=(4, 8, 16, 32), ratios=(1.0,))
+    boxes = np.concatenate([corner, corner + side], axis=1)
+    assert anchor_fit.uncovered(boxes, sizes=(18, 64, 112, 160), **anchors) == pytest.approx(0.1)
+    sizes, share = anchor_fit.suggest_sizes(boxes, sizes=(18, 64, 112, 160), **anchors)
+    assert 8 < sizes[0] < 16 and sizes == tuple(sorted(sizes)) and share == 0
+
+
 def test_patients_in_both_sets_are_named_once(write_boxes):
     source = open_coco(*write_boxes(5))
     for record, patient in zip(source.records, ('a', 7, 'a', 'c', '7')):
@@ -235,8 +245,7 @@ def test_classes_of_one_set_alone_are_named(write_boxes, tmp_path):
     config.data.val.annotations, config.data.val.images = str(tmp_path / 'val.json'), str(images)
     found, _ = C.report(config)
     assert found['findings']['classes in one of them alone'] == [
-        "class 'nodule': 2 objects in training, none in validation",
-        "class 'fracture': unknown to training, 1 objects in validation, left out"]
+        'none in validation: nodule (2)', 'in validation alone, unknown to training and left out: fracture (1)']
 
 
 # ---- the annotation files alone ----
