@@ -27,6 +27,7 @@ COMMANDS = {
     'ablate': ('relnet_jax.ablate', ['--runs=base', '--out={out}']),
     'check': ('relnet_jax.data.check', []),
     'phantom': ('relnet_jax.data.phantom.__main__', ['--out={out}']),
+    'tfds_export': ('relnet_jax.data.tfds_export', ['--out={out}']),
     'convert': ('relnet_jax.interop.convert', ['{file}', '{out}']),
     'export': ('relnet_jax.interop.export', ['--ckpt={run}', '--out={out}'])}
 WITH_CONFIG = [name for name in COMMANDS if name != 'phantom']

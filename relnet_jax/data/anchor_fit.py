@@ -1,5 +1,4 @@
 """How well the anchors of a config cover the boxes of a data set, and which sizes would cover them."""
-import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,6 +8,7 @@ from relnet_jax.ops.anchors import pyramid_anchors
 COVERED = 0.5           # IoU with the best anchor from which a box counts as covered
 LOOKED_AT = 4000        # boxes, in the search for better sizes
 SMALLEST = 4            # pixels, of a size that is suggested
+SMALL, LARGE = (0, .01, .03, .1, .2, .35), (.7, .85, .95, .99, 1)   # quantiles at which a ladder starts and ends
 
 
 def best_anchor_iou(boxes: np.ndarray, *, canvas: tuple[int, int], strides: Sequence[int], sizes: Sequence,
@@ -44,26 +44,28 @@ def suggest_sizes(boxes: np.ndarray, *, canvas: tuple[int, int], strides: Sequen
                   ratios: Sequence[float]) -> tuple[tuple, float]:
     """(anchor sizes as config.model.anchor_sizes has them, share of `boxes` they leave uncovered).
 
-    As many sizes as there are now, in equal steps from a smallest to a largest one; of all such pairs the one that
-    leaves the fewest boxes [n, 4] (canvas pixels) uncovered, or the present sizes if none does better. Of many boxes a
-    sample decides.
+    As many sizes as there are now, on as many levels, in equal steps from a smallest to a largest one; of all such
+    pairs the one that leaves the fewest boxes [n, 4] (canvas pixels) uncovered, and of those the widest, or the present
+    sizes if none does better. Of many boxes a sample decides.
     """
     boxes = np.asarray(boxes, np.float64).reshape(-1, 4)
-    now = uncovered(boxes, canvas=canvas, strides=strides, sizes=sizes, ratios=ratios)
+    grid = dict(canvas=canvas, strides=strides, ratios=ratios)
     if not len(boxes):
-        return tuple(sizes), now
+        return tuple(sizes), 0.0
     sample = boxes[np.linspace(0, len(boxes) - 1, min(len(boxes), LOOKED_AT)).astype(int)]
-    one_level = len(strides) == 1
-    count = len(sizes[0]) if one_level else len(sizes)
     sides = np.sqrt(np.prod(sample[:, 2:] - sample[:, :2], axis=1))
-    low = np.unique(np.maximum(np.rint(np.quantile(sides, [0, .01, .03, .1, .2, .35])), SMALLEST))
-    high = np.unique(np.maximum(np.rint(np.quantile(sides, [.7, .85, .95, .99, 1])), SMALLEST))
-    best = tuple(sizes), uncovered(sample, canvas=canvas, strides=strides, sizes=sizes, ratios=ratios)
-    for first, last in itertools.product(low, high):
-        if last > first:
-            steps = tuple(int(v) for v in np.rint(np.geomspace(first, last, count)))
-            tried = (steps,) if one_level else steps
-            share = uncovered(sample, canvas=canvas, strides=strides, sizes=tried, ratios=ratios)
-            if share < best[1]:
-                best = tried, share
-    return best[0], uncovered(boxes, canvas=canvas, strides=strides, sizes=best[0], ratios=ratios)
+    low, high = (np.unique(np.maximum(np.rint(np.quantile(sides, shares)), SMALLEST)) for shares in (SMALL, LARGE))
+    counts = [np.size(level) for level in sizes]
+    count = sum(counts)
+    if count == 1:
+        pairs = [(size, size) for size in (*low, *high)]
+    else:       # boxes may all be of one size: then steps of 2 from there, as far as the canvas goes
+        pairs = [(a, b) for a in low for b in (*high, min(a * 2.0 ** (count - 1), max(canvas))) if b > a]
+    best, least = tuple(sizes), (uncovered(sample, sizes=sizes, **grid), -np.inf)
+    for first, last in pairs:
+        levels = np.split(np.rint(np.geomspace(first, last, count)).astype(int), np.cumsum(counts)[:-1])
+        tried = tuple(tuple(level.tolist()) if np.ndim(old) else int(level[0]) for level, old in zip(levels, sizes))
+        share = uncovered(sample, sizes=tried, **grid)
+        if (share, -last / first) < least:
+            best, least = tried, (share, -last / first)
+    return best, uncovered(boxes, sizes=best, **grid)

@@ -2,11 +2,15 @@
 
     python -m relnet_jax.data.check --config=configs/coco.py --config.data.train.annotations=... [more overrides]
 
-Installed, the command is relnet-check. Prints the issues found at opening by kind, unreadable and repeated images, what
-training and validation share (files, content, names, patients), classes that only one of them has, and per class:
-instances, images, masks, crowds, size on the canvas, and the share of boxes that no anchor overlaps with IoU >= 0.5,
-for which the RPN has only its fall-back match, with sizes that would cover more. --plot=DIR draws it, --json=FILE
-writes it (- is the standard output). Exit code 0; 1 with --strict if anything was found; 2 if data cannot be opened.
+Installed, the command is relnet-check. Prints per class objects, images, masks, crowds, size on the canvas, and the
+share of boxes that no anchor overlaps with IoU >= 0.5, for which the RPN has only its fall-back match, with sizes that
+would cover more; the issues found at opening by kind, with the rule applied; unreadable and repeated images (by their
+pixels), and what training and validation share: files, content, names, patients, classes. docs/data_checks.md shows
+reports and what to make of them.
+
+--plot=DIR draws the training set, --json=FILE writes everything (- is the standard output), --no-images reads the
+annotation files alone, for those whose images are elsewhere. Exit code 0; 1 with --strict if anything was found; 2 if
+data cannot be opened.
 """
 import sys
 from collections.abc import Sequence
@@ -16,6 +20,7 @@ import numpy as np
 from absl import flags
 from absl.flags import FlagValues
 from ml_collections import ConfigDict
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -23,87 +28,140 @@ from relnet_jax import cli, files
 from relnet_jax.data.anchor_fit import suggest_sizes, uncovered
 from relnet_jax.data.check_plots import write_plots
 from relnet_jax.data.coco_source import counted
-from relnet_jax.data.duplicates import repeated_images, shared_images, shared_patients, unreadable_images
-from relnet_jax.data.issues import summary
+from relnet_jax.data.duplicates import (
+    Look,
+    look_at_images,
+    parts_found,
+    repeated_images,
+    shared_images,
+    shared_patients,
+    unreadable_images,
+)
+from relnet_jax.data.issues import Issue, by_kind, summary
 from relnet_jax.data.pipeline import open_sources
-from relnet_jax.data.source import Source
+from relnet_jax.data.records import read_records
 from relnet_jax.data.statistics import (
+    Contents,
     anchors_of,
-    canvas_boxes,
     class_differences,
     class_statistics,
+    contents,
     images_without_objects,
 )
+from relnet_jax.errors import UserError
+
+WIDTH = 120     # of tables where there is no terminal
+ISSUES = 'issues'
 
 
-def findings(train: Source, val: Source, config: ConfigDict) -> dict[str, list[str]]:
+def _findings(train: Contents, val: Contents, looks: Sequence[Sequence[Look]], issues: Sequence[Issue],
+              by: str) -> dict[str, list[str]]:
     """By title what is wrong, one line each; empty lists where nothing is."""
-    issues = list(dict.fromkeys(train.issues + val.issues))
+    pairs = list(zip((train.source, val.source), looks))
     return {
-        'issues': summary(issues),
-        'unreadable images': [f'{source.name}: {line}' for source in (train, val)
-                              for line in unreadable_images(source, config.data.threads)],
-        'repeated images': [f'{source.name}: {line}' for source in (train, val) for line in repeated_images(source)],
-        'images in both training and validation': shared_images(train, val),
-        'patients in both training and validation': shared_patients(train, val, config.data.split.by),
-        'classes in one of them alone': class_differences(train, val, config)}
+        ISSUES: summary(issues),
+        'unreadable images': [f'{s.name}: {line}' for s, seen in pairs for line in unreadable_images(s, seen)],
+        'repeated images': [f'{s.name}: {line}' for s, seen in pairs for line in repeated_images(s, seen)],
+        'images in both training and validation': shared_images(train.source, val.source, *looks),
+        'patients in both training and validation': shared_patients(train.source, val.source, by),
+        'classes in one of them alone': class_differences(train, val)}
 
 
-def report(config: ConfigDict) -> dict:
-    """Everything there is to know about the data of a config, as JSON values; `sources` holds them opened."""
-    train, val = open_sources(config)
-    boxes = np.concatenate(list(canvas_boxes(train, config)[1].values()) or [np.zeros((0, 4))])
-    anchors = anchors_of(config)
+def report(config: ConfigDict) -> tuple[dict, Contents]:
+    """(everything there is to know about the data of a config, as JSON values; what the training data hold)."""
+    held = train, val = [contents(source, config) for source in open_sources(config)]
+    looks = [look_at_images(h.source, config.data.threads) for h in held]
+    issues = list(dict.fromkeys(train.source.issues + val.source.issues))
+    boxes, anchors = np.concatenate([*train.boxes.values(), np.zeros((0, 4))]), anchors_of(config)
     better, share = suggest_sizes(boxes, **anchors)
     return dict(
-        sources=(train, val),
-        sets=[dict(name=s.name, images=len(s), without_objects=images_without_objects(s), counts=dict(s.counts),
-                   classes=class_statistics(s, config)) for s in (train, val)],
-        notes=list(dict.fromkeys(train.notes + val.notes)), findings=findings(train, val, config),
-        issues=len(dict.fromkeys(train.issues + val.issues)),
+        sets=[dict(name=h.source.name, images=len(h.source), without_objects=images_without_objects(h),
+                   counts=dict(h.source.counts), classes=class_statistics(h, config), parts=parts_found(h.source, seen))
+              for h, seen in zip(held, looks)],
+        notes=list(dict.fromkeys(train.source.notes + val.source.notes)),
+        findings=_findings(train, val, looks, issues, config.data.split.by), issues=_as_json(issues),
         anchors=dict(canvas=list(anchors['canvas']), sizes=list(anchors['sizes']),
-                     uncovered=uncovered(boxes, **anchors), better_sizes=list(better), better_uncovered=share))
+                     uncovered=uncovered(boxes, **anchors), better_sizes=list(better),
+                     better_uncovered=share)), train
 
 
-def _table(about: dict) -> Table:
-    table = Table(title=f'{about["name"]}: {about["images"]} images, {about["without_objects"]} without objects')
-    table.add_column('class')
-    for column in ('instances', 'images', 'masks', 'crowds', 'side on canvas', 'no anchor'):
-        table.add_column(column, justify='right')
-    for name, s in about['classes'].items():
-        table.add_row(name, str(s['instances']), str(s['images']), str(s['masks']), str(s['crowds']),
-                      f'{s["side"]:.0f} px', f'{s["no_anchor"]:.1%}')
+def report_records(config: ConfigDict) -> dict:
+    """The same of the annotation files alone."""
+    sets = read_records(config)
+    issues = [issue for about in sets for issue in about.pop('issues')]
+    return dict(sets=sets, findings={ISSUES: summary(issues)}, issues=_as_json(issues))
+
+
+def _as_json(issues: Sequence[Issue]) -> list[dict]:
+    """All of them, those of a kind together."""
+    return [issue._asdict() for same in by_kind(issues).values() for issue in same]
+
+
+def _class_table(sets: Sequence[dict], columns: Sequence[str], measured: Sequence[tuple[str, str, str]] = ()) -> Table:
+    """A row for each class: `columns` of every set, then `measured` (key, title, format) of the first alone."""
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False)
+    table.add_column('class', no_wrap=True)
+    for who in ('train', 'val')[:len(sets)]:
+        for column in columns:
+            table.add_column(f'{who}\n{column}', justify='right')
+    for _, title, _ in measured:
+        table.add_column(title, justify='right')
+    for name in dict.fromkeys(name for about in sets for name in about['classes']):
+        rows = [about['classes'].get(name, {}) for about in sets]
+        table.add_row(name, *(str(row.get(column, 0)) for row in rows for column in columns),
+                      *(form.format(rows[0][key]) for key, _, form in measured))
     return table
 
 
 def _print_lines(console: Console, title: str, lines: Sequence[str], *, count: int | None = None) -> None:
     """The title with the `count` of what the lines tell (default: one each), and the lines."""
     count = len(lines) if count is None else count
-    console.print(f'{title}: {count or "none"}', style='bold' if count else None)
+    console.print(f'{title}: {count or "none"}', style='bold' if count else None, highlight=False)
     for line in lines:
-        console.print(f'  {line}', markup=False, highlight=False, soft_wrap=True)
+        _print(console, f'  {line}')
+
+
+def _print(console: Console, line: str) -> None:
+    console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_report(found: dict, console: Console) -> None:
-    """`found` as of `report`."""
-    for about in found['sets']:
-        console.print(_table(about))
-    a = found['anchors']
-    console.print(f'canvas {tuple(a["canvas"])}, anchor sizes {tuple(a["sizes"])}: {a["uncovered"]:.1%} of the boxes '
-                  'have no anchor of IoU >= 0.5', highlight=False, soft_wrap=True)
-    if a['better_uncovered'] < a['uncovered']:
-        console.print(f'  model.anchor_sizes={tuple(a["better_sizes"])} would leave {a["better_uncovered"]:.1%}',
-                      highlight=False, soft_wrap=True)
-    _print_lines(console, 'notes', found['notes'])
-    for counts in dict.fromkeys(counted(about['counts']) for about in found['sets'] if about['counts']):
-        console.print(counts, markup=False, highlight=False, soft_wrap=True)
+    """`found` as of `report` or `report_records`."""
+    sets = found['sets']
+    for about, who in zip(sets, ('train', 'val')):
+        rows = about.get('rows')
+        _print(console, f'{who}: {about["name"]}: {about["images"]} images, {about["without_objects"]} without objects'
+               + (f', {about["annotations"]} annotations' if 'annotations' in about else '')
+               + (f', made of {rows} rows of the file' if rows else ''))
+    if 'anchors' in found:
+        console.print(_class_table(sets, ('instances', 'images', 'masks', 'crowds'), (
+            ('side', 'side on\ncanvas', '{:.0f} px'), ('no_anchor', 'no\nanchor', '{:.1%}'))))
+        _print_anchors(console, found['anchors'])
+    else:
+        console.print(_class_table(sets, ('instances', 'images')))
+    for part in dict.fromkeys(part for about in sets for part in about.get('parts', ())):
+        _print(console, f'part {part}: in ' + ', '.join(f'{about["parts"].get(part, 0)} of {about["images"]} images'
+                                                        for about in sets))
+    for counts in dict.fromkeys(counted(about['counts']) for about in sets if about.get('counts')):
+        _print(console, counts)
+    if found.get('notes'):
+        _print_lines(console, 'notes', found['notes'])
     for title, lines in found['findings'].items():
-        _print_lines(console, title, lines, count=found['issues'] if title == 'issues' else None)
+        _print_lines(console, title, lines, count=len(found['issues']) if title == ISSUES else None)
+
+
+def _print_anchors(console: Console, anchors: dict) -> None:
+    _print(console, f'canvas {tuple(anchors["canvas"])}, anchor sizes {tuple(anchors["sizes"])}: '
+           f'{anchors["uncovered"]:.1%} of the training boxes have no anchor of IoU >= 0.5')
+    if anchors['better_uncovered'] < anchors['uncovered']:
+        _print(console, f'  model.anchor_sizes={tuple(anchors["better_sizes"])} would leave '
+               f'{anchors["better_uncovered"]:.1%}')
 
 
 def define(values: FlagValues) -> None:
     cli.define_config(values, 'phantom')
     flags.DEFINE_bool('strict', False, 'exit with 1 if anything was found', flag_values=values)
+    flags.DEFINE_bool('images', True, 'read every image, or annotation files alone', flag_values=values)
     cli.define_path(values, 'plot', '', 'folder for pictures: class counts, box sizes, co-occurrence, images',
                     kind='folder')
     cli.define_path(values, 'json', '', 'file to write everything to; - is the standard output')
@@ -111,15 +169,17 @@ def define(values: FlagValues) -> None:
 
 def command(call: cli.Call) -> int:
     config = cli.config_of(call)
-    found = report(config)
-    print_report(found, Console(stderr=call.flags.json == '-'))
-    sources = found.pop('sources')
-    if call.flags.json == '-':
+    if call.flags.plot and not call.flags.images:
+        raise UserError('--plot draws images, which --no-images does not read')
+    found, train = report(config) if call.flags.images else (report_records(config), None)
+    stdout = call.flags.json != '-'
+    print_report(found, Console(stderr=not stdout, width=None if sys.stdout.isatty() else WIDTH))
+    if not stdout:
         print(files.to_json(found, indent=1))
     elif call.flags.json:
         files.write_json(call.flags.json, found)
-    if call.flags.plot:
-        write_plots(sources[0], config, Path(call.flags.plot))
+    if train and call.flags.plot:
+        write_plots(train, config, Path(call.flags.plot))
     return cli.UNFINISHED if call.flags.strict and any(found['findings'].values()) else cli.DONE
 
 

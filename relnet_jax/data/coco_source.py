@@ -30,8 +30,9 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     """Open a `document` (see `data.formats`) whose image files lie in `folder`, and check every record of it.
 
     * file: what it was read from, for messages. issues: what the reader found.
-    * classes: category names in label order; () = all categories, in the file's order, that are neither parts nor
-      called background. strict: a name that is no category is an error; else such names are left out.
+    * classes: category names in label order; () = those of the document if it and not `parts` says so, else all
+      categories, in the file's order, that are neither parts nor called background. strict: a name that is no category
+      is an error; else such names are left out.
     * parts: category names of anatomical parts, () = those of the document; the largest instance in an image gives the
       part's box.
     * max_images: the first so many images; 0 = all. mask_size: M of the mask crops. options: how image files are read.
@@ -56,8 +57,9 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
     part_ids, found = choose(file, tuple(parts) or document.get('parts', ()), ids, strict=strict,
                              remedy='; a part may also come from data.parts_file')
     issues += found
-    class_ids, found = choose(file, classes or [n for n in ids if n not in part_ids and not is_background(n)], ids,
-                              strict=strict)
+    default = () if parts else document.get('classes', ())
+    class_ids, found = choose(file, classes or default or [n for n in ids if n not in part_ids
+                                                           and not is_background(n)], ids, strict=strict)
     issues += found
     images = use_images(file, folder, document['images'], max_images=max_images, max_lost=max_unreadable,
                         allow_outside=allow_outside, options=options, issues=issues, find=find)
@@ -109,7 +111,7 @@ def coco_source(document: dict, folder: Path, *, file: Path, name: str, classes:
                   records=records, load=load, ground_truth=ground_truth,
                   image_path=lambda i: paths[i] if isinstance(paths[i], Path) else None,
                   issues=tuple(issues), notes=notes, counts=counts, annotated=bool(annotations),
-                  other_ids=tuple(number for number in names if number not in labels))
+                  other_ids=tuple(number for number in names if number not in labels), unwanted=dict(unwanted))
 
 
 def _check_crowds(file: Path, objects: dict, names: dict[int, str]) -> None:

@@ -1,95 +1,108 @@
-"""Image files that cannot be read, that are there twice, or that training and validation share."""
-import functools
+"""Images that cannot be read, that are there twice, or that training and validation share."""
 import hashlib
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.source import Source
 from relnet_jax.progress import Bar
 
-PATIENT_KEYS = ('patient_id', 'patientid', 'PatientID', 'patientId')
+PATIENT_KEYS = ('patient_id', 'patientid', 'PatientID', 'patientId', 'patient')
 
 
-def _digest(path: Path) -> str:
-    return hashlib.sha1(path.read_bytes()).hexdigest()
+class Look(NamedTuple):
+    """What was seen of an image when it was loaded."""
+    problem: str = ''       # why it cannot be
+    content: bytes = b''    # hash of its pixels: that of another file, too, if only its packing differs
+    parts: tuple[str, ...] = ()     # names of those that are annotated
 
 
-def unreadable_images(source: Source, threads: int) -> list[str]:
-    """One line for each image file that cannot be loaded. Decodes every file; images without a file are passed over."""
-    def problem(index: int) -> str | None:
+def look_at_images(source: Source, threads: int) -> list[Look]:
+    """Loads every image; none of a source whose images are made, not read, which gives no looks at all."""
+    def look(index: int) -> Look:
         try:
-            source.load(index)
+            example = source.load(index)
         except UnreadableImage as e:
-            return f'image {source.records[index]["id"]}: {e}'
+            return Look(problem=str(e))
+        pixels = np.ascontiguousarray(example.image)
+        content = hashlib.sha1(pixels.data, usedforsecurity=False).digest() + bytes(str(pixels.shape), 'ascii')
+        return Look(content=content, parts=tuple(n for n, there in zip(source.parts, example.part_valid) if there))
 
-    files = [i for i in range(len(source)) if source.image_path(i) is not None]
-    lines = []
-    with (ThreadPoolExecutor(max(threads, 1)) as pool,
-          Bar(f'{source.name}, reading' if files else '', total=len(files), unit='img') as bar):
-        for line in pool.map(problem, files):
-            lines += [line] if line else []
-            bar.advance()
+    looks = []
+    if source.counts:
+        with (ThreadPoolExecutor(max(threads, 1)) as pool,
+              Bar(f'{source.name}, reading', total=len(source), unit='img') as bar):
+            for found in pool.map(look, range(len(source))):
+                looks.append(found)
+                bar.advance()
+    return looks
+
+
+def called(record: dict) -> str:
+    """An image by its id and, where that is another, its file."""
+    name = record.get('file_name', record['id'])
+    return str(record['id']) if name == record['id'] else f'{record["id"]} ({name})'
+
+
+def unreadable_images(source: Source, looks: Sequence[Look]) -> list[str]:
+    """One line for each image that cannot be loaded."""
+    return [f'image {record["id"]}: {look.problem}' for record, look in zip(source.records, looks) if look.problem]
+
+
+def repeated_images(source: Source, looks: Sequence[Look]) -> list[str]:
+    """One line for each image with the pixels of an earlier one."""
+    first, lines = {}, []
+    for record, look in zip(source.records, looks):
+        if look.content and (other := first.setdefault(look.content, record)) is not record:
+            lines.append(f'image {called(record)}: same content as image {called(other)}')
     return lines
 
 
-def repeated_images(source: Source) -> list[str]:
-    """One line for each image whose file has the content (SHA-1) of an earlier one's."""
-    by_size, lines = defaultdict(list), []
-    for i in range(len(source)):
-        path = source.image_path(i)
-        if path is not None and path.is_file():
-            by_size[path.stat().st_size].append((source.records[i], path))
-    for same_size in by_size.values():
-        first = {}
-        for record, path in same_size if len(same_size) > 1 else ():
-            other = first.setdefault(_digest(path), record)
-            if other is not record:
-                lines.append(f'image {record["id"]} ({record["file_name"]}): same content as image {other["id"]} '
-                             f'({other["file_name"]})')
-    return lines
-
-
-def shared_images(train: Source, val: Source) -> list[str]:
-    """One line for each validation image whose file or content (SHA-1) a training image has too, or whose file name in
-    the data set: with its folders, for patients' folders may all hold a '1.png'."""
-    by_path, by_name, by_size = {}, {}, defaultdict(list)
-    for i in range(len(train)):
-        path, image_id = train.image_path(i), train.records[i]['id']
-        if path is not None:
-            by_path[path.resolve()] = by_name[train.records[i]['file_name']] = image_id
-            by_size[path.stat().st_size].append((path, image_id))
-    digest = functools.cache(_digest)
+def shared_images(train: Source, val: Source, train_looks: Sequence[Look], val_looks: Sequence[Look]) -> list[str]:
+    """One line for each validation image whose file or pixels a training image has too, or whose file name in the data
+    set: with its folders, for patients' folders may all hold a '1.png'."""
+    by_path, by_name, by_content = {}, {}, {}
+    for i, record in enumerate(train.records):
+        if (path := train.image_path(i)) is not None:
+            by_path[path.resolve()] = record
+        if 'file_name' in record:
+            by_name[record['file_name']] = record
+    for record, look in zip(train.records, train_looks):
+        if look.content:
+            by_content.setdefault(look.content, record)
+    contents = [look.content for look in val_looks] or [b''] * len(val)
     lines = []
-    for i in range(len(val)):
-        path, own = val.image_path(i), val.records[i]
-        if path is None:
-            continue
-        same = [image_id for other, image_id in by_size[path.stat().st_size] if digest(other) == digest(path)]
-        if path.resolve() in by_path:
-            what = f'same file as training image {by_path[path.resolve()]}'
-        elif same:
-            what = f'same content as training image {same[0]}'
-        elif own['file_name'] in by_name:
-            what = f'same file name as training image {by_name[own["file_name"]]}'
-        else:
-            continue
-        lines.append(f'validation image {own["id"]} ({own["file_name"]}): {what}')
+    for i, (record, content) in enumerate(zip(val.records, contents)):
+        path = val.image_path(i)
+        for what, other in (('file', by_path.get(path and path.resolve())), ('content', by_content.get(content)),
+                            ('file name', by_name.get(record.get('file_name')))):
+            if other is not None:
+                lines.append(f'validation image {called(record)}: same {what} as training image {called(other)}')
+                break
     return lines
 
 
 def shared_patients(train: Source, val: Source, key: str) -> list[str]:
-    """One line for each patient with images in both sets: records that say `key`, or else one of PATIENT_KEYS."""
-    keys = [k for k in (key, *PATIENT_KEYS) if k != 'id' and all(k in r for r in (*train.records, *val.records))]
-    if not keys:
-        return []
-    images = defaultdict(list)
-    for record in train.records:
-        images[record[keys[0]]].append(record['id'])
-    lines = {}
-    for record in val.records:
-        if record[keys[0]] in images:
-            lines.setdefault(record[keys[0]], f"{keys[0]} {record[keys[0]]}: validation image {record['id']}, training "
-                             f'image {images[record[keys[0]]][0]}')
-    return list(lines.values())
+    """One line for each patient with images in both sets, by `key` of the records, or else the first of PATIENT_KEYS
+    that some have in both; records without it are passed over."""
+    for own in (key, *PATIENT_KEYS):
+        here, there = defaultdict(list), defaultdict(list)
+        for records, images in ((train.records, here), (val.records, there)):
+            for record in records:
+                if own != 'id' and record.get(own) not in (None, ''):
+                    images[str(record[own])].append(called(record))
+        if here and there:
+            return [f'{own} {patient}: {len(there[patient])} images in validation (such as {there[patient][0]}), '
+                    f'{len(here[patient])} in training (such as {here[patient][0]})' for patient in there
+                    if patient in here]
+    return []
+
+
+def parts_found(source: Source, looks: Sequence[Look]) -> dict[str, int]:
+    """Part name -> number of images in which it is annotated; empty without looks."""
+    counts = Counter(name for look in looks for name in look.parts)
+    return {name: counts[name] for name in source.parts} if looks else {}

@@ -41,6 +41,7 @@ class Source:
       `objects` of the used ones are of the classes. Empty for data that are made, not read.
     * annotated: False if the data are images alone, which nothing can be measured on.
     * other_ids: category ids of the data set for what is none of `classes`.
+    * unwanted: name -> number of annotations of categories that are neither classes nor parts and were left out.
     * memory: where the pipeline keeps decoded and resized examples (`config.data.cache`); None = it keeps nothing.
     """
     name: str
@@ -56,6 +57,7 @@ class Source:
     counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
     annotated: bool = True
     other_ids: tuple[int, ...] = ()
+    unwanted: Mapping[str, int] = dataclasses.field(default_factory=dict)
     memory: dict | None = None
 
     def __len__(self) -> int:

@@ -9,7 +9,8 @@ A **reader** is `read(path, folder, data) -> (document, issues)`: the annotation
 * `annotations`: dicts of `image_id`, `category_id`, `bbox` [x, y, width, height] in pixels, and optionally
   `segmentation` (list of flat polygons, or RLE dict; missing = no mask), `iscrowd` and `area`.
 * `categories`: dicts of `id` and `name`, in label order.
-* `parts` (optional): names of the categories that are anatomical parts, if the format says so itself.
+* `parts` (optional): names of the categories that are anatomical parts, if the format says so itself; and `classes`:
+  names of those to detect, in label order.
 
 An image or annotation may say in `where` ('row 17') how messages shall call it; else it is 'annotations[16] id 4'.
 `coco_source` checks every record and drops what is broken, so a reader need not; what a reader itself drops or changes
@@ -49,13 +50,13 @@ def from_documents(read: Callable) -> Callable[[ConfigDict, str, Wanted], Source
             raise UserError(f'data.{split}.images is not set: the folder of the images of {files.annotations}')
         path, folder = Path(files.annotations), Path(files.images)
         document, issues = amend(*read(path, folder, data), path, data)
-        return _open(document, issues, path, folder, data, files.max_images, wanted)
+        return _open(document, issues, path, folder, data, files.max_images, wanted, name=path.stem)
+    open_split.read = read      # for those who want the records alone, `data.records`
     return open_split
 
 
 def _open(document: dict, issues: list[Issue], path: Path, folder: Path, data: ConfigDict, max_images: int,
-          wanted: Wanted, find: Callable | None = None) -> Source:
-    name = path.parent.name if path.is_dir() else path.stem     # NAME/1.0.0 is a folder
+          wanted: Wanted, *, name: str, find: Callable | None = None) -> Source:
     return coco_source(document, folder, file=path, issues=issues, name=name,
                        classes=tuple(data.classes) if wanted is None else wanted, strict=wanted is None,
                        parts=tuple(data.parts), max_images=max_images, mask_size=data.mask_size, min_box=data.min_box,
@@ -65,13 +66,15 @@ def _open(document: dict, issues: list[Issue], path: Path, folder: Path, data: C
 
 
 def open_tfds(data: ConfigDict, split: str, wanted: Wanted) -> Source:
-    """`data.tfds_export`'s form, which holds its images."""
-    path = Path(data[split].annotations)
-    if not data[split].annotations:
+    """A TFDS data set, which holds its images."""
+    files = data[split]
+    if not files.annotations:
         raise UserError(f'data.{split}.annotations is not set: give the folder of a TFDS data set')
-    document, issues, find = tfds.read(path, path, data, split=split)
-    document, issues = amend(document, issues, path, data)
-    return _open(document, issues, path, path, data, data[split].max_images, wanted, find=find)
+    folder = Path(files.annotations)
+    document, find, name = tfds.read(folder, data, split=split)
+    file = folder / split       # for messages
+    document, issues = amend(document, [], file, data)
+    return _open(document, issues, file, folder, data, files.max_images, wanted, name=name, find=find)
 
 
 def amend(document: dict, issues: list[Issue], file: Path, data: ConfigDict) -> tuple[dict, list[Issue]]:

@@ -32,6 +32,7 @@ def rename(document: dict, table: Sequence[tuple[str, str]], file: Path) -> tupl
               for name in table if name not in ids]
     issues += [Issue(file.name, f"annotations of '{name}'", 'left out, as data.rename says', str(left_out[str(i)]))
                for name, i in ids.items() if left_out[str(i)]]
-    parts = dict.fromkeys(table.get(name, name) for name in document.get('parts', ()))
-    return document | dict(categories=[dict(id=i, name=name) for name, i in new_ids.items()], annotations=annotations,
-                           parts=[name for name in parts if name]), issues
+    named = {key: [name for name in dict.fromkeys(table.get(name, name) for name in document[key]) if name]
+             for key in ('parts', 'classes') if key in document}
+    return document | named | dict(categories=[dict(id=i, name=name) for name, i in new_ids.items()],
+                                   annotations=annotations), issues
