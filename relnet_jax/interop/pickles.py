@@ -149,14 +149,21 @@ def _array_of_state(version: Any, shape: Any, dtype: Any, fortran: Any, data: An
     return _array(data, dtype, shape, fortran)
 
 
-CALLS: dict[str, Callable | None] = {      # None: the name of a type, an argument of calls
-    **dict.fromkeys((*STORAGES, 'numpy.ndarray')), 'collections.OrderedDict': _ordered_dict, 'torch.Size': _integers,
-    'numpy.dtype': _dtype, '_codecs.encode': _bytes, '__builtin__.bytes': lambda: b'',
-    'torch._utils._rebuild_parameter': _parameter, 'torch.nn.parameter.Parameter': _parameter,
-    **dict.fromkeys(('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2'),
-                    lambda *args: Made(_tensor(*args))),
+CALLS: dict[str, Callable | None] = {  # None: the name of a type, an argument of calls
+    **dict.fromkeys((*STORAGES, 'numpy.ndarray')),
+    'collections.OrderedDict': _ordered_dict,
+    'torch.Size': _integers,
+    'numpy.dtype': _dtype,
+    '_codecs.encode': _bytes,
+    '__builtin__.bytes': lambda: b'',
+    'torch._utils._rebuild_parameter': _parameter,
+    'torch.nn.parameter.Parameter': _parameter,
+    **dict.fromkeys(
+        ('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2'), lambda *args: Made(_tensor(*args))
+    ),
     # torch before 0.4: an empty tensor, then its state
-    **dict.fromkeys((name.replace('Storage', 'Tensor') for name in STORAGES), lambda: Made(None, _tensor))}
+    **dict.fromkeys((name.replace('Storage', 'Tensor') for name in STORAGES), lambda: Made(None, _tensor)),
+}
 for _core in ('numpy.core', 'numpy._core'):     # before numpy 2 and since
     CALLS |= {
         f'{_core}.multiarray._reconstruct': lambda *_: Made(None, _array_of_state),
