@@ -13,7 +13,8 @@ from tests.interop import hostile, writers
 
 SECONDS, MIB = 5, 1000      # of a core, and of memory beside what Python and numpy take
 # One of each kind, where it did the most harm. Each of the others takes a second or is a variation.
-QUICK = re.compile(r'((deep|doubling|wide)_\w+_as_(key|keys|value|shape)|(doubling_tuple|wide_list|itself|long_number)_.*|'
+QUICK = re.compile(r'((deep|doubling|wide)_\w+_as_(key|keys|value|shape)|'
+                   r'(doubling_tuple|wide_list|itself|long_number)_.*|'
                    r'stream_(?!many_).*|stream_many_(marks|dicts)|safetensors_.*|zip_(?!.*_in_).*|'
                    r'legacy_(key|count|one|keys_(deep_tuple|doubling|wide)).*)')
 
