@@ -119,7 +119,8 @@ def _best(path: Path) -> Path:
     scores = {}
     for step in steps(workdir):
         folder = find(workdir / FOLDER / str(step))
-        value = _read_json(folder, 'metrics').get(read_config(folder).train.best)
+        scored = (folder / 'metrics').is_dir()      # not what `save_model` wrote
+        value = _read_json(folder, 'metrics').get(read_config(folder).train.best) if scored else None
         if value is not None:
             scores[folder] = value
     if not scores:

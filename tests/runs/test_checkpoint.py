@@ -268,5 +268,7 @@ def test_a_model_without_optimiser_is_evaluated_and_tuned_but_not_resumed(tmp_pa
     checkpoint.save_model(tmp_path, params, config=config, class_table=TABLE)
     assert_same(checkpoint.load_params(tmp_path), params)
     assert_same(finetune.start_from_run(params, str(tmp_path), class_table=TABLE, strict=True), params)
+    with pytest.raises(CheckpointError, match='no step in .* was evaluated, so none is the best'):
+        checkpoint.find(tmp_path / 'best')
     with pytest.raises(CheckpointError, match="without an optimiser's state: give it as config.train.init_from"):
         checkpoint.restore_latest(tmp_path, make_state(config)[0])
