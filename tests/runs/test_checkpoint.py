@@ -248,8 +248,9 @@ def test_fine_tuning_to_other_parts_takes_their_rows_by_name(tmp_path, config, c
     np.testing.assert_array_equal(got['presence']['bias'], [1, 0])
     np.testing.assert_array_equal(got['rows_sides']['kernel'],
                                   [[*range(32, 64), *range(32)], [*range(96, 128), *range(64, 96)]])
-    assert 'parts taken by name: Right Lung, Left Lung' in caplog.text and 'classes' not in caplog.text
-    assert 'relation_head/part, and the predictor that reads it, keep the order of parts' in caplog.text
+    report, = (record.getMessage() for record in caplog.records if record.filename == 'finetune.py')
+    assert 'parts taken by name: Right Lung, Left Lung' in report and 'classes' not in report
+    assert 'relation_head/part, and the predictor that reads it, keep the order of parts' in report
 
 
 def test_the_same_classes_in_the_same_order_are_taken_bit_for_bit(tmp_path, config, caplog):
