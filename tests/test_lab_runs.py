@@ -12,7 +12,7 @@ import pytest
 from configs import lab
 from relnet_jax import config as config_lib
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.detector.run import detect_source, load_detector
 from relnet_jax.runs import checkpoint
 from relnet_jax.training import loop, phases
 from relnet_jax.trees import path_names
