@@ -14,8 +14,8 @@ from relnet_jax import cli
 from relnet_jax import config as config_lib
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation import evaluate
+from relnet_jax.evaluation.matching import CONVENTIONS
 from relnet_jax.evaluation.submissions import SUBMISSIONS
-from relnet_jax.evaluation.voc import CONVENTIONS
 from relnet_jax.runs import checkpoint
 
 
