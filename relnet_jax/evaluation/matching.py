@@ -5,7 +5,7 @@ right, so that a second detection of the same object never is (Everingham et al.
 2010). Fit is overlap, or the distance of centres.
 """
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -130,17 +130,20 @@ def by_class(records: list, order: dict) -> Callable[[int], Boxes]:
     return lambda category: boxes_of(records, rows[category], order)
 
 
-def boxes_of(records: list, rows: list, order: dict) -> Boxes:
+def boxes_of(records: list, rows: Sequence[int], order: dict) -> Boxes:
     boxes = np.array([records[row]['bbox'] for row in rows], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Boxes(np.array(rows, int), np.array([order[records[row]['image_id']] for row in rows], int), boxes)
 
 
-def rows_by_image(images) -> dict:
-    """Image -> int array of the rows that name it, ascending."""
-    order = np.argsort(images, kind='stable')
-    values, starts = np.unique(np.asarray(images)[order], return_index=True)
-    return dict(zip(values.tolist(), np.split(order, starts[1:])))
+def pairs(found: Boxes, truth: Boxes) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(rows of found, rows of truth), int [n] and [m] ascending, of each image that both have."""
+    def by_image(boxes: Boxes) -> dict:
+        order = np.argsort(boxes.image, kind='stable')
+        images, starts = np.unique(boxes.image[order], return_index=True)
+        return dict(zip(images.tolist(), np.split(order, starts[1:])))
+    here, there = by_image(found), by_image(truth)
+    return ((here[image], there[image]) for image in here.keys() & there.keys())
 
 
 def _look(ground_truth: dict, results: list, fit: Callable, allowed: Callable = lambda annotation: 0) -> dict:
@@ -155,11 +158,10 @@ def _look(ground_truth: dict, results: list, fit: Callable, allowed: Callable = 
         found = Boxes(*(field[best_first] for field in found))
         index, best = np.zeros(len(found.row), int), np.zeros(len(found.row))
         objects = np.column_stack([truth.boxes, [allowed(annotations[row]) for row in truth.row]])
-        here, there = rows_by_image(found.image), rows_by_image(truth.image)
-        for image in here.keys() & there.keys():
-            fits = fit(found.boxes[here[image]], objects[there[image]])
+        for here, there in pairs(found, truth):
+            fits = fit(found.boxes[here], objects[there])
             first_best = fits.argmax(1)
-            index[here[image]], best[here[image]] = there[image][first_best], fits[np.arange(len(fits)), first_best]
+            index[here], best[here] = there[first_best], fits[np.arange(len(fits)), first_best]
         difficult = np.array([is_difficult(annotations[row]) for row in truth.row], bool)
         looks[category['name']] = Looks(found, score[best_first], index, best, truth, difficult, len(order))
     return looks
