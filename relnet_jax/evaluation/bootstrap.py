@@ -21,11 +21,11 @@ Measure = Callable[[np.ndarray], dict[str, np.ndarray]]     # weights [R, I] -> 
 def patients(images: Sequence[dict], by: str = '') -> tuple[np.ndarray, str]:
     """(int [I] number of the group that each image is drawn with, what the groups are).
 
-    A group is an equal value of the record key `by`, else of the first of PATIENT_KEYS that every image has, else the
-    image alone. Raises KeyError where an image lacks the key `by`.
+    A group is an equal value of the record key `by`, or else of the first of PATIENT_KEYS, that every image has; else
+    each image is one.
     """
-    if not by or by == 'id':
-        by = next((key for key in PATIENT_KEYS if all(image.get(key) not in (None, '') for image in images)), 'id')
+    keys = (key for key in (by, *PATIENT_KEYS) if all(image.get(key) not in (None, '') for image in images))
+    by = next(keys, 'id')
     _, group = np.unique([str(image[by]) for image in images], return_inverse=True)
     return group, 'images' if by == 'id' else f'patients ({by})'
 

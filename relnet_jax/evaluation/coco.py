@@ -109,8 +109,8 @@ def rankings(evaluation: COCOeval, ground_truth: dict) -> list[list[Ranked]]:
     images = len(evaluation.params.imgIds)
     per_class = len(evaluation.params.areaRng) * images     # evalImgs: by class, then size, all sizes first, then image
     found = []
-    for start in range(0, len(evaluation.evalImgs), per_class):
-        entries = [e for e in evaluation.evalImgs[start:start + images] if e is not None]
+    for k in range(len(evaluation.params.catIds)):
+        entries = [e for e in evaluation.evalImgs[k * per_class:k * per_class + images] if e is not None]
         objects = np.zeros(count)
         for e in entries:
             objects[position[e['image_id']]] = np.count_nonzero(e['gtIgnore'] == 0)

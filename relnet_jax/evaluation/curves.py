@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from relnet_jax.evaluation import ranking
 from relnet_jax.evaluation.matching import by_overlap, ranked
-from relnet_jax.evaluation.ranking import average_precision, counts
 from relnet_jax.runs.metrics import METRICS_FILE
 from relnet_jax.visualize import color
 
@@ -62,10 +62,8 @@ def precision_recall(ground_truth: dict, results: list, *, iou: float = 0.5,
     for name, looks in by_overlap(ground_truth, results, convention=convention).items():
         of_class = ranked(looks, iou)
         if of_class.objects.any():
-            right = of_class.right[of_class.right | of_class.wrong]
-            hits = np.cumsum(right)
-            curves[name] = (hits / of_class.objects.sum(), hits / np.arange(1, len(hits) + 1),
-                            float(average_precision(counts(of_class, once))[0]))
+            recall, precision, _ = ranking.precision_recall(of_class)
+            curves[name] = recall, precision, float(ranking.average_precision(ranking.counts(of_class, once))[0])
     return curves
 
 

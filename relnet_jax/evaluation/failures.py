@@ -117,7 +117,8 @@ def confusion(ground_truth: dict, results: list, found: Failures) -> tuple[list[
     matrix = np.zeros((nothing + 1, nothing + 1), int)
     for annotation, reason, row in zip(ground_truth['annotations'], found.truth, found.taken_for):
         if reason != IGNORED:
-            matrix[place[annotation['category_id']], nothing if row is None else place[results[row]['category_id']]] += 1
+            said = nothing if row is None else place[results[row]['category_id']]
+            matrix[place[annotation['category_id']], said] += 1
     for row, reason in found.detections.items():
         if row not in used and reason not in (DUPLICATE, IGNORED):
             matrix[nothing, place[results[row]['category_id']]] += 1

@@ -60,7 +60,8 @@ def roc(score: np.ndarray, shown: np.ndarray) -> tuple[np.ndarray, np.ndarray, n
     ends = np.flatnonzero(np.diff(score[order], append=-np.inf))
     shown = shown[order]
     rates = [share(np.cumsum(kind)[ends].astype(float), np.float64(kind.sum())) for kind in (~shown, shown)]
-    return tuple(np.concatenate([[start], values]) for start, values in zip((0, 0, np.inf), (*rates, score[order][ends])))
+    columns = zip((0, 0, np.inf), (*rates, score[order][ends]))
+    return tuple(np.concatenate([[start], values]) for start, values in columns)
 
 
 def no_finding(of: Films) -> Ranked:

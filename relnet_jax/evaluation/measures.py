@@ -1,8 +1,10 @@
 """Every metric of boxes, masks and films as one function of the weights of the images, matched once."""
 import numpy as np
+from pycocotools.cocoeval import COCOeval
 
 from relnet_jax.evaluation import calibration, image_level, operating
 from relnet_jax.evaluation.bootstrap import Measure
+from relnet_jax.evaluation.coco import coco_evaluation, has_mask, rankings
 from relnet_jax.evaluation.froc import CHESTX_DET10_RATES, RATES, chestx_det10_recall, froc, lab_recall
 from relnet_jax.evaluation.matching import by_overlap, ranked
 from relnet_jax.evaluation.ranking import Ranked, average_precision, average_precision_101, counts
@@ -13,6 +15,18 @@ LAB_IOUS = (0.01, 0.50)                         # the lab's mAP1 and mAP50
 VINDR_IOU = 0.40
 RSNA_IOUS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70, 0.75)
 COCO_AT = {'AP': slice(None), 'AP50': slice(0, 1), 'AP75': slice(5, 6)}     # of COCO's IoUs 0.50, 0.55 .. 0.95
+
+
+def everything(ground_truth: dict, results: list, *, convention: str = 'pixel_inclusive',
+               points: OperatingPoints | None = None) -> tuple[dict[str, COCOeval], Measure]:
+    """('box' and, if the ground truth holds any mask and no result lacks one, 'mask' -> pycocotools' evaluation; all of
+    `of_coco` and `of_boxes`)."""
+    masks = any(map(has_mask, ground_truth['annotations'])) and all('segmentation' in r for r in results)
+    coco = {prefix: coco_evaluation(ground_truth, results, iou_type)
+            for prefix, iou_type in (('box', 'bbox'), ('mask', 'segm'))[:1 + masks]}
+    parts = [of_coco(rankings(evaluation, ground_truth), prefix) for prefix, evaluation in coco.items()]
+    parts.append(of_boxes(ground_truth, results, convention=convention, points=points))
+    return coco, lambda weights: {name: v for part in parts for name, v in part(weights).items()}
 
 
 def of_coco(rankings: list[list[Ranked]], prefix: str) -> Measure:
@@ -66,7 +80,8 @@ def of_boxes(ground_truth: dict, results: list, *, convention: str = 'pixel_incl
         at = [operating.at_threshold(r, points.thresholds.get(name, 0.0), weights) for name, r in shown.items()]
         return measure(weights) | {
             'operating_sensitivity': np.stack([a.sensitivity for a in at]),
-            'operating_fp_per_film': np.stack([a.fp_per_film for a in at]).sum(0), 'ECE_calibrated': _ece(cooled, weights)}
+            'operating_fp_per_film': np.stack([a.fp_per_film for a in at]).sum(0),
+            'ECE_calibrated': _ece(cooled, weights)}
     return with_points
 
 

@@ -1,4 +1,4 @@
-"""The detector as its users see it: each class above a score threshold of its own, chosen for a rate of false positives.
+"""The detector as its users see it: each class above a score threshold of its own, chosen for false positives per film.
 
 A box that was predicted for several classes keeps only its best class. An object is hit when any kept detection of its
 class overlaps it; a detection is a false positive when it overlaps no object of its class.
@@ -78,7 +78,7 @@ def hits(ground_truth: dict, results: list, *, iou: float = 0.0,
 
 
 def threshold(ranking: Ranked, fp_per_film: float) -> float:
-    """The lowest score from which on a class has at most `fp_per_film` false positives per film; 0 if it never has more.
+    """The lowest score from which on a class has at most `fp_per_film` false positives per film; 0 if it always has.
 
     It lies halfway between the false positive that would be too many and what ranks above it.
     """

@@ -73,3 +73,10 @@ def sensitivity(c: Counts, films: np.ndarray, fp_per_film, *, below: bool = Fals
     within = rate < fp_per_film if below else rate <= fp_per_film
     found = np.where(within, c.right, 0).max(0, initial=0)
     return np.where(films > 0, share(found, c.objects), np.nan)
+
+
+def precision_recall(ranked: Ranked) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(recall, precision, score) after each detection that counts, best first; there must be objects."""
+    listed = ranked.right | ranked.wrong
+    hits = np.cumsum(ranked.right[listed])
+    return hits / ranked.objects.sum(), hits / np.arange(1, len(hits) + 1), ranked.score[listed]
