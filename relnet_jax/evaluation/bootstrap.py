@@ -24,8 +24,8 @@ def patients(images: Sequence[dict], by: str = '') -> tuple[np.ndarray, str]:
     A group is an equal value of the record key `by`, or else of the first of PATIENT_KEYS, that every image has; else
     each image is one.
     """
-    keys = (key for key in (by, *PATIENT_KEYS) if all(image.get(key) not in (None, '') for image in images))
-    by = next(keys, 'id')
+    by = next((key for key in (by, *PATIENT_KEYS) if key != 'id' and
+               all(image.get(key) not in (None, '') for image in images)), 'id')
     _, group = np.unique([str(image[by]) for image in images], return_inverse=True)
     return group, 'images' if by == 'id' else f'patients ({by})'
 

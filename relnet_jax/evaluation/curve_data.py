@@ -12,7 +12,7 @@ from relnet_jax.evaluation.ranking import Ranked, average_precision, counts, pre
 from relnet_jax.runs.operating_points import OperatingPoints, calibrated
 
 POINTS = 200            # of a curve at most
-FROC_RATES = tuple(float(rate) for rate in np.geomspace(1 / 32, 8, 49))
+FROC_RATES = tuple(2.0 ** (k / 4) for k in range(-20, 13))     # 1/32 to 8
 HISTOGRAM_BINS = 50
 ANY_FINDING = 'Any finding'
 
