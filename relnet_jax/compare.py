@@ -22,7 +22,7 @@ from relnet_jax import cli, files
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation import bootstrap, measures
 from relnet_jax.evaluation.matching import CONVENTIONS
-from relnet_jax.evaluation.report import HEADLINE
+from relnet_jax.evaluation.report import GROUND_TRUTH, HEADLINE
 
 
 def read_json(path: Path, kind: type, expected: str) -> Any:
@@ -53,6 +53,10 @@ def read_results(path: Path, truth: dict) -> list:
     results = read_json(path, list, 'COCO results, a list of detections')
     _check(path, results, ('image_id', 'category_id', 'bbox', 'score'), 'results')
     _known(path, results, truth, 'results')
+    for i, r in enumerate(results):
+        mask = r.get('segmentation')
+        if 'segmentation' in r and not (isinstance(mask, dict) and mask.keys() >= {'size', 'counts'}):
+            raise UserError(f'{path}: results[{i}]: expected run lengths, a dict with size and counts, as segmentation')
     return results
 
 
@@ -130,7 +134,9 @@ def define(values: FlagValues) -> None:
 def command(call: cli.Call) -> None:
     f = call.flags
     paths = [Path(word).expanduser() for word in call.words]
-    path = Path(f.annotations) if f.annotations else paths[0].with_name('ground_truth.json')
+    path = Path(f.annotations) if f.annotations else paths[0].with_name(GROUND_TRUTH)
+    if not f.annotations and not path.exists():
+        raise UserError(f'--annotations: expected the COCO file, as there is no {path}')
     truth = read_truth(path)
     if f.by and any(f.by not in image for image in truth['images']):
         raise UserError(f"--by={f.by}: an image of {path} has no such key; its first has "

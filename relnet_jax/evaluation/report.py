@@ -13,6 +13,7 @@ from relnet_jax.evaluation.coco import has_mask, summary
 from relnet_jax.evaluation.curve_data import curves
 from relnet_jax.runs.operating_points import OperatingPoints
 
+GROUND_TRUTH = 'ground_truth.json'
 # What is shown of all classes together, and what it is; the names with more detail are in docs/metrics.md.
 HEADLINE = {
     'box_AP': 'COCO, boxes, IoU 0.50 to 0.95', 'box_AP50': 'COCO, boxes, IoU 0.50',
@@ -171,7 +172,7 @@ def write_report(out, *, metrics: dict, results: list, about: dict, ground_truth
     `curve_data`), `detections.json` and `ground_truth.json` (COCO), undefined numbers as null. Returns the path of
     metrics.json."""
     path = write_detections(out, results).with_name('metrics.json')
-    files.write_json(path.with_name('ground_truth.json'), ground_truth, indent=None)
+    files.write_json(path.with_name(GROUND_TRUTH), ground_truth, indent=None)
     files.write_json(path.with_name('curves.json'), curves, indent=None)
     files.write_json(path, dict(about=about, metrics=metrics))
     return path
