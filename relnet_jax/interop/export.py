@@ -33,8 +33,8 @@ from ml_collections import ConfigDict
 from relnet_jax import __version__, cli
 from relnet_jax import config as config_lib
 from relnet_jax.data import pipeline
+from relnet_jax.detector.run import load_detector
 from relnet_jax.errors import UserError
-from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
 from relnet_jax.models.relations import chosen, needs
 from relnet_jax.runs import checkpoint, startup
@@ -88,7 +88,7 @@ def input_shapes(config: ConfigDict, *, batch: int, parts: int) -> list[jax.Shap
 
 
 def standalone(detect: Callable, params: Any, parts: int) -> Callable:
-    """`detect` of `evaluation.run.make_detect` as a function of the image inputs alone, which returns a dict."""
+    """`detect` of `detector.run.make_detect` as a function of the image inputs alone, which returns a dict."""
     def call(*arrays: Array) -> dict:
         # Without the barrier the compiler computes on the constants ahead of time.
         found = detect(jax.lax.optimization_barrier(params), *detector_inputs(arrays, parts))._asdict()
