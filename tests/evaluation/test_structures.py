@@ -4,8 +4,8 @@ import math
 import numpy as np
 import pytest
 
+from relnet_jax.detector.results import encode_mask
 from relnet_jax.evaluation import bootstrap, structures
-from relnet_jax.evaluation.results import encode_mask
 from tests.evaluation.made import coco, thing
 
 SIZE = dict(height=20, width=30)
