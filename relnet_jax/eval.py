@@ -3,8 +3,8 @@
 Installed, the command is relnet-eval. RUN is a run's folder, its checkpoints folder, one step folder, or RUN/best. The
 config is the checkpoint's own; any key can be overridden, for example the data: --config.data.val.annotations=FILE
 --config.data.val.images=FOLDER. --boxes=1000,512,256,128,64 evaluates at each of these numbers of test boxes instead,
-and prints one table. --calibrate chooses the score thresholds that predict uses, for at most --fp_per_film false
-positives of each class per film.
+and prints one table. --calibrate chooses score thresholds for at most --fp_per_film false positives of each class per
+film, and a temperature of the scores, on the validation images, and keeps them in the checkpoint (docs/metrics.md).
 """
 import sys
 

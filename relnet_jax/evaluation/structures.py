@@ -1,7 +1,7 @@
 """Anatomical structures as people measure them: the Jaccard index of masks at full resolution, film by film.
 
-SCR's protocol: van Ginneken et al., "Segmentation of anatomical structures in chest radiographs using supervised
-methods", Medical Image Analysis 10, 2006.
+The structures of SCR: van Ginneken et al., "Segmentation of anatomical structures in chest radiographs using supervised
+methods: a comparative study on a public database", Medical Image Analysis 10, 2006.
 """
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
