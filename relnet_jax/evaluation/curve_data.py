@@ -54,7 +54,7 @@ def curves(ground_truth: dict, results: list, *, convention: str = 'pixel_inclus
         scores=dict(edges=edges.tolist(), right=np.histogram(judged.score[judged.right], edges)[0].tolist(),
                     wrong=np.histogram(judged.score[~judged.right], edges)[0].tolist()),
         thresholds=thresholds, confusion=dict(names=confused, counts=matrix.tolist()), failures=found.counts,
-        operating=points and _operating(ground_truth, results, points, once, convention))
+        operating=points and operating.table(ground_truth, results, points, convention=convention))
 
 
 def thin(*columns: np.ndarray) -> list[list[float]]:
@@ -98,13 +98,3 @@ def _reliability(judged: calibration.Judged, once: np.ndarray) -> dict:
     r = calibration.reliability(judged, once)
     return dict(count=r.count[:, 0].tolist(), score=r.score[:, 0].tolist(), right=r.right[:, 0].tolist(),
                 ECE=float(calibration.expected_calibration_error(r)[0]))
-
-
-def _operating(ground_truth: dict, results: list, points: OperatingPoints, once: np.ndarray, convention: str) -> dict:
-    table = {}
-    for name, r in operating.hits(ground_truth, results, convention=convention).items():
-        score = points.thresholds.get(name, 0.0)
-        at = operating.at_threshold(r, score, once)
-        table[name] = dict(threshold=score, sensitivity=float(at.sensitivity[0]), fp_per_film=float(at.fp_per_film[0]),
-                           objects=int(r.objects.sum()))
-    return table

@@ -60,6 +60,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
         points = operating.choose(ground_truth, results, fp_per_film=calibrate, data_set=source.name,
                                   convention=convention)
         logging.info('written: %s', operating_points.write(step_folder, points))
+        report.print_operating(operating.table(ground_truth, results, points, convention=convention))
     metrics = report.full_report(out, source, ground_truth, results, config, checkpoint=str(step_folder),
                                  convention=convention, points=points)
     if config.model.anatomy_head:

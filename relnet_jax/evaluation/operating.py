@@ -107,3 +107,14 @@ def choose(ground_truth: dict, results: list, *, fp_per_film: float, data_set: s
     looks = by_overlap(ground_truth, results, convention=convention)
     temperature = fit_temperature(judged([ranked(of_class, 0.5) for of_class in looks.values()]))
     return OperatingPoints(thresholds, temperature, fp_per_film, data_set)
+
+
+def table(ground_truth: dict, results: list, points: OperatingPoints, *, convention: str = 'pixel_inclusive') -> dict:
+    """Class name -> dict(threshold, sensitivity, fp_per_film, objects); sensitivity is NaN without objects."""
+    rows, once = {}, np.ones((1, len(ground_truth['images'])))
+    for name, ranking in hits(ground_truth, results, convention=convention).items():
+        score = points.thresholds.get(name, 0.0)
+        at = at_threshold(ranking, score, once)
+        rows[name] = dict(threshold=score, sensitivity=float(at.sensitivity[0]), fp_per_film=float(at.fp_per_film[0]),
+                          objects=int(ranking.objects.sum()))
+    return rows

@@ -127,6 +127,17 @@ def print_report(metrics: dict, about: dict, *, console: Console | None = None) 
         console.print(f'without objects here, so neither shown nor averaged: {", ".join(absent)}')
 
 
+def print_operating(table: dict, *, console: Console | None = None) -> None:
+    """`operating.table` as a table, on screen or `console`."""
+    shown = Table('class', title='operating points', title_justify='left', box=box.SIMPLE_HEAD)
+    for column in ('threshold', 'objects', 'hit, %', 'false positives per film'):
+        shown.add_column(column, justify='right')
+    for name, row in table.items():
+        shown.add_row(name, f"{row['threshold']:.3f}", str(row['objects']), _percent(row['sensitivity']),
+                      _plain(row['fp_per_film']))
+    (console or Console()).print(shown)
+
+
 def _headline(metrics: dict, drawn: dict | None) -> Table:
     table = Table(box=box.SIMPLE_HEAD)
     for column in ('metric', 'value') + ('95 % interval',) * bool(drawn) + ('what it is',):

@@ -84,6 +84,7 @@ def test_validation_data_are_read_by_class_name_whatever_their_ids_and_order(wor
 def test_operating_points_are_chosen_on_validation_images_and_kept_with_the_checkpoint(workdir, tmp_path, capsys):
     given = [f'--ckpt={workdir}', f'--out={tmp_path}', '--overlays=0']
     assert main([*given, '--calibrate', '--fp_per_film=0.34']) == 0
+    table = capsys.readouterr().out.partition('operating points')[2]
     step = workdir / 'checkpoints' / '7'
     points = operating_points.read(step)
     assert list(points.thresholds) == list(checkpoint.read_class_table(workdir)['classes'])
@@ -92,6 +93,8 @@ def test_operating_points_are_chosen_on_validation_images_and_kept_with_the_chec
     assert chosen['metrics']['operating_fp_per_film'] <= 0.34 * len(points.thresholds)
     assert chosen['about']['operating_points']['thresholds'] == points.thresholds
     curves = json.loads((tmp_path / 'curves.json').read_text())
+    row, = [line.split() for line in table.splitlines() if line.split()[:1] == ['Effusion']][:1]
+    assert row[1:3] == [f"{points.thresholds['Effusion']:.3f}", str(curves['operating']['Effusion']['objects'])]
     assert all(row['fp_per_film'] <= 0.34 for row in curves['operating'].values())
     assert checkpoint.find(workdir) == step      # still a checkpoint
 
