@@ -36,8 +36,9 @@ def resamples(group: np.ndarray, count: int, *, seed: int = 0) -> Iterator[np.nd
     groups = int(group.max(initial=-1)) + 1
     while count > 0 and groups:
         r = min(count, max(CHUNK // len(group), 1))
-        drawn = rng.multinomial(groups, np.full(groups, 1 / groups), size=r)
-        yield drawn[:, group].astype(float)
+        drawn = rng.integers(groups, size=(r, groups)) + groups * np.arange(r)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=r * groups).reshape(r, groups)
+        yield times[:, group].astype(float)
         count -= r
 
 
