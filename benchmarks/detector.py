@@ -2,8 +2,9 @@
 
 Every kind of work runs in a process of its own, so that its peak memory is its own. Given a Python that has torch, the
 same work runs in torchvision, with the same weights (by rule), images and boxes, in turns, and the table shows the
-ratio: below 1 this project is faster. Wall and processor seconds are the best of `--rounds`. Each table is a line of
-JSON in benchmarks/results/detector.jsonl.
+ratio: below 1 this project is faster. Wall and processor seconds are the best of `--rounds`; the peak that the FLOP
+are a share of is that of a matrix product in the same run. Each table is a line of JSON in
+benchmarks/results/detector.jsonl.
 """
 import argparse
 import datetime
@@ -57,12 +58,12 @@ def show(job: dict, found: dict[str, dict]) -> None:
         f", {job['objects']} objects an image" if job['kind'] == 'train' else '')
     theirs = found.get('torchvision', {}).get('times', {})
     gflop = found['ours'].get('gflop', {})
-    peak = max((gflop[n] / t['wall'] for n, t in found['ours']['times'].items() if n.startswith('matrix')), default=0)
+    peak = max((gflop[n] / t['cpu'] for n, t in found['ours']['times'].items() if n.startswith('matrix')), default=0)
     table = Table('work', 'ours, s', 'torchvision, s', 'ratio', 'processor s', 'torchvision', 'ratio', 'peak GiB',
-                  'torchvision', 'GFLOP/s', '% of peak', title=title, title_justify='left')
+                  'torchvision', 'GFLOP per processor s', '% of peak', title=title, title_justify='left')
     for name, ours in found['ours']['times'].items():
         other = theirs.get(name)
-        rate = gflop[name] / ours['wall'] if name in gflop else None
+        rate = gflop[name] / ours['cpu'] if name in gflop else None
         cells = [f"{ours['wall']:.3f}", f"{other['wall']:.3f}" if other else '',
                  f"{ours['wall'] / other['wall']:.2f}" if other else '',
                  f"{ours['cpu']:.3f}", f"{other['cpu']:.3f}" if other else '',
