@@ -18,6 +18,13 @@ CACHE = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'relnet
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
 
+@pytest.fixture(scope='module', autouse=True)
+def release_programs():
+    """What a file compiled goes with it: a worker would else grow by what all files compiled."""
+    yield
+    jax.clear_caches()
+
+
 GOLDEN = Path(__file__).parent / 'golden'
 REAL_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
