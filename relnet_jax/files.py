@@ -2,15 +2,32 @@
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 
-def write_text(path: str | Path, text: str) -> None:
+def write_bytes(path: str | Path, data: bytes) -> None:
     """Writes under another name beside `path` and renames: a killed process leaves the old file or the new one."""
     path = Path(path)
     scratch = path.with_name(f'{path.name}.tmp')
-    scratch.write_text(text)
+    scratch.write_bytes(data)
+    os.replace(scratch, path)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """As `write_bytes`."""
+    write_bytes(path, text.encode())
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[TextIO]:
+    """A text file to be written bit by bit, in the place of `path` once the block ends without an error."""
+    path = Path(path)
+    scratch = path.with_name(f'{path.name}.tmp')
+    with open(scratch, 'w', newline='') as file:
+        yield file
     os.replace(scratch, path)
 
 

@@ -11,6 +11,7 @@ from PIL import Image
 from configs import base
 from relnet_jax import predict
 from relnet_jax.data.rle import decode_mask
+from relnet_jax.detector import detector
 from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.types import Detections
 from tests.data.dicom_files import write_dicom
@@ -60,9 +61,11 @@ def traces(monkeypatch):
             c.data.threads, c.test.batch_size = 0, 2
         return c
 
-    monkeypatch.setattr(predict, 'checkpoint', types.SimpleNamespace(
-        read_config=read_config, read_class_table=lambda ckpt: TABLE, CheckpointError=CheckpointError))
-    monkeypatch.setattr(predict, 'load_detector', lambda ckpt, config, table: (detect, jnp.float32(0.875)))
+    stored = types.SimpleNamespace(find=str, read_config=read_config, read_class_table=lambda ckpt: TABLE,
+                                   read_films=lambda ckpt: None)
+    for module in (predict, detector):
+        monkeypatch.setattr(module, 'checkpoint', stored)
+    monkeypatch.setattr(detector, 'load_detector', lambda ckpt, config, table: (detect, jnp.float32(0.875)))
     return shapes
 
 
@@ -74,7 +77,9 @@ def test_folder_gives_an_overlay_each_and_one_coco_file(images, traces, tmp_path
     (images / 'damaged.png').unlink()
     out = tmp_path / 'out'
     assert run('run', images, out) == 0
-    assert sorted(p.name for p in out.iterdir()) == ['a__chest.png', 'b__chest.png', 'c.png', 'predictions.json']
+    assert sorted(p.name for p in out.iterdir()) == [
+        'a__chest.png', 'b__chest.png', 'c.png', 'findings.csv', 'predict.json', 'predictions.json',
+        'predictions.jsonl']
     written = json.loads((out / 'predictions.json').read_text())
     assert [(i['id'], i['file_name'], i['width'], i['height'], i['overlay']) for i in written['images']] == [
         (1, f'{images}/a/chest.png', 60, 80, 'a__chest.png'), (2, f'{images}/b/chest.png', 90, 50, 'b__chest.png'),
@@ -188,24 +193,3 @@ def test_a_wrong_checkpoint_is_said_plainly(traces, images, tmp_path, capsys):
     assert run('rum', images, tmp_path / 'out') == 2
     assert capsys.readouterr().err == "predict: no checkpoint folder 'rum'\n"
     assert not (tmp_path / 'out').exists()
-
-
-def test_overlays_of_an_earlier_run_are_no_input(images, tmp_path):
-    out = images / 'out'
-    out.mkdir()
-    cv2.imwrite(str(out / 'c.png'), np.zeros((5, 5, 3), np.uint8))
-    files, _, problems = predict.list_images([str(images)], out)
-    assert [f.name for f in files] == ['chest.png', 'chest.png', 'c.jpg', 'damaged.png'] and not problems
-
-
-def test_output_names_never_collide(tmp_path):
-    names = ['x/a.png', 'x/a.jpg', 'x/A.PNG', 'y/a.png', 'x/b/c.png', 'x/b__c.png']
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    given = [str(tmp_path / name) for name in names] + [str(tmp_path / 'x'), str(tmp_path / 'x' / 'a.png')]
-    files, outputs, _ = predict.list_images(given, tmp_path / 'out')
-    assert len(files) == len(outputs) == len(names) + 5 + 1
-    assert len({o.casefold() for o in outputs}) == len(outputs)
-    assert outputs[0] == 'a.png' and all(o.endswith('.png') and '/' not in o for o in outputs)
-    assert predict.list_images(given, tmp_path / 'out')[1] == outputs
