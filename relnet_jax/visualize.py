@@ -5,7 +5,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from relnet_jax.files import write_bytes
+from relnet_jax.files import replacing
 
 PALETTE = (
     (255, 99, 71), (64, 196, 255), (255, 202, 40), (102, 222, 120), (224, 105, 255), (184, 120, 62), (0, 214, 193),
@@ -75,7 +75,8 @@ def draw_side_by_side(truth, prediction, *, gap: int = 8) -> np.ndarray:
 def write_image(path, image) -> None:
     """Write an RGB image at once (`files`); the file's extension gives the format. Raises OSError if that fails."""
     _, data = cv2.imencode(Path(path).suffix, np.ascontiguousarray(image[..., ::-1]))
-    write_bytes(path, data.tobytes())
+    with replacing(path) as scratch:
+        scratch.write_bytes(data)
 
 
 def _pixels(box, size) -> tuple:

@@ -16,6 +16,7 @@ from relnet_jax.data.source import Source
 from relnet_jax.errors import UserError
 from relnet_jax.types import Example
 
+LONGEST_NAME = 180      # bytes of an output's name; file systems allow 255
 KINDS = 'an array uint8, uint16 or float in 0..1, [h, w], [h, w, 1], [h, w, 3] or [h, w, 4]'
 
 
@@ -57,7 +58,7 @@ def name_outputs(found: Sequence[tuple[Path, Path]], taken: Iterable[str] = ()) 
     """
     taken, outputs = {name.casefold() for name in taken}, []
     for file, relative in found:
-        stem = '__'.join(relative.with_suffix('').parts)
+        stem = '__'.join(relative.with_suffix('').parts).encode()[-LONGEST_NAME:].decode(errors='ignore')
         choices = itertools.chain(
             [stem, f'{stem}{relative.suffix.replace(".", "_")}', f'{file.resolve().parent.name}__{stem}'],
             (f'{stem}-{n}' for n in itertools.count(2)))

@@ -103,14 +103,14 @@ def lines(out: Path, *, mend: bool = False) -> Iterator[dict]:
 
 def finish(out: Path, categories: list[dict]) -> list[Path]:
     """Writes the COCO file and the table of all lines, and returns their paths."""
-    with files.replacing(out / COCO) as file:
+    with files.replacing(out / COCO) as scratch, open(scratch, 'w') as file:
         file.write('{"images": [')
         _write_items(file, (outputs.coco_image(line, i) for i, line in enumerate(lines(out), 1)))
         file.write(f'],\n"categories": {json.dumps(categories)},\n"annotations": [')
         ids = itertools.count(1)
         _write_items(file, (a for i, line in enumerate(lines(out), 1) for a in outputs.coco_annotations(line, i, ids)))
         file.write(']}\n')
-    with files.replacing(out / TABLE) as file:
+    with files.replacing(out / TABLE) as scratch, open(scratch, 'w', newline='') as file:
         outputs.write_table(lines(out), file)
     return [out / COCO, out / TABLE]
 

@@ -47,6 +47,13 @@ def test_output_names_never_collide(tmp_path):
     assert not {o.casefold() for o in outputs} & {o.casefold() for o in again}
 
 
+def test_names_of_deep_folders_are_cut_to_what_a_file_system_takes(tmp_path):
+    names = name_outputs([(tmp_path / 'a.png', tmp_path.joinpath(*['é' * 60] * 9, last)) for last in ('a.png', 'a.jpg')])
+    assert len({*names}) == 2 and all(len(name.encode()) < 220 for name in names) and names[0].endswith('__a.png')
+    for name in names:
+        (tmp_path / name).touch()
+
+
 def test_what_is_not_there_is_said(tmp_path):
     (tmp_path / 'empty').mkdir()
     found, problems = find_images([f'{tmp_path}/no.png', f'{tmp_path}/empty'], tmp_path / 'out')
