@@ -1,4 +1,4 @@
-"""Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.3]
+"""Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.5]
 
 Installed, the command is relnet-predict. --images may be given several times; a name with a comma in it is taken as it
 is if it exists. Writes to DIR, film by film, predictions.jsonl and an overlay PNG, and at the end predictions.json
@@ -16,7 +16,7 @@ from absl.flags import FlagValues
 from relnet_jax import cli
 from relnet_jax import config as config_lib
 from relnet_jax.detector import predictions
-from relnet_jax.detector.detector import Detector
+from relnet_jax.detector.detector import SCORE, Detector
 from relnet_jax.detector.inputs import categories, find_images, image_source, name_outputs
 from relnet_jax.detector.outputs import film_line
 from relnet_jax.errors import UserError
@@ -82,22 +82,34 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_multi_string('images', None, 'image files and folders, separated by commas; may be repeated',
                               flag_values=values)
     cli.define_path(values, 'out', None, 'folder to write to', kind='folder')
-    flags.DEFINE_float('score', 0.3, 'leave out detections weaker than this', lower_bound=0, upper_bound=1,
-                       flag_values=values)
+    flags.DEFINE_string('score', '', 'leave out detections weaker than this; without it those weaker than the '
+                        f'operating points of the checkpoint (eval.py --calibrate), or than {SCORE} where it has none',
+                        flag_values=values)
     flags.DEFINE_bool('overlays', True, 'a picture of each film with what was found', flag_values=values)
     flags.DEFINE_enum('submission', '', ['', *SUBMISSIONS], "write submission.csv too, in a competition's form",
                       flag_values=values)
 
 
+def score_of(text: str) -> float | None:
+    """'0.3' -> 0.3, '' -> None. Raises UserError."""
+    try:
+        score = float(text) if text else None
+    except ValueError:
+        score = -1.0
+    if score is not None and not 0 <= score <= 1:
+        raise UserError(f'--score={text}: expected a number from 0 to 1')
+    return score
+
+
 def command(call: cli.Call) -> int:
-    f, out = call.flags, Path(call.flags.out)
+    f, out, score = call.flags, Path(call.flags.out), score_of(call.flags.score)
     found, problems = find_images(cli.paths(f.images), out)
     if not found:
         raise UserError(f'--images: {"; ".join(problems)}')
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
     check_form(f.submission, checkpoint.read_class_table(f.ckpt)['classes'])
     detector = Detector.load(f.ckpt, config=config)
-    written, skipped = predict(detector, found, out, score=f.score, overlays=f.overlays, submission=f.submission)
+    written, skipped = predict(detector, found, out, score=score, overlays=f.overlays, submission=f.submission)
     for problem in [*problems, *skipped]:
         print(f'skipped: {problem}', file=sys.stderr)
     print(*written, sep='\n')

@@ -25,9 +25,10 @@ from relnet_jax.detector.relation_weights import Observation, make_observer
 from relnet_jax.detector.run import build_model, detect_batches, load_detector
 from relnet_jax.errors import UserError
 from relnet_jax.models.relations import chosen, needs
-from relnet_jax.runs import checkpoint, startup
+from relnet_jax.runs import checkpoint, operating_points, startup
+from relnet_jax.runs.operating_points import OperatingPoints
 
-SCORE = 0.3     # weaker findings are not shown unless asked for
+SCORE = 0.3     # weaker findings are not shown, where neither the caller nor the checkpoint says otherwise
 PHANTOM_CAPTION = 'Trained on PHANTOM images (synthetic): says nothing about a patient'
 
 
@@ -35,10 +36,10 @@ class Detector:
     """A detector's parameters, classes and config; called with images it says what it finds in them."""
 
     def __init__(self, detect: Callable, params: Any, class_table: Mapping, config: ConfigDict, *,
-                 films: Mapping | None = None):
+                 films: Mapping | None = None, points: OperatingPoints | None = None):
         """`detect`, `params` as of `run.load_detector`; `class_table`, `films` as of `checkpoint.read_class_table` and
-        `read_films`. See `load`."""
-        self.class_table, self.config, self.params = class_table, config, params
+        `read_films`; `points` as of `operating_points.read`. See `load`."""
+        self.class_table, self.config, self.params, self.points = class_table, config, params, points
         self.names, self.category_ids = tuple(class_table['classes']), tuple(class_table['category_ids'])
         self.caption = PHANTOM_CAPTION if config.data.format == 'phantom' else ''
         self._detect, self._films, self._options = detect, films, read_options(config.data)
@@ -60,7 +61,8 @@ class Detector:
             logging.warning('%s: its relations look at given anatomical parts, and a film comes without: they say '
                             'nothing here (with model.anatomy_head and model.parts a detector finds its own)', folder)
         detect, params = load_detector(folder, config, class_table)
-        return cls(detect, params, class_table, config, films=checkpoint.read_films(folder))
+        return cls(detect, params, class_table, config, films=checkpoint.read_films(folder),
+                   points=operating_points.read(folder))
 
     def __repr__(self) -> str:
         return f'Detector({self.config.name}: {", ".join(self.names)})'
@@ -69,8 +71,8 @@ class Detector:
         """`Found` of one image, a list of them for a list, an iterator over them for a folder with its subfolders.
 
         An image is a file (any that docs/images.md names) or an array as `inputs.KINDS` says. In a folder or a list one
-        that cannot be read has a `problem` and no findings, and is logged. score: the lowest score of a finding, in
-        place of SCORE.
+        that cannot be read has a `problem` and no findings, and is logged. score: the lowest score of a finding;
+        without it the checkpoint's operating points count, if it has any, else SCORE.
 
         Raises UnreadableImage for a single file, UserError for an array of another kind and a folder without images.
         """
@@ -120,12 +122,22 @@ class Detector:
         return self.config.test.batch_size if count >= self.config.test.batch_size else 1
 
     def lowest(self, score: float | None) -> np.ndarray:
-        """float64 [K - 1] the lowest score of a finding for each class."""
+        """float64 [K - 1] the lowest score of a finding for each class, see `__call__`."""
+        if score is None and self.points:
+            return self._thresholds
         score = SCORE if score is None else score
         if score < self.config.test.score_threshold:
             logging.warning('score %g: no detection below config.test.score_threshold = %g is kept', score,
                             self.config.test.score_threshold)
         return np.full(len(self.names), score)
+
+    @functools.cached_property
+    def _thresholds(self) -> np.ndarray:
+        lowest = {name: self.points.thresholds.get(name, SCORE) for name in self.names}
+        logging.info("lowest scores, from the checkpoint's operating points (%g false positives of a class per film of "
+                     '%s): %s', self.points.fp_per_film, self.points.data_set,
+                     ', '.join(f'{name} {score:.2f}' for name, score in lowest.items()))
+        return np.array([*lowest.values()])
 
     def read(self, item: Any) -> np.ndarray:
         """uint8 [h, w, 3] of a file or array, as the detector is shown it, in its own resolution."""

@@ -19,6 +19,8 @@ from relnet_jax.detector import inputs, outputs
 from relnet_jax.detector.detector import Detector
 from relnet_jax.detector.found import to_coco, to_csv
 from relnet_jax.errors import UserError
+from relnet_jax.runs import operating_points
+from relnet_jax.runs.operating_points import OperatingPoints
 from relnet_jax.types import Detections
 from tests.data.dicom_files import write_dicom
 from tests.tiny_run import tiny_config, write_run
@@ -34,7 +36,7 @@ def film(height=80, width=60, bright=200):
     return image
 
 
-def make(films=None, **test):
+def make(films=None, points=None):
     """(Detector with a batch of 2, list of the shapes that were compiled). It finds a nodule of score 0.875 and a mass
     of 0.1 around what is brighter than 130, if anything is."""
     shapes = []
@@ -54,8 +56,8 @@ def make(films=None, **test):
     c = base.get_config()
     with c.unlocked():
         c.data.canvas, c.data.scale, c.data.max_size, c.data.threads = (64, 64), 48, 64, 0
-        c.test.update(batch_size=2, **test)
-    return Detector(detect, jnp.float32(0.875), TABLE, c, films=films), shapes
+        c.test.batch_size = 2
+    return Detector(detect, jnp.float32(0.875), TABLE, c, films=films, points=points), shapes
 
 
 def assert_found(found, height=80, width=60):
@@ -139,6 +141,15 @@ def test_the_lowest_score_is_the_callers():
     assert detector(film(), score=0.9).names == ()
 
 
+@pytest.mark.parametrize('thresholds, names', [
+    (dict(Mass=0.0, Nodule=0.9), ('Mass',)), (dict(Mass=0.05, Nodule=0.875), ('Nodule', 'Mass')),
+    (dict(Nodule=0.876), ()), ({}, ('Nodule',))])
+def test_operating_points_of_the_checkpoint_count_unless_the_caller_says_otherwise(thresholds, names):
+    detector, _ = make(points=OperatingPoints(thresholds, 1.5, 0.2, 'films val'))
+    assert detector(film()).names == names
+    assert detector(film(), score=0.05).names == ('Nodule', 'Mass')
+
+
 def test_nothing_found_is_well_formed():
     detector, _ = make()
     found = detector(film(bright=60))
@@ -199,7 +210,7 @@ def test_a_film_unlike_those_of_the_training_is_warned_of_by_name(tmp_path, capl
     films = familiarity.of_source(inputs.image_source([noisy() for _ in range(30)], TABLE, config, {}), config)
     detector, _ = make(films=films)
     usual = detector(noisy())
-    assert usual.unfamiliar is False and usual.distance < 1 and not caplog.text
+    assert usual.unfamiliar is False and usual.distance < 1 and 'unlike' not in caplog.text
     cv2.imwrite(str(tmp_path / 'inverted.png'), 255 - noisy())
     odd = detector(tmp_path / 'inverted.png')
     assert odd.unfamiliar is True and odd.distance > 1 and ', unfamiliar)' in repr(odd)
@@ -236,6 +247,18 @@ def test_a_run_is_loaded_by_its_folder_and_explains_what_it_finds(run, caplog):
     regions = next(item for item in explanation.weights if item.title == 'regions it looked at')
     assert (regions.boxes[:, 2:] <= [120, 90]).all() and regions.boxes[:, 2].max() > 64     # not of the canvas
     assert explanation.plot().size[0] > 600
+
+
+def test_operating_points_are_those_of_the_step(run, caplog):
+    points = OperatingPoints(dict.fromkeys(Detector.load(run).names, 1.0), 1.5, 0.2, 'films val')
+    path = operating_points.write(run / 'checkpoints' / '7', points)
+    detector = Detector.load(run)
+    path.unlink()
+    with caplog.at_level('INFO', logger='absl'):
+        assert len(detector(film(), score=0)) > 0 and 'false positives' not in caplog.text
+        assert len(detector(film())) == len(detector(film())) == 0
+    said, = (m for m in caplog.messages if '(0.2 false positives of a class per film of films val)' in m)
+    assert said.endswith('Pneumothorax 1.00')
 
 
 def test_another_config_may_be_given_and_a_missing_run_is_said(run, tmp_path):

@@ -48,7 +48,8 @@ def test_output_names_never_collide(tmp_path):
 
 
 def test_names_of_deep_folders_are_cut_to_what_a_file_system_takes(tmp_path):
-    names = name_outputs([(tmp_path / 'a.png', tmp_path.joinpath(*['é' * 60] * 9, last)) for last in ('a.png', 'a.jpg')])
+    deep = [tmp_path.joinpath(*['é' * 60] * 9, last) for last in ('a.png', 'a.jpg')]
+    names = name_outputs([(tmp_path / 'a.png', path) for path in deep])
     assert len({*names}) == 2 and all(len(name.encode()) < 220 for name in names) and names[0].endswith('__a.png')
     for name in names:
         (tmp_path / name).touch()
