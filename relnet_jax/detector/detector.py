@@ -27,6 +27,7 @@ from relnet_jax.errors import UserError
 from relnet_jax.models.relations import chosen, needs
 from relnet_jax.runs import checkpoint, operating_points, startup
 from relnet_jax.runs.operating_points import OperatingPoints
+from relnet_jax.types import Batch
 
 SCORE = 0.3     # weaker findings are not shown, where neither the caller nor the checkpoint says otherwise
 PHANTOM_CAPTION = 'Trained on PHANTOM images (synthetic): says nothing about a patient'
@@ -58,8 +59,8 @@ class Detector:
         config = checkpoint.read_config(folder) if config is None else config
         class_table = checkpoint.read_class_table(folder)
         if config.model.parts == 'given' and 'parts' in needs(chosen(config.model)):
-            logging.warning('%s: its relations look at given anatomical parts, and a film comes without: they say '
-                            'nothing here (with model.anatomy_head and model.parts a detector finds its own)', folder)
+            logging.warning('%s: its relations look at given anatomical parts, and say nothing of a film without (with '
+                            'model.anatomy_head and model.parts a detector finds its own)', folder)
         detect, params = load_detector(folder, config, class_table)
         return cls(detect, params, class_table, config, films=checkpoint.read_films(folder),
                    points=operating_points.read(folder))
@@ -67,35 +68,41 @@ class Detector:
     def __repr__(self) -> str:
         return f'Detector({self.config.name}: {", ".join(self.names)})'
 
-    def __call__(self, images: Any, *, score: float | None = None) -> Found | list[Found] | Iterator[Found]:
+    def __call__(self, images: Any, *, score: float | None = None, parts: Any = None
+                 ) -> Found | list[Found] | Iterator[Found]:
         """`Found` of one image, a list of them for a list, an iterator over them for a folder with its subfolders.
 
         An image is a file (any that docs/images.md names) or an array as `inputs.KINDS` says. In a folder or a list one
         that cannot be read has a `problem` and no findings, and is logged. score: the lowest score of a finding;
-        without it the checkpoint's operating points count, if it has any, else SCORE.
+        without it the checkpoint's operating points count, if it has any, else SCORE. parts: where anatomical parts are
+        known, {name: (x1, y1, x2, y2)} for an image, a list of these for a list.
 
         Raises UnreadableImage for a single file, UserError for an array of another kind and a folder without images.
         """
         if isinstance(images, (str, os.PathLike)):
             path = Path(images).expanduser()
             if not path.is_dir():
-                return self._one(path, score)
+                return self._one(path, score, parts)
             if not (files := files_in(path)):
                 raise UserError(f'{path}: no images ({", ".join(SUFFIXES)}) in this folder')
             return self.stream(files, score=score)
         if hasattr(images, '__array__') or hasattr(images, '__array_interface__'):
-            return self._one(images, score)
+            return self._one(images, score, parts)
         if not isinstance(images, Iterable):
             raise UserError(f'expected a file, a folder, {KINDS}, or a list of them, got {type(images).__name__}')
-        return list(self.stream(list(images), score=score))
+        images = list(images)
+        if parts is not None and len(parts) != len(images):
+            raise UserError(f'parts: expected one for each of {len(images)} images, got {len(parts)}')
+        return list(self.stream(images, score=score, parts=parts or ()))
 
-    def _one(self, item: Any, score: float | None) -> Found:
-        found, = self.stream([item], score=score)
+    def _one(self, item: Any, score: float | None, parts: Mapping | None) -> Found:
+        found, = self.stream([item], score=score, parts=[parts])
         if found.problem:
             raise UnreadableImage(item, found.problem.removeprefix(f'{item}: '))
         return found
 
-    def stream(self, items: Sequence[Any], *, score: float | None = None, batch_size: int = 0) -> Iterator[Found]:
+    def stream(self, items: Sequence[Any], *, score: float | None = None, batch_size: int = 0,
+               parts: Sequence[Mapping | None] = ()) -> Iterator[Found]:
         """`Found` of each file or array in their order; few are in memory at a time.
 
         batch_size: images that are computed at once; 0 = config.test.batch_size, or one by one where there are fewer,
@@ -108,13 +115,13 @@ class Detector:
             self._shapes.add(batch_size)
             startup.log_compilation('the detector')
         about: dict[int, dict] = {}
-        source = image_source(items, self.class_table, self.config, about)
+        source = image_source(items, self.class_table, self.config, about, parts=parts)
         done = 0
         for batch, results in detect_batches(self._detect, self.params, source, self.config, batch_size=batch_size,
                                              lowest=self.lowest(score)):
             for row in range(min(batch_size, len(items) - done)):
                 records = [r for r in results if r['image_id'] == done + 1]
-                yield self._found(items[done], batch, row, records, about.pop(done))
+                yield self._found(items[done], batch, row, records, about.pop(done), parts[done] if parts else None)
                 done += 1
 
     def batch_size(self, count: int) -> int:
@@ -147,11 +154,13 @@ class Detector:
     def _observer(self) -> Callable:
         return make_observer(build_model(self.config, self.class_table), self.config)
 
-    def observe(self, item: Any) -> Observation:
+    def observe(self, item: Any, parts: Mapping | None = None) -> Observation:
         """What the relations were given and what they weighed in a file or array."""
-        return self._observer(self.params, image_source([item], self.class_table, self.config, {}), 0)
+        source = image_source([item], self.class_table, self.config, {}, parts=[parts])
+        return self._observer(self.params, source, 0)
 
-    def _found(self, item: Any, batch, row: int, records: list[dict], about: dict) -> Found:
+    def _found(self, item: Any, batch: Batch, row: int, records: list[dict], about: dict, parts: Mapping | None
+               ) -> Found:
         file = os.fspath(item) if isinstance(item, (str, os.PathLike)) else ''
         distance, size, problem = None, (0, 0), about.get('problem', '')
         if not problem:
@@ -170,4 +179,4 @@ class Detector:
                      scores=np.array([r['score'] for r in records], np.float32), labels=labels,
                      names=tuple(self.names[label - 1] for label in labels),
                      segmentations=tuple(r['segmentation'] for r in records) if masks else None, distance=distance,
-                     about=about, problem=problem, detector=self, item=item)
+                     about=about, problem=problem, detector=self, item=item, parts=parts)

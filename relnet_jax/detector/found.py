@@ -36,6 +36,7 @@ class Found:
     problem: str                    # why the image cannot be read, '' if it was
     detector: 'Detector' = dataclasses.field(repr=False)
     item: Any = dataclasses.field(repr=False)   # the file or array itself
+    parts: Mapping | None = dataclasses.field(repr=False)   # that were given, by name
 
     def __len__(self) -> int:
         return len(self.scores)
@@ -82,7 +83,7 @@ class Found:
         Runs the detector once more. Raises IndexError without such a finding.
         """
         label, score, box = (x[index] for x in (self.labels, self.scores, self.boxes))
-        return explain(self.detector.observe(self.item), label, score, box, top=top)
+        return explain(self.detector.observe(self.item, self.parts), label, score, box, top=top)
 
     def to_coco(self) -> dict:
         """A COCO document of this image, as `to_coco`."""

@@ -13,7 +13,7 @@ from relnet_jax.data.grey import window_16bit
 from relnet_jax.data.images import SUFFIXES, UnreadableImage, dicom_uids, is_image_file, read_header, read_image
 from relnet_jax.data.read_options import ReadOptions, read_options
 from relnet_jax.data.source import Source
-from relnet_jax.errors import UserError
+from relnet_jax.errors import UserError, hint
 from relnet_jax.types import Example
 
 LONGEST_NAME = 180      # bytes of an output's name; file systems allow 255
@@ -104,15 +104,31 @@ def read_item(item: Any, options: ReadOptions) -> tuple[np.ndarray, dict]:
     return image, dict(orientation=orientation) | dicom_uids(item, options)
 
 
-def image_source(items: Sequence[Any], class_table: Mapping, config: ConfigDict, about: MutableMapping[int, dict]
-                 ) -> Source:
-    """Files and arrays as a data source without objects or known parts; image ids count from 1. `class_table` is that
-    of the checkpoint.
+def part_rows(known: Mapping[str, Sequence[float]], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(boxes float32 [P, 4], valid bool [P]) of the parts with these `names`; `known`: name -> xyxy in the image's pixels.
+
+    Raises UserError for a part that the detector does not know and for what is no box.
+    """
+    boxes, valid = np.zeros((len(names), 4), np.float32), np.zeros(len(names), bool)
+    for name, box in known.items():
+        if name not in names:
+            raise UserError(f"no part '{name}'{hint(name, names) or '; this detector was trained without parts'}")
+        if np.shape(box) != (4,) or not (box[0] < box[2] and box[1] < box[3]):
+            raise UserError(f"part '{name}': expected x1, y1, x2, y2, got {list(box)}")
+        boxes[names.index(name)], valid[names.index(name)] = box, True
+    return boxes, valid
+
+
+def image_source(items: Sequence[Any], class_table: Mapping, config: ConfigDict, about: MutableMapping[int, dict], *,
+                 parts: Sequence[Mapping[str, Sequence[float]] | None] = ()) -> Source:
+    """Files and arrays as a data source without objects; image ids count from 1. `class_table` is that of the
+    checkpoint.
 
     Loading an image notes in `about`, by its position, what `read_item` tells of it, or as `problem` why it cannot be
-    read. Nothing is read before.
+    read. Nothing is read before. parts: where parts are known, for each image as of `part_rows`.
     """
-    parts, options = tuple(class_table['parts']), read_options(config.data)
+    part_names, options = tuple(class_table['parts']), read_options(config.data)
+    known = [part_rows(given or {}, part_names) for given in parts] or [part_rows({}, part_names)] * len(items)
 
     def load(index: int) -> Example:
         try:
@@ -122,15 +138,16 @@ def image_source(items: Sequence[Any], class_table: Mapping, config: ConfigDict,
             raise
         except UserError as e:
             raise UserError(f'image {index}: {e}') from None
+        part_boxes, part_valid = known[index]
         return Example(
             image=image, image_id=index + 1, index=index, boxes=np.zeros((0, 4), np.float32),
             labels=np.zeros(0, np.int32), crowd=np.zeros(0, bool),
             masks=np.zeros((0, config.data.mask_size, config.data.mask_size), np.uint8), has_mask=np.zeros(0, bool),
-            part_boxes=np.zeros((len(parts), 4), np.float32), part_valid=np.zeros(len(parts), bool))
+            part_boxes=part_boxes, part_valid=part_valid)
 
     return Source(
         name='images', classes=tuple(class_table['classes']), category_ids=tuple(class_table['category_ids']),
-        parts=parts, records=[dict(id=i + 1) for i in range(len(items))], load=load, annotated=False,
+        parts=part_names, records=[dict(id=i + 1) for i in range(len(items))], load=load, annotated=False,
         ground_truth=lambda: dict(images=[], annotations=[], categories=categories(class_table)))
 
 

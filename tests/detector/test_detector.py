@@ -232,7 +232,7 @@ def run(tmp_path_factory):
 
 def test_a_run_is_loaded_by_its_folder_and_explains_what_it_finds(run, caplog):
     detector = relnet_jax.Detector.load(run)
-    assert 'its relations look at given anatomical parts, and a film comes without' in caplog.text
+    assert 'its relations look at given anatomical parts, and say nothing of a film without' in caplog.text
     image = np.random.default_rng(0).integers(0, 256, (90, 120), np.uint8)
     found = detector(image, score=0)
     assert len(found) == 4 and found.masks.shape == (4, 90, 120) and set(found.names) <= set(detector.names)
@@ -247,6 +247,25 @@ def test_a_run_is_loaded_by_its_folder_and_explains_what_it_finds(run, caplog):
     regions = next(item for item in explanation.weights if item.title == 'regions it looked at')
     assert (regions.boxes[:, 2:] <= [120, 90]).all() and regions.boxes[:, 2].max() > 64     # not of the canvas
     assert explanation.plot().size[0] > 600
+    lungs = {'Left Lung': (70, 10, 110, 80), 'Right Lung': (10, 10, 50, 80)}
+    looked_at, = (item for item in detector(image, score=0, parts=lungs).explain(0).weights if 'parts' in item.title)
+    assert set(looked_at.names) == {*lungs}
+    for name, box in zip(looked_at.names, looked_at.boxes):
+        assert box == pytest.approx(lungs[name], abs=1e-3)
+    assert not next(item for item in explanation.weights if 'parts' in item.title).names
+
+
+def test_known_parts_are_checked(run):
+    detector = Detector.load(run)
+    for parts, said in (({'Left Lug': (1, 1, 2, 2)}, "no part 'Left Lug', did you mean 'Left Lung'?"),
+                        ({'Heart': (5, 1, 2, 9)}, r"part 'Heart': expected x1, y1, x2, y2, got \[5, 1, 2, 9\]")):
+        with pytest.raises(UserError, match=said):
+            detector(film(), parts=parts)
+    with pytest.raises(UserError, match='parts: expected one for each of 2 images, got 1'):
+        detector([film(), film()], parts=[{}])
+    with pytest.raises(UserError, match='this detector was trained without parts'):
+        make()[0](film(), parts={'Heart': (1, 1, 2, 2)})
+    assert len(detector([film(), film()], parts=[{'Heart': (1, 1, 9, 9)}, None], score=0)[0]) == 4
 
 
 def test_operating_points_are_those_of_the_step(run, caplog):
