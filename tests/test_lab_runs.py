@@ -69,7 +69,7 @@ def run_cut_and_gone_on(config, tmp_path, monkeypatch):
     for line in lines:
         if line['split'] == 'train':
             terms = {k: v for k, v in line.items() if k.startswith('loss_') or k in ('rpn_cls', 'rpn_bbox')}
-            second = sum(v for k, v in terms.items() if not k.endswith('_first'))       # a first pass may be watched only
+            second = sum(v for k, v in terms.items() if not k.endswith('_first'))    # a first pass may only be watched
             assert len(terms) >= 4 and min(terms.values()) >= 0
             assert any(np.isclose(line['loss'], total, rtol=1e-5) for total in (second, sum(terms.values())))
     written = json.loads((tmp_path / 'eval' / 'metrics.json').read_text())

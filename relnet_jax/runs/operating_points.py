@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.special import expit, logit
 
 from relnet_jax import files
 from relnet_jax.errors import UserError
@@ -30,8 +31,7 @@ def calibrated(scores, temperature: float) -> np.ndarray:
     Temperature scaling (Guo et al., "On calibration of modern neural networks", ICML 2017, sec. 4.2) of a score in 0..1
     in place of the logits, which detections do not keep.
     """
-    scores = np.clip(np.float64(scores), 1e-12, 1 - 1e-12)
-    return 1 / (1 + np.exp((np.log1p(-scores) - np.log(scores)) / temperature))
+    return expit(logit(np.float64(scores)) / temperature)
 
 
 def write(step_folder: str | Path, points: OperatingPoints) -> Path:

@@ -48,4 +48,5 @@ def test_a_temperature_divides_the_logit():
     assert calibrated(0.8, 0.5) == pytest.approx(16 / 17)
     scores = np.linspace(0, 1, 101)
     assert calibrated(scores, 1) == pytest.approx(scores)
-    assert (np.diff(calibrated(scores, 3)) > 0).all() and np.isfinite(calibrated(scores, 0.05)).all()
+    assert calibrated([0, 1], 3).tolist() == [0, 1]
+    assert (np.diff(calibrated(scores, 3)) > 0).all() and np.isfinite(calibrated(scores, 1e-4)).all()
