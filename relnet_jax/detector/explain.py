@@ -30,13 +30,14 @@ class Explanation:
     weights: tuple[Evidence, ...]   # of every relation that weighs
     image: Array                    # uint8 [h', w', 3] as the detector saw it
     size: tuple[float, float]       # height, width of the image itself
+    caption: str                    # what stands below every picture of the detector's
 
     def __str__(self) -> str:
         lines = [f'{self.name}, score {self.score:.2f}' + ('' if self.weights else ': no relation with weights')]
         for item in self.weights:
             shares = ', '.join(f'{name} {100 * share:.0f} %' for name, share in zip(item.names, item.shares))
             lines.append(f'  {item.title} ({item.relation}): {shares or "nothing"}')
-        return '\n'.join([*lines, CAUTION] if self.weights else lines)
+        return '\n'.join([*lines, *[CAUTION] * bool(self.weights), *filter(None, [self.caption])])
 
     __repr__ = __str__
 
@@ -44,10 +45,10 @@ class Explanation:
         """`figure` as a picture that notebooks show and `save` writes."""
         file = io.BytesIO()
         figure(self).savefig(file, format='png', dpi=DPI)
-        return Image.open(file)
+        return Image.open(file).convert('RGB')
 
 
-def explain(seen: Observation, label: int, score: float, box: Array, *, top: int) -> Explanation:
+def explain(seen: Observation, label: int, score: float, box: Array, *, top: int, caption: str = '') -> Explanation:
     """Of the finding with this class, score and box xyxy [4] in pixels of the image: the nearest among those `seen`.
 
     Raises ValueError if nothing of that class was seen.
@@ -60,7 +61,8 @@ def explain(seen: Observation, label: int, score: float, box: Array, *, top: int
     detection = int(own[np.lexsort((np.abs(found.scores[own] - score), np.rint(away)))[0]])
     weights = tuple(item if item.boxes is None else item._replace(
         boxes=to_original(item.boxes, size, seen.original_size)) for item in evidence(seen, detection, top=top))
-    return Explanation(seen.classes[label - 1], float(score), box, weights, seen.image, tuple(seen.original_size))
+    return Explanation(seen.classes[label - 1], float(score), box, weights, seen.image, tuple(seen.original_size),
+                       caption)
 
 
 # ---- drawing ----
@@ -83,6 +85,8 @@ def figure(of: Explanation) -> Figure:
             _outline(picture, box, shade, 1.2)
             picture.text(box[0], box[1], str(number), color='white', fontsize=6, va='bottom',
                          bbox=dict(facecolor=shade, edgecolor='none', pad=0.8))
+    if of.caption:
+        drawn.supxlabel(of.caption, fontsize=7)
     _outline(picture, of.box, 'black', 3.4)
     _outline(picture, of.box, 'white', 2.0)
     return drawn

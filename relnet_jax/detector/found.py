@@ -14,6 +14,7 @@ from relnet_jax.detector import outputs
 from relnet_jax.detector.explain import Explanation, explain
 from relnet_jax.detector.inputs import categories
 from relnet_jax.files import write_text
+from relnet_jax.runs.operating_points import calibrated
 from relnet_jax.types import Array
 from relnet_jax.visualize import draw_detections
 
@@ -47,6 +48,12 @@ class Found:
         height, width = self.size
         found = ', '.join(f'{name} {score:.2f}' for name, score in zip(self.names, self.scores)) or 'nothing'
         return f'Found({self.file or "array"}, {width} x {height}: {found}{", unfamiliar" if self.unfamiliar else ""})'
+
+    @property
+    def probabilities(self) -> Array | None:
+        """float64 [n] calibrated by the temperature of the checkpoint's operating points; None where it has none."""
+        points = self.detector.points
+        return None if points is None else calibrated(self.scores, points.temperature)
 
     @property
     def unfamiliar(self) -> bool | None:
@@ -83,7 +90,8 @@ class Found:
         Runs the detector once more. Raises IndexError without such a finding.
         """
         label, score, box = (x[index] for x in (self.labels, self.scores, self.boxes))
-        return explain(self.detector.observe(self.item, self.parts), label, score, box, top=top)
+        return explain(self.detector.observe(self.item, self.parts), label, score, box, top=top,
+                       caption=self.detector.caption)
 
     def to_coco(self) -> dict:
         """A COCO document of this image, as `to_coco`."""

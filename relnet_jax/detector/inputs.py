@@ -105,7 +105,7 @@ def read_item(item: Any, options: ReadOptions) -> tuple[np.ndarray, dict]:
 
 
 def part_rows(known: Mapping[str, Sequence[float]], names: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """(boxes float32 [P, 4], valid bool [P]) of the parts with these `names`; `known`: name -> xyxy in the image's pixels.
+    """(boxes float32 [P, 4], valid bool [P]) of the parts called `names`; `known`: name -> xyxy in pixels of the image.
 
     Raises UserError for a part that the detector does not know and for what is no box.
     """

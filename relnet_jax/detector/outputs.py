@@ -12,21 +12,21 @@ from pycocotools import mask as coco_mask
 
 UIDS = ('StudyInstanceUID', 'SeriesInstanceUID', 'SOPInstanceUID')
 FILM = ('file_name', *UIDS, 'width', 'height', 'unfamiliar')
-COLUMNS = (*FILM, 'finding', 'score', 'x1', 'y1', 'x2', 'y2', 'area')
+COLUMNS = (*FILM, 'finding', 'score', 'probability', 'x1', 'y1', 'x2', 'y2', 'area')
 
 
 def film_line(found, category_ids: tuple[int, ...]) -> dict:
     """A `Found` as JSON values: what the film is, and its `findings`, best first, with `category_id`, `name`, `score`,
-    `bbox` (x, y, width, height), `area` in pixels of the mask, or of the box where there is none, as COCO has it, and
-    `segmentation` (RLE) where the detector predicts masks."""
-    height, width = found.size
-    findings = []
+    `bbox` (x, y, width, height), `area` in pixels of the mask, or of the box where there is none, as COCO has it,
+    `probability` where the scores were calibrated, and `segmentation` (RLE) where the detector predicts masks."""
+    (height, width), probabilities, findings = found.size, found.probabilities, []
     for i, (x1, y1, x2, y2) in enumerate(found.boxes.astype(float).tolist()):
         box = [x1, y1, x2 - x1, y2 - y1]
         masks = {} if found.segmentations is None else dict(segmentation=found.segmentations[i])
+        calibrated = {} if probabilities is None else dict(probability=float(probabilities[i]))
         area = float(coco_mask.area(masks['segmentation'])) if masks else box[2] * box[3]
         findings.append(dict(category_id=category_ids[found.labels[i] - 1], name=found.names[i],
-                             score=float(found.scores[i]), bbox=box, area=area) | masks)
+                             score=float(found.scores[i]), bbox=box, area=area) | calibrated | masks)
     distance = None if found.distance is None else round(found.distance, 3)
     uids = {key: found.about[key] for key in UIDS if key in found.about}
     return dict(file_name=found.file, width=width, height=height, **uids, unfamiliar=found.unfamiliar,
@@ -56,8 +56,8 @@ def table_rows(line: Mapping) -> Iterator[dict]:
     for finding in line['findings']:
         x, y, w, h = finding['bbox']
         corners = zip(('x1', 'y1', 'x2', 'y2'), (x, y, x + w, y + h))
-        yield ({key: line.get(key, '') for key in FILM}
-               | dict(finding=finding['name'], score=f'{finding["score"]:.6g}', area=f'{finding["area"]:.0f}')
+        yield ({key: line.get(key, '') for key in FILM} | dict(finding=finding['name'], area=f'{finding["area"]:.0f}')
+               | {key: f'{finding[key]:.6g}' for key in ('score', 'probability') if key in finding}
                | {key: f'{value:.2f}' for key, value in corners})
 
 

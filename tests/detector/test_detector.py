@@ -147,7 +147,12 @@ def test_the_lowest_score_is_the_callers():
 def test_operating_points_of_the_checkpoint_count_unless_the_caller_says_otherwise(thresholds, names):
     detector, _ = make(points=OperatingPoints(thresholds, 1.5, 0.2, 'films val'))
     assert detector(film()).names == names
-    assert detector(film(), score=0.05).names == ('Nodule', 'Mass')
+    found = detector(film(), score=0.05)
+    assert found.names == ('Nodule', 'Mass')
+    assert found.probabilities == pytest.approx(operating_points.calibrated([0.875, 0.1], 1.5), abs=1e-6)
+    assert [a['probability'] for a in found.to_coco()['annotations']] == found.probabilities.tolist()
+    assert f',Nodule,0.875,{found.probabilities[0]:.6g},' in found.to_csv()
+    assert make()[0](film()).probabilities is None and ',Nodule,0.875,,' in make()[0](film()).to_csv()
 
 
 def test_nothing_found_is_well_formed():

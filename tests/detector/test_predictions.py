@@ -14,7 +14,8 @@ CATEGORIES = [dict(id=3, name='Mass'), dict(id=5, name='Nodule')]
 
 
 def settings(score=0.3, params=1.0, **more):
-    detector = SimpleNamespace(params=dict(a=np.float32([params])), names=('Mass', 'Nodule'), config=base.get_config())
+    detector = SimpleNamespace(params=dict(a=np.float32([params])), names=('Mass', 'Nodule'), config=base.get_config(),
+                               points=None)
     for key, value in more.items():
         detector.config[key.split('_')[0]].update({key.split('_', 1)[1]: value})
     return predictions.settings_of(detector, [score, score] if isinstance(score, float) else score, overlays=True)
