@@ -177,8 +177,8 @@ def test_data_that_are_not_there_or_half_given_are_named(name, split, call, tmp_
 
 
 def test_predict_looks_at_its_images_before_it_loads_the_model(call, places, tmp_path, monkeypatch):
-    from relnet_jax import predict
-    monkeypatch.setattr(predict, 'load_detector', lambda *_: pytest.fail('the model was loaded'))
+    from relnet_jax.detector import detector
+    monkeypatch.setattr(detector, 'load_detector', lambda *_: pytest.fail('the model was loaded'))
     (tmp_path / 'empty').mkdir()
     for images, said in ((tmp_path / 'nowhere.png', 'no such file or folder'), (tmp_path / 'empty', 'no images')):
         assert_refused(call('predict', f'--ckpt={places["run"]}', f'--images={images}', f'--out={tmp_path}/out',

@@ -1,5 +1,5 @@
 """Run a jitted detector over a data source and collect COCO result records."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
@@ -37,8 +37,10 @@ def load_detector(ckpt, config, class_table: dict):
     return make_detect(model), jax.device_put(checkpoint.load_params(ckpt, template))
 
 
-def detect_batches(detect_fn, params, source, config, *, batch_size: int) -> Iterator:
-    """Pairs (Batch, its COCO result records) over all images of `source`, in its order.
+def detect_batches(detect_fn, params, source, config, *, batch_size: int,
+                   lowest: Sequence[float] | None = None) -> Iterator:
+    """Pairs (Batch, its COCO result records, `lowest` as for `to_coco_results`) over all images of `source`, in its
+    order.
 
     `detect_fn(params, image, image_size, part_boxes, part_valid) -> Detections`, as from `make_detect`, always sees
     `batch_size` images. The device works on a batch while the host reads the next one and pastes and encodes the masks
@@ -46,7 +48,7 @@ def detect_batches(detect_fn, params, source, config, *, batch_size: int) -> Ite
     """
     def finish(detections, batch):
         return batch, to_coco_results(jax.device_get(detections), batch, source,
-                                      mask_threshold=config.test.mask_threshold)
+                                      mask_threshold=config.test.mask_threshold, lowest=lowest)
     running = None
     for batch in pipeline.eval_batches(source, config, batch_size):
         started = detect_fn(params, batch.image, batch.image_size, batch.part_boxes, batch.part_valid), batch

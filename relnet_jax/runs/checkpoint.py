@@ -1,9 +1,10 @@
 """Checkpoints that need nothing else to be read: parameters, optimiser, config and class table, written at once.
 
 WORKDIR/checkpoints/STEP/ holds the items `params`, `ema` (where the run keeps an average), `optimizer` (its state and
-the step), `config` and `classes` (JSON; the latter also holds the class graph, if the model has one), and `metrics`
-(JSON, empty where the step was not evaluated). Orbax writes under a temporary name and renames at the end, so that a
-killed run leaves whole checkpoints or none; a folder with a plain number for a name is complete.
+the step), `config` and `classes` (JSON; the latter also holds the class graph, if the model has one), `films` (JSON:
+how the training films look as a whole, where that is known) and `metrics` (JSON, empty where the step was not
+evaluated). Orbax writes under a temporary name and renames at the end, so that a killed run leaves whole checkpoints or
+none; a folder with a plain number for a name is complete.
 """
 import difflib
 import json
@@ -48,12 +49,13 @@ def make_manager(workdir: str | Path, *, keep: int, best: str) -> ocp.Checkpoint
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDict, class_table: dict,
-         metrics: dict[str, float] | None = None) -> None:
+         metrics: dict[str, float] | None = None, films: dict | None = None) -> None:
     """Begins to write `state` under its step; returns once the arrays are copied off the devices.
 
     `class_table` holds `classes`, `category_ids`, `parts` and, if the model has one, `graph` (see data/graph.py);
     `metrics` are those of an evaluation at this step, and config.train.best among them decides which step is the best;
-    undefined ones (NaN) are stored as null. A step that is already there is left as it is.
+    undefined ones (NaN) are stored as null. `films` is what `data.familiarity` measured, if anything. A step that is
+    already there is left as it is.
     """
     step = int(jax.device_get(state.step))
     if step in manager.all_steps():
@@ -65,6 +67,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     items['optimizer'] = ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state))
     if state.ema is not None:
         items['ema'] = ocp.args.PyTreeSave(state.ema)
+    if films is not None:
+        items['films'] = ocp.args.JsonSave(films)
     metrics = files.nulls({name: float(value) for name, value in (metrics or {}).items()})
     manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
 
@@ -143,6 +147,12 @@ def read_class_table(ckpt: str | Path) -> dict:
     K rows of K floats with the background first, if the model has one."""
     table = {k: tuple(v) for k, v in _read_json(find(ckpt), 'classes').items()}
     return table | {GRAPH: tuple(map(tuple, table[GRAPH]))} if GRAPH in table else table
+
+
+def read_films(ckpt: str | Path) -> dict | None:
+    """How the training films look as a whole, for `data.familiarity.distance`; None where it is not known."""
+    folder = find(ckpt)
+    return _read_json(folder, 'films') if (folder / 'films').is_dir() else None
 
 
 # Keys that change neither the parameters nor what they are trained on.

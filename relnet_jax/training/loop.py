@@ -12,7 +12,7 @@ import optax
 from absl import logging
 from ml_collections import ConfigDict
 
-from relnet_jax.data import graph, pipeline
+from relnet_jax.data import familiarity, graph, pipeline
 from relnet_jax.data.source import Source
 from relnet_jax.detector.run import detect_source, make_detect
 from relnet_jax.evaluation import report
@@ -67,6 +67,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     adjacency = graph.class_graph(source, config, workdir=workdir if first_process else None)
     if adjacency is not None:
         class_table[checkpoint.GRAPH] = adjacency
+    films = familiarity.of_source(source, config)
 
     # ---- model, phases and their optimisers ----
     plan = phases.plan(config)
@@ -154,7 +155,8 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                         if now.phase.plain:     # another model's: not to be compared for the best step
                             scores = None
                 finally:            # an evaluation that fails costs no training
-                    checkpoint.save(manager, state, config=config, class_table=class_table, metrics=scores)
+                    checkpoint.save(manager, state, config=config, class_table=class_table, metrics=scores,
+                                    films=films)
                 window.restart()
             if stopping:
                 logging.info('stopped at step %d of %d; start again with the same folder to go on', step, steps)
