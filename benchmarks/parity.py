@@ -27,8 +27,8 @@ from rich.table import Table
 from benchmarks.parity_images import CANVAS, LARGER, ROOT, SMALL, STEP, fits, on_canvas, pipeline_config, write_images
 from relnet_jax.data import pipeline
 from relnet_jax.data.images import SUFFIXES
-from relnet_jax.evaluation.results import to_original
-from relnet_jax.evaluation.run import load_detector
+from relnet_jax.detector.results import to_original
+from relnet_jax.detector.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
 from relnet_jax.interop.load import load_weights
 from relnet_jax.interop.read import read_state

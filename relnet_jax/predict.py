@@ -20,9 +20,9 @@ from relnet_jax.data import fit
 from relnet_jax.data.images import SUFFIXES, UnreadableImage, is_image_file, read_header, read_image
 from relnet_jax.data.read_options import ReadOptions, read_options
 from relnet_jax.data.source import Source
+from relnet_jax.detector.run import detect_batches, load_detector
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation.overlays import draw_results
-from relnet_jax.evaluation.run import detect_batches, load_detector
 from relnet_jax.evaluation.submissions import SUBMISSIONS, check_form, write_submission
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.types import Example

@@ -1,7 +1,10 @@
 """Shared by all tests: a compilation cache that survives between runs, and the optional real data."""
 import os
+import signal
 from pathlib import Path
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:      # begun in the background, which the tests' commands inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault('PJRT_NPROC', '8')          # two fake CPU devices deadlock without it
 # Two devices; and as little optimisation as there is: in tests compilation takes the time, not what is compiled.
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 '

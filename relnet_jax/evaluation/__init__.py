@@ -1,1 +1,1 @@
-"""From padded detections to numbers: result records, COCO and VOC-style average precision, the report."""
+"""From result records to numbers: COCO and VOC-style average precision, the report."""

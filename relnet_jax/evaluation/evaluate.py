@@ -8,10 +8,10 @@ from rich.table import Table
 
 from relnet_jax import files
 from relnet_jax.data import pipeline
+from relnet_jax.detector.run import detect_source, load_detector
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation import anatomy, report, submissions
 from relnet_jax.evaluation.overlays import overlays
-from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
 from relnet_jax.runs import checkpoint, startup
 
 SWEEP_METRICS = ('box_AP', 'box_AP50', 'mask_AP50', 'voc_AP_0.50', 'voc_AP_0.01')
@@ -62,6 +62,20 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
     logging.info('written: %s, detections.json and overlays/ beside it', path)
     return metrics
+
+
+def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
+                convention: str = 'pixel_inclusive') -> dict:
+    """Metrics of `report.evaluate` for the checkpoint in `folder` at each number of test boxes: count -> metrics."""
+    truth, found = source.ground_truth(), {}
+    for count in box_counts:
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.test.boxes = count
+        detect_fn, params = load_detector(folder, config, class_table)
+        results = detect_source(detect_fn, params, source, config, progress=f'{source.name}, {count} test boxes')
+        found[count] = report.evaluate(truth, results, convention=convention)
+    return found
 
 
 def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 'val',

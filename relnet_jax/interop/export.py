@@ -28,8 +28,8 @@ from ml_collections import ConfigDict
 
 from relnet_jax import __version__, cli
 from relnet_jax import config as config_lib
+from relnet_jax.detector.run import load_detector
 from relnet_jax.errors import UserError
-from relnet_jax.evaluation.run import load_detector
 from relnet_jax.interop import onnx_file, stablehlo
 from relnet_jax.interop.export_check import agreement, noise, real, run_file
 from relnet_jax.interop.standalone import INPUTS, detector_inputs, input_shapes, standalone

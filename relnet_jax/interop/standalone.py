@@ -29,7 +29,7 @@ def input_shapes(config: ConfigDict, *, batch: int, parts: int) -> list[jax.Shap
 
 
 def standalone(detect: Callable, params: Any, parts: int) -> Callable:
-    """`detect` of `evaluation.run.make_detect` as a function of the image inputs alone, which returns a dict."""
+    """`detect` of `detector.run.make_detect` as a function of the image inputs alone, which returns a dict."""
     def call(*arrays: Array) -> dict:
         # Without the barrier the compiler computes on the constants ahead of time.
         found = detect(jax.lax.optimization_barrier(params), *detector_inputs(arrays, parts))._asdict()

@@ -14,9 +14,9 @@ from ml_collections import ConfigDict
 
 from relnet_jax.data import graph, pipeline
 from relnet_jax.data.source import Source
+from relnet_jax.detector.run import detect_source, make_detect
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
-from relnet_jax.evaluation.run import detect_source, make_detect
 from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
 from relnet_jax.progress import Bar

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from jax import export as jax_export
 
-from relnet_jax.evaluation.run import load_detector
+from relnet_jax.detector.run import load_detector
 from relnet_jax.interop import export
 from relnet_jax.interop.agreement import rows
 from relnet_jax.models.mask_rcnn import build

@@ -7,7 +7,7 @@ import pytest
 from pydicom import uid
 
 from relnet_jax.data.archive import Finding, Origin
-from relnet_jax.evaluation.results import encode_mask
+from relnet_jax.detector.results import encode_mask
 from tests.data.dicom_files import write_dicom
 
 ROWS, COLUMNS = 90, 120

@@ -4,8 +4,8 @@ import pydicom
 import pytest
 
 from relnet_jax.data.archive import Finding, findings, segmentation, structured_report
+from relnet_jax.detector.results import encode_mask
 from relnet_jax.errors import UserError
-from relnet_jax.evaluation.results import encode_mask
 from tests.data.archive.samples import COLUMNS, ORIGIN, ROWS, STUDY, found, make_film, masks, validate
 from tests.data.archive.test_outlines import inside
 

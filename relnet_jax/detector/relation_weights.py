@@ -17,7 +17,7 @@ from matplotlib.patches import Rectangle
 
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import Source, subset
-from relnet_jax.evaluation.run import build_model
+from relnet_jax.detector.run import build_model
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relations import RelationContext
 from relnet_jax.models.relations.attention import best_rois

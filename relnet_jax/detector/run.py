@@ -6,8 +6,7 @@ import numpy as np
 from absl import logging
 
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation import report
-from relnet_jax.evaluation.results import to_coco_results
+from relnet_jax.detector.results import to_coco_results
 from relnet_jax.models import mask_rcnn
 from relnet_jax.progress import Bar
 from relnet_jax.runs import checkpoint
@@ -75,17 +74,3 @@ def detect_source(detect_fn, params, source, config, *, progress: str = '') -> l
         logging.warning('%s: %d of %d images could not be read; they count as images without detections',
                         source.name, len(source) - seen, len(source))
     return results
-
-
-def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
-                convention: str = 'pixel_inclusive') -> dict:
-    """Metrics of `report.evaluate` for the checkpoint in `folder` at each number of test boxes: count -> metrics."""
-    truth, found = source.ground_truth(), {}
-    for count in box_counts:
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.test.boxes = count
-        detect_fn, params = load_detector(folder, config, class_table)
-        results = detect_source(detect_fn, params, source, config, progress=f'{source.name}, {count} test boxes')
-        found[count] = report.evaluate(truth, results, convention=convention)
-    return found

@@ -7,7 +7,7 @@ import pytest
 
 from configs import phantom
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation import relation_weights
+from relnet_jax.detector import relation_weights
 from relnet_jax.models.box_head import BoxPredictor, select_detections
 from relnet_jax.models.relations import RELATIONS, RelationContext, fuse
 from relnet_jax.models.relations.attention import best_rois
