@@ -67,6 +67,9 @@ def export(ckpt: str, out: str | Path, config: ConfigDict | None = None, *, batc
     if form is stablehlo:
         stablehlo.check_platforms(platforms)
     config, table = config or checkpoint.read_config(ckpt), checkpoint.read_class_table(ckpt)
+    if form is onnx_file and config.model.dtype != 'float32':
+        raise UserError(f"--format=onnx: onnxruntime lacks operators for model.dtype='{config.model.dtype}', add "
+                        '--config.model.dtype=float32')
     detect, params = load_detector(ckpt, config, table)
     parts = len(table['parts'])
     shapes = input_shapes(config, batch=batch, parts=parts)

@@ -13,8 +13,8 @@ CALLED = ('jaxpr', 'call_jaxpr', 'fun_jaxpr')       # parameters of theirs that 
 def lax_only(function: Callable, shapes: Sequence[jax.ShapeDtypeStruct]) -> Callable:
     """`function` with its outputs as a list (`jax.tree.leaves`), for arguments of `shapes`, as it is traced now.
 
-    Calls, derivative rules and barriers are gone; of what depends on the platform the default remains; a selection
-    between booleans, which runtimes tend to lack, is made of `and`, `or` and `not`.
+    Calls, derivative rules and barriers are gone; of what depends on the platform the default remains; selection
+    between booleans, which onnxruntime lacks, is made of `and`, `or` and `not`, and they are gathered as numbers.
     """
     closed = jax.make_jaxpr(function)(*shapes)
     return lambda *arguments: _run(closed.jaxpr, closed.consts, arguments)
@@ -41,6 +41,8 @@ def _outputs(equation, inputs: list) -> list:
     if name == 'select_n' and equation.outvars[0].aval.dtype == bool:
         which, *cases = jnp.broadcast_arrays(*inputs)
         return [(~which & cases[0]) | (which & cases[1])]
+    if name == 'gather' and equation.outvars[0].aval.dtype == bool:
+        return [equation.primitive.bind(inputs[0].astype(jnp.int32), inputs[1], **parameters) != 0]
     found = equation.primitive.bind(*inputs, **equation.primitive.get_bind_params(parameters))
     return found if equation.primitive.multiple_results else [found]
 

@@ -17,6 +17,7 @@ from relnet_jax.interop.lax_only import lax_only
 from relnet_jax.interop.standalone import INPUTS
 
 PACKAGES = ('jax2onnx', 'onnx', 'onnx-ir', 'onnxruntime', 'sympy', 'mpmath')
+INSTALL = "pip install --no-deps jax2onnx onnx onnx-ir onnxruntime sympy 'mpmath<1.4'"
 OPSET = 18              # the lowest that has what the detector needs is read by the most runtimes
 LARGEST_KEPT = 64       # values; constants that repeat themselves are cut down from this size on
 # Operators whose inputs stretch to a common shape.
@@ -48,7 +49,7 @@ def serialise(call: Callable, shapes: Sequence[jax.ShapeDtypeStruct], platforms:
     """
     modules = [package.replace('-', '_') for package in PACKAGES]
     if missing := [package for package, module in zip(PACKAGES, modules) if find_spec(module) is None]:
-        raise UserError(f'--format=onnx: {", ".join(missing)} missing: pip install --no-deps {" ".join(PACKAGES)}')
+        raise UserError(f'--format=onnx: {", ".join(missing)} missing: {INSTALL}')
     import jax2onnx
     logging.disable(logging.WARNING)        # it speaks of each optional package that is not there
     try:

@@ -26,14 +26,16 @@ class Origin(NamedTuple):
     """Where findings come from."""
     checkpoint: str                 # its name
     synthetic: bool                 # learnt from drawn images, whose classes borrow the names of findings
-    score_threshold: float          # weaker detections were left out
+    score_threshold: float | dict[str, float]       # weaker detections were left out; of all classes, or of each
     name: str = 'relnet_jax'
     version: str = relnet_jax.__version__
 
     @property
     def remarks(self) -> tuple[str, ...]:
         """Lines for whoever reads the document."""
-        lines = (RESEARCH, f'checkpoint: {self.checkpoint}', f'score threshold: {self.score_threshold:g}')
+        lowest = self.score_threshold
+        scores = ', '.join(f'{k} {v:g}' for k, v in lowest.items()) if isinstance(lowest, dict) else f'{lowest:g}'
+        lines = (RESEARCH, f'checkpoint: {self.checkpoint}', f'score threshold: {scores}')
         return (*lines, SYNTHETIC) if self.synthetic else lines
 
 
@@ -42,6 +44,6 @@ SYNTHETIC = 'Trained on synthetic images: says nothing about a patient'
 
 
 def findings(results: Iterable[Mapping], names: Mapping[int, str]) -> list[Finding]:
-    """Of the COCO result records of one film, in their order; `names`: category id -> class."""
+    """Those of COCO result records of one film, in their order; `names`: category id -> class."""
     return [Finding(names[r['category_id']], float(r['score']), (x, y, x + w, y + h), r.get('segmentation'))
             for r in results for x, y, w, h in [r['bbox']]]

@@ -103,6 +103,12 @@ def test_reports_name_their_checkpoint_and_are_preliminary(film, tmp_path):
                                     'Trained on synthetic images: says nothing about a patient']
 
 
+def test_thresholds_of_each_class_are_named(film, tmp_path):
+    origin = ORIGIN._replace(score_threshold={'Mass': 0.25, 'Pleural Thickening': 0.4})
+    for group in read_report(structured_report.write(film, tmp_path / 'a.dcm', found(), origin)):
+        assert 'score threshold: Mass 0.25, Pleural Thickening 0.4' in group['remarks']
+
+
 def test_a_film_without_findings_has_a_report_that_says_so_and_no_segmentation(film, tmp_path):
     out = structured_report.write(film, tmp_path / 'a.sr.dcm', [], ORIGIN)
     assert validate(out) == []
