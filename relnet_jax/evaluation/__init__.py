@@ -1,1 +1,1 @@
-"""From result records to numbers: COCO and VOC-style average precision, the report."""
+"""From result records to numbers: matching, metrics under weights of the images, their intervals, the report."""

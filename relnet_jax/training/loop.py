@@ -167,7 +167,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
 # ---- pieces of the loop ----
 def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: ConfigDict, *, step: int, workdir: Path,
              final: bool) -> dict[str, float] | None:
-    """Metrics of `report.evaluate` without the classes, by the averaged parameters if any; None without images.
+    """Metrics of `report.evaluate` of all classes together, by the averaged parameters if any; None without images.
 
     `final` also prints the report and writes WORKDIR/eval. With several processes each evaluates everything on its
     first device, and the first one reports: no process waits for another in the middle of a step.
@@ -178,14 +178,15 @@ def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: Config
     params = parallel.local_copy(state.params if state.ema is None else state.ema)
     results = detect_source(detect_fn, params, val, config, progress=f'evaluation at step {step}')
     truth = val.ground_truth()
-    metrics = report.evaluate(truth, results)
-    scores = {k: v for k, v in metrics.items() if k != 'per_class'}
-    logging.info('step %d, %s: %s', step, val.name, ', '.join(f'{k} {v:.4f}' for k, v in scores.items()))
     if final and jax.process_index() == 0:
-        about = report.describe(val, truth, config, checkpoint=f'{workdir.name}, step {step}')
-        report.print_report(metrics, about)
-        report.write_report(workdir / 'eval', metrics=metrics, results=results, about=about)
+        metrics = report.full_report(workdir / 'eval', val, truth, results, config,
+                                     checkpoint=f'{workdir.name}, step {step}')
         overlays(val, results, workdir / 'eval' / 'overlays', config=config)
+    else:
+        metrics = report.evaluate(truth, results)
+    scores = {k: v for k, v in metrics.items() if k not in ('per_class', 'intervals')}
+    logging.info('step %d, %s: %s', step, val.name,
+                 ', '.join(f'{k} {scores[k]:.4f}' for k in report.HEADLINE if k in scores))
     return scores
 
 
