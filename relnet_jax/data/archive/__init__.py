@@ -1,10 +1,10 @@
 """Results as DICOM documents that go back to where a film came from: a structured report, and a segmentation.
 
-`structured_report.write` and `segmentation.write` take the path of the film, what was found on it and what found it.
-They read nothing of the film but its header, and never write over it. The documents belong to the film's study, refer
-to it, are marked as research and say which checkpoint made them; their UIDs follow from the film, the checkpoint and
-the findings, so that the same results are the same documents. What is found outside of the table of `codes`, and
-everything that a model of synthetic images finds, carries a code of the private scheme 99RELNET.
+`documents.write` takes the path of the film, what was found on it, and where that comes from. It reads nothing of the
+film but its header, and never writes over it. The documents belong to the film's study, refer to it, are marked as
+research and say which checkpoint made them; their UIDs follow from the film, the checkpoint and the findings, so that
+the same results are the same documents. What is found outside of the table of `codes`, and everything that a model of
+synthetic images finds, carries a code of the private scheme 99RELNET.
 
 Needs the extra packages `relnet_jax[dicom]`: pydicom and highdicom.
 """

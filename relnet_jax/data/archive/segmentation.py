@@ -13,29 +13,24 @@ from pydicom.sr.codedict import codes
 
 from relnet_jax.data.archive import RESEARCH, Finding, Origin
 from relnet_jax.data.archive.codes import DETECTED_OBJECT, PRIVATE, PRIVATE_SCHEME, finding_code
-from relnet_jax.data.archive.film import read_film, tracking_uid, uid, write_document
+from relnet_jax.data.archive.film import tracking_uid, uid, write_document
 from relnet_jax.data.archive.masks import full_mask
 from relnet_jax.errors import UserError
 
 SERIES_NUMBER = 9002
 
 
-def write(film: str | Path, out: str | Path, findings: Sequence[Finding], origin: Origin) -> Path | None:
-    """Writes the segmentation of the DICOM file `film` to `out`, which is returned; without findings no file, and None.
-
-    Raises UserError as `structured_report.write` does, and for a finding without a mask.
-    """
-    header = read_film(Path(film))
+def write(film: Dataset, out: Path, findings: Sequence[Finding], origin: Origin) -> Path | None:
+    """As `structured_report.write`; None, and no file, without findings. Raises UserError for one without a mask."""
     if not findings:        # a segmentation has at least one segment
         return None
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        document = segmentation(header, findings, origin)
-    return write_document(document, Path(out))
+        return write_document(segmentation(film, findings, origin), out)
 
 
 def segmentation(film: Dataset, findings: Sequence[Finding], origin: Origin) -> seg.Segmentation:
-    """The document. `film`: its header, as `read_film` gives it."""
+    """The document."""
     masks = [full_mask(finding, i, film) for i, finding in enumerate(findings, start=1)]
     if any(mask is None for mask in masks):
         raise UserError(f'film {film.SOPInstanceUID}: a segmentation needs masks, and the detector gives none')

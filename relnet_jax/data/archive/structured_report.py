@@ -14,28 +14,25 @@ from pydicom.sr.codedict import codes
 
 from relnet_jax.data.archive import RESEARCH, Finding, Origin
 from relnet_jax.data.archive.codes import NUMBER_OF_DETECTIONS, PRIVATE_SCHEME, finding_code
-from relnet_jax.data.archive.film import read_film, tracking_uid, uid, write_document
+from relnet_jax.data.archive.film import tracking_uid, uid, write_document
 from relnet_jax.data.archive.masks import full_mask
 from relnet_jax.data.archive.outlines import box_outline, mask_outline
 
 SERIES_NUMBER = 9001
 
 
-def write(film: str | Path, out: str | Path, findings: Sequence[Finding], origin: Origin) -> Path:
-    """Writes the report of the DICOM file `film` to `out`, which is returned.
+def write(film: Dataset, out: Path, findings: Sequence[Finding], origin: Origin) -> Path:
+    """Writes the report of a film, whose header `read_film` gives, to `out`, which is returned.
 
-    Raises UserError for a film that no report can refer to (several frames, no UIDs, masks of another size), and where
-    `out` is there and is no structured report.
+    Raises UserError for masks of another size than the film, and where `out` is there and is no structured report.
     """
-    header = read_film(Path(film))
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')     # of names with a single component, which are the film's
-        document = report(header, findings, origin)
-    return write_document(document, Path(out))
+        return write_document(report(film, findings, origin), out)
 
 
 def report(film: Dataset, findings: Sequence[Finding], origin: Origin) -> sr.ComprehensiveSR:
-    """The document. `film`: its header, as `read_film` gives it."""
+    """The document."""
     groups = [_group(film, finding, i, origin) for i, finding in enumerate(findings, start=1)]
     device = sr.DeviceObserverIdentifyingAttributes(
         uid=uid('device', origin), name=f'{origin.name}: {RESEARCH}', manufacturer_name=origin.name,

@@ -3,7 +3,8 @@ import numpy as np
 import pydicom
 import pytest
 
-from relnet_jax.data.archive import Finding, findings, segmentation, structured_report
+from relnet_jax.data.archive import Finding, documents, findings, segmentation, structured_report
+from relnet_jax.data.archive.film import read_film
 from relnet_jax.detector.results import encode_mask
 from relnet_jax.errors import UserError
 from tests.data.archive.samples import COLUMNS, ORIGIN, ROWS, STUDY, found, make_film, masks, validate
@@ -17,7 +18,7 @@ NOT_FOR_PATIENTS = 'Research only, not for clinical use'
 
 @pytest.fixture
 def film(tmp_path):
-    return make_film(tmp_path / 'film.dcm')
+    return read_film(make_film(tmp_path / 'film.dcm'))
 
 
 def items(node, name: str) -> list:
@@ -136,33 +137,47 @@ def test_the_same_results_are_the_same_document_and_others_are_another(film, tmp
 
 
 def test_nothing_but_a_document_of_its_kind_is_written_over(film, tmp_path):
-    before = film.read_bytes()
+    path = tmp_path / 'film.dcm'
+    before = path.read_bytes()
     with pytest.raises(UserError, match='film.dcm: is there, and no Comprehensive SR'):
-        structured_report.write(film, film, found(), ORIGIN)
+        structured_report.write(film, path, found(), ORIGIN)
     with pytest.raises(UserError, match='film.dcm: is there, and no Segmentation'):
-        segmentation.write(film, film, found(), ORIGIN)
+        segmentation.write(film, path, found(), ORIGIN)
     notes = tmp_path / 'notes.txt'
     for text in ('keep', ''):
         notes.write_text(text)
         with pytest.raises(UserError, match='notes.txt: is there'):
             structured_report.write(film, notes, found(), ORIGIN)
         assert notes.read_text() == text
-    assert film.read_bytes() == before
+    assert path.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ['film.dcm', 'notes.txt']
 
 
 @pytest.mark.parametrize('elements, message', [
     (dict(SOPInstanceUID=None, StudyInstanceUID=None), 'lacks SOPInstanceUID, StudyInstanceUID'),
+    (dict(SOPInstanceUID='../../1.2'), 'lacks SOPInstanceUID'),
     (dict(NumberOfFrames=3), '3 frames, expected one')])
-@pytest.mark.parametrize('write', [structured_report.write, segmentation.write])
-def test_films_that_no_document_can_refer_to_are_refused_by_name(tmp_path, elements, message, write):
-    film = make_film(tmp_path / 'odd.dcm', **elements)
+def test_films_that_no_document_can_refer_to_are_refused_by_name(tmp_path, elements, message):
     with pytest.raises(UserError, match=f'odd.dcm: .*{message}'):
-        write(film, tmp_path / 'a.dcm', found(), ORIGIN)
+        documents.write(make_film(tmp_path / 'odd.dcm', **elements), tmp_path / 'out', found(), ORIGIN)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_other_files_are_refused_by_name(tmp_path):
     (tmp_path / 'x.png').write_bytes(b'\x89PNG\r\n\x1a\n' + bytes(300))
     with pytest.raises(UserError, match='x.png: no DICOM document can'):
-        write(tmp_path / 'x.png', tmp_path / 'a.dcm', found(), ORIGIN)
-    assert not (tmp_path / 'a.dcm').exists()
+        documents.write(tmp_path / 'x.png', tmp_path, found(), ORIGIN)
+    with pytest.raises(OSError, match='y.dcm'):
+        documents.write(tmp_path / 'y.dcm', tmp_path, found(), ORIGIN)
+
+
+def test_the_documents_of_a_film_are_called_by_its_uid(tmp_path, caplog):
+    film, out = make_film(tmp_path / 'film.dcm', PatientAge='64'), tmp_path / 'new' / 'folder'
+    assert documents.write(film, out, found(), ORIGIN) == [out / '1.2.3.4.sr.dcm', out / '1.2.3.4.seg.dcm']
+    assert documents.write(film, out, [], ORIGIN) == [out / '1.2.3.4.sr.dcm']
+    assert documents.write(film, out, found(), ORIGIN, kinds=['seg']) == [out / '1.2.3.4.seg.dcm']
+    assert pydicom.dcmread(out / '1.2.3.4.seg.dcm').Modality == 'SEG'
+    assert sum('left out of the documents: PatientAge' in message for message in caplog.messages) == 3
 
 
 @pytest.mark.parametrize('write', [structured_report.write, segmentation.write])
@@ -180,8 +195,8 @@ def test_a_detector_without_masks_has_no_segmentation(film, tmp_path):
 @pytest.mark.parametrize('write', [structured_report.write, segmentation.write])
 def test_missing_and_invalid_elements_of_the_film_stay_out_of_the_documents(tmp_path, caplog, write):
     nobody = dict.fromkeys(('PatientID', 'PatientName', 'PatientBirthDate', 'StudyID', 'StudyDate', 'AccessionNumber'))
-    film = make_film(tmp_path / 'film.dcm', **nobody, PatientSex='X', PatientAge='64', StudyTime='noon',
-                     PixelSpacing=[0, 0])
+    film = read_film(make_film(tmp_path / 'film.dcm', **nobody, PatientSex='X', PatientAge='64', StudyTime='noon',
+                     PixelSpacing=[0, 0]))
     out = write(film, tmp_path / 'a.dcm', found(), ORIGIN)
     assert validate(out) == []
     assert 'not valid, and left out of the documents: StudyTime, PatientAge' in caplog.text
@@ -192,7 +207,7 @@ def test_missing_and_invalid_elements_of_the_film_stay_out_of_the_documents(tmp_
 
 @pytest.mark.parametrize('write', [structured_report.write, segmentation.write])
 def test_names_keep_their_letters(tmp_path, write):
-    film = make_film(tmp_path / 'film.dcm', SpecificCharacterSet='ISO_IR 100', PatientName='Müller^Jörg')
+    film = read_film(make_film(tmp_path / 'film.dcm', SpecificCharacterSet='ISO_IR 100', PatientName='Müller^Jörg'))
     out = write(film, tmp_path / 'a.dcm', [found()[0]._replace(name='気胸')], ORIGIN)
     document = pydicom.dcmread(out)
     assert document.PatientName == 'Müller^Jörg' and validate(out) == []
@@ -216,9 +231,9 @@ def test_result_records_become_findings():
 
 @pytest.mark.parametrize('sample', ['RG1_J2KI.dcm', 'RG3_J2KI.dcm', 'mlut_18.dcm', 'vlut_04.dcm', '1.2.276'])
 def test_documents_of_real_films_are_valid(real_data, tmp_path, sample):
-    (film,) = (real_data / 'dicom_samples').glob(f'{sample}*')
-    header = pydicom.dcmread(film, stop_before_pixels=True)
-    mask = np.zeros((header.Rows, header.Columns), bool)
+    (path,) = (real_data / 'dicom_samples').glob(f'{sample}*')
+    film = read_film(path)
+    mask = np.zeros((film.Rows, film.Columns), bool)
     mask[100:300, 50:400] = True
     mask[150:160, 100:120] = False
     what = [Finding('Mass', 0.9, (50, 100, 400, 300), encode_mask(mask)),
