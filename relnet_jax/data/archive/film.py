@@ -1,4 +1,5 @@
 """What a document takes over from its film, and how it is written."""
+import logging as python_logging
 import os
 import uuid
 import warnings
@@ -12,6 +13,8 @@ from pydicom.valuerep import DA, TM, validate_value
 
 from relnet_jax.data.archive import Finding, Origin
 from relnet_jax.errors import UserError
+
+python_logging.getLogger('highdicom').setLevel(python_logging.WARNING)      # it tells of every module that it copies
 
 REFERRED_TO = ('SOPClassUID', 'SOPInstanceUID', 'StudyInstanceUID', 'SeriesInstanceUID', 'Rows', 'Columns')
 MAY_BE_EMPTY = ('PatientID', 'PatientName', 'PatientBirthDate', 'PatientSex', 'AccessionNumber', 'StudyID', 'StudyDate',
