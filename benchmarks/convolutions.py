@@ -1,7 +1,8 @@
 """Forms of the 3x3 kernel gradient and of the depthwise 7x7 convolution, shape by shape: python -m
 benchmarks.convolutions
 
-relnet_jax/models/conv3x3.py and depthwise7x7.py choose by these numbers. Milliseconds of processor time on this backend.
+relnet_jax/models/conv3x3.py and depthwise7x7.py choose by these numbers: milliseconds of processor
+time on this backend.
 """
 import argparse
 import time

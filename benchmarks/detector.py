@@ -2,8 +2,8 @@
 
 Every kind of work runs in a process of its own, so that its peak memory is its own. Given a Python that has torch, the
 same work runs in torchvision, with the same weights (by rule), images and boxes, in turns, and the table shows the
-ratio: below 1 this project is faster. Wall and processor seconds are the best of `--rounds`. Each work is a line of JSON
-in benchmarks/results/detector.jsonl.
+ratio: below 1 this project is faster. Wall and processor seconds are the best of `--rounds`. Each table is a line of
+JSON in benchmarks/results/detector.jsonl.
 """
 import argparse
 import datetime

@@ -1,7 +1,7 @@
 """What both sides of benchmarks/detector.py work on: images, boxes and sizes by rule. Needs numpy alone.
 
-A job is a dict: `size` of the square images in pixels, `batch`, `objects` an image, `classes` with background, `weights`
-(an .npz of a torchvision state dict), `kind` 'train' or 'inference', and `parts`: whether to do the parts too.
+A job is a dict: `size` of the square images in pixels, `batch`, `objects` an image, `classes` with background,
+`weights` (an .npz of a torchvision state dict), `kind` 'train' or 'inference', and `parts`: the parts, not the whole.
 """
 import numpy as np
 

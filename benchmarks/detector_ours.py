@@ -17,11 +17,12 @@ from relnet_jax.config import load
 from relnet_jax.detector.results import to_original
 from relnet_jax.detector.run import make_detect
 from relnet_jax.interop.torchvision import from_state_dict
-from relnet_jax.models import conv3x3, mask_head, used_rows
+from relnet_jax.models import conv3x3, used_rows
 from relnet_jax.models.mask_rcnn import MaskRCNN, build
 from relnet_jax.ops.anchors import NECK_STRIDES
 from relnet_jax.ops.masks import paste_mask
 from relnet_jax.ops.roi_align import assign_levels, roi_align
+from relnet_jax.runs import startup
 from relnet_jax.runs import state as states
 from relnet_jax.training import optimizer, parallel
 from relnet_jax.training.step import make_train_step
@@ -69,9 +70,11 @@ def train_work(model: MaskRCNN, config, params: dict, job: dict) -> Callable[[],
     at = parallel.replicate(states.start(params, tx, seed=0, ema=False), mesh)
     batch = parallel.place_batch(make_batch(job), mesh, parallel='shard_map')
 
+    compiled = startup.compile_ahead(step, at, batch)
+
     def work() -> None:
         nonlocal at
-        at, out = step(at, batch)
+        at, out = compiled(at, batch)
         assert np.isfinite(float(out['loss'])), out
     return work
 

@@ -118,13 +118,14 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                 state = jax.device_get(parallel.local_copy(state))
                 state = parallel.replicate(phases.enter(state, before, now.phase, now.tx), mesh)
                 window.restart()
-            if step in (first_step + 1, now.phase.first):
-                startup.log_compilation('the training step')
-            # The step runs on the device while the host reads on and copies the next batch: `step_fn` does not wait.
+            # The step runs on the device while the host reads on and copies the next batch: `train_step` does not wait.
             batch = window.read(batches)
             placed = parallel.place_batch(batch, mesh, parallel=how)
+            if step in (first_step + 1, now.phase.first):
+                startup.log_compilation('the training step')
+                train_step = startup.compile_ahead(now.step_fn, state, placed)
             with jax.transfer_guard('disallow'):
-                state, metrics = now.step_fn(state, placed)
+                state, metrics = train_step(state, placed)
             window.add(step, batch.image_index, metrics)
             if step in (first_step + 1, now.phase.first):
                 logging.info('step %d, with compilation: %.1f s', step, window.discard())
