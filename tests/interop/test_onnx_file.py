@@ -28,7 +28,8 @@ pytestmark = pytest.mark.filterwarnings('ignore:::jax2onnx', 'ignore:::onnx', 'i
 MODELS = {
     'all relations': dict(relations=('class', 'region', 'gaussian_mixture', 'class_region', 'part', 'context',
                                      'object_attention')),
-    'cascade, positions': dict(cascade=(0.5, 0.6), relations=('object_position', 'lung_feature')),
+    'cascade, positions, half pixels': dict(cascade=(0.5, 0.6), relations=('object_position', 'lung_feature'),
+                                            roi_aligned=True),
     'predicted parts': dict(relations=('part',), anatomy_head=True, parts='predicted'),
     'C4': dict(backbone='resnet50', neck='c4', anchor_sizes=((16, 32, 64, 128, 256, 512),)),
     'deformable': dict(backbone='resnet18', norm='frozen_bn', deformable='v2'),
