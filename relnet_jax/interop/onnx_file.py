@@ -45,7 +45,7 @@ assert not there, there
 def serialise(call: Callable, shapes: Sequence[jax.ShapeDtypeStruct], platforms: Sequence[str] = ()) -> bytes:
     """The file's bytes: inputs are called as in `INPUTS`, outputs as the keys of what `call` returns.
 
-    Raises UserError where packages are missing, and what jax2onnx raises for an operator that it does not know.
+    Raises UserError where packages are missing, and for an operation that jax2onnx does not know.
     """
     modules = [package.replace('-', '_') for package in PACKAGES]
     if missing := [package for package, module in zip(PACKAGES, modules) if find_spec(module) is None]:
@@ -56,6 +56,8 @@ def serialise(call: Callable, shapes: Sequence[jax.ShapeDtypeStruct], platforms:
         model = jax2onnx.to_onnx(
             lax_only(call, shapes), inputs=list(shapes), model_name='detector', opset=OPSET,
             input_names=INPUTS[:len(shapes)], output_names=sorted(jax.eval_shape(call, *shapes)))
+    except NotImplementedError as error:
+        raise UserError(f'--format=onnx: jax2onnx cannot convert this detector: {error}') from error
     finally:
         logging.disable(logging.NOTSET)
     shrink_constants(model.graph)
@@ -68,8 +70,9 @@ def shrink_constants(graph: Any) -> None:
     A zero that was spread over a feature map takes megabytes otherwise, once for each layer.
     """
     from onnx import numpy_helper
-    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.value_info, *graph.input]}
     large = {t.name: t for t in graph.initializer if np.prod(t.dims) > LARGEST_KEPT}
+    shapes = {v.name: [d.dim_value for d in v.type.tensor_type.shape.dim] for v in [*graph.value_info, *graph.input]
+              if v.name not in large}       # of two constants each would count on the other
     made = {}
     for node in graph.node:
         if node.op_type not in STRETCHING:

@@ -78,19 +78,21 @@ def test_constants_that_repeat_themselves_are_cut_down_where_operators_stretch_t
     arrays = dict(zero=np.zeros(shape, np.float32), rows=np.broadcast_to(rng.random((4, 1, 8), np.float32), shape),
                   all=rng.random(shape, np.float32), kept=np.ones(shape, np.float32))
     nodes = [helper.make_node('Max', ['x', 'zero'], ['a']), helper.make_node('Mul', ['a', 'rows'], ['b']),
-             helper.make_node('Add', ['b', 'all'], ['c']), helper.make_node('Concat', ['c', 'kept'], ['y'], axis=0)]
+             helper.make_node('Add', ['b', 'all'], ['c']), helper.make_node('Max', ['zero', 'kept'], ['d']),
+             helper.make_node('Concat', ['c', 'd'], ['y'], axis=0)]
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, size) for name, size in
             (('x', shape), ('y', [8, 6, 8])))
     graph = helper.make_graph(nodes, 'g', [x], [y],
                               [numpy_helper.from_array(np.ascontiguousarray(a), name) for name, a in arrays.items()],
-                              value_info=[helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in 'abc'])
+                              value_info=[helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+                                          for name in [*'abcd', *arrays]])
     model = helper.make_model(graph)
     value = rng.standard_normal(shape, np.float32)
     before = ReferenceEvaluator(model).run(None, {'x': value})[0]
     onnx_file.shrink_constants(model.graph)
     np.testing.assert_array_equal(ReferenceEvaluator(model).run(None, {'x': value})[0], before)
     assert {t.name: list(t.dims) for t in model.graph.initializer} == {
-        'zero_once': [1, 1, 1], 'rows_once': [4, 1, 8], 'all_once': shape, 'kept': shape}
+        'zero': shape, 'zero_once': [1, 1, 1], 'rows_once': [4, 1, 8], 'all_once': shape, 'kept': shape}
 
 
 @needs_packages
