@@ -41,7 +41,8 @@ class Worker:
     def _answer(self) -> dict:
         line = self.process.stdout.readline()
         if not line:
-            raise RuntimeError(f'{self.process.args[:-1]} ended with exit code {self.process.wait()}')
+            self.stop()
+            raise RuntimeError(f'{self.process.args[:-1]} ended with exit code {self.process.returncode}')
         return json.loads(line)
 
     def run(self, name: str) -> dict:
@@ -50,8 +51,7 @@ class Worker:
         return self._answer()
 
     def stop(self) -> None:
-        self.process.stdin.close()
-        self.process.wait()
+        self.process.communicate()
 
 
 def in_turns(workers: dict[str, Worker], names: list[str], rounds: int) -> dict[str, dict[str, dict]]:
