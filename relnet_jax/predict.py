@@ -4,9 +4,11 @@ Installed, the command is relnet-predict. --images may be given several times; a
 is if it exists. Writes to DIR, film by film, predictions.jsonl and an overlay PNG, and at the end predictions.json
 (COCO) and findings.csv, a row for each finding; docs/predict.md describes them. The same command again goes on where
 the first one was stopped. A file that cannot be read is reported and skipped, and the exit code is then 1. The config
-is the checkpoint's own; any key can be overridden, such as --config.test.boxes=256.
+is the checkpoint's own; any key can be overridden, such as --config.test.boxes=256. --dicom_sr and --dicom_seg add
+documents for an archive to DIR/dicom (docs/export.md).
 """
 import dataclasses
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -15,8 +17,10 @@ from absl.flags import FlagValues
 
 from relnet_jax import cli
 from relnet_jax import config as config_lib
+from relnet_jax.data.archive import Finding, Origin
 from relnet_jax.detector import predictions
 from relnet_jax.detector.detector import SCORE, Detector
+from relnet_jax.detector.found import Found
 from relnet_jax.detector.inputs import categories, find_images, image_source, name_outputs
 from relnet_jax.detector.outputs import film_line
 from relnet_jax.errors import UserError
@@ -27,14 +31,18 @@ from relnet_jax.visualize import write_image
 
 
 def predict(detector: Detector, found: list, out: Path, *, score: float | None = None, overlays: bool = True,
+            documents: tuple[str, ...] = (), checkpoint_name: str = '',
             submission: str = '') -> tuple[list[Path], list[str]]:
     """Detects in the files of `find_images` and writes the folder `out`, as `detector.predictions` says, going on with
     what it holds.
 
-    `score` as for Detector. With `submission`, a form in SUBMISSIONS, also submission.csv. Returns the files written
-    and what went wrong, one line for each film.
+    `score` as for Detector. `documents`: kinds of `archive.documents.KINDS` to write to out/dicom, which name the
+    checkpoint by `checkpoint_name`. With `submission`, a form in SUBMISSIONS, also submission.csv. Returns the files
+    written and what went wrong, one line for each film.
     """
-    settings = predictions.settings_of(detector, detector.lowest(score), overlays=overlays)
+    lowest = detector.lowest(score)
+    settings = predictions.settings_of(detector, lowest, overlays=overlays, documents=documents)
+    origin = Origin(checkpoint=checkpoint_name, synthetic=bool(detector.caption), score_threshold=settings['score'])
     done = predictions.begin(out, settings)
     left = [pair for pair in found if pair[0].absolute() not in done]
     names = name_outputs(left, filter(None, done.values()))
@@ -51,6 +59,8 @@ def predict(detector: Detector, found: list, out: Path, *, score: float | None =
                 continue
             if overlays:
                 write_image(out / name, film.picture())
+            if documents:
+                problems += write_documents(film, out / 'dicom', documents, origin)
             place = dict(path=str(Path(film.file).absolute()), overlay=name if overlays else None)
             predictions.append(file, film_line(film, detector.category_ids) | place)
             turned += film.about['orientation'] != 1
@@ -66,6 +76,19 @@ def predict(detector: Detector, found: list, out: Path, *, score: float | None =
     logging.info('%d films, %d of them unlike those of the training, %d skipped', len(left) - len(problems), unfamiliar,
                  len(problems))
     return written, problems
+
+
+def write_documents(film: Found, folder: Path, kinds: tuple[str, ...], origin: Origin) -> list[str]:
+    """Writes what was found for the archive that `film` came from; returns why not, if it could not be."""
+    from relnet_jax.data.archive import documents  # needs the extra packages
+    masks = film.segmentations or [None] * len(film.boxes)
+    findings = [Finding(name, float(score), tuple(map(float, box)), mask)
+                for name, score, box, mask in zip(film.names, film.scores, film.boxes, masks)]
+    try:
+        documents.write(film.file, folder, findings, origin, kinds=kinds)
+    except UserError as error:
+        return [f'{error} (its prediction is written)']
+    return []
 
 
 def write_films(path: Path, form: str, detector: Detector, out: Path) -> None:
@@ -86,6 +109,9 @@ def define(values: FlagValues) -> None:
                         f'operating points of the checkpoint (eval.py --calibrate), or than {SCORE} where it has none',
                         flag_values=values)
     flags.DEFINE_bool('overlays', True, 'a picture of each film with what was found', flag_values=values)
+    for kind, what in (('sr', 'structured report'), ('seg', 'segmentation')):
+        flags.DEFINE_bool(f'dicom_{kind}', False, f'for each film, itself DICOM, a DICOM {what} of the same study in '
+                          'DIR/dicom: for research, not for clinical use', flag_values=values)
     flags.DEFINE_enum('submission', '', ['', *SUBMISSIONS], "write submission.csv too, in a competition's form",
                       flag_values=values)
 
@@ -108,8 +134,15 @@ def command(call: cli.Call) -> int:
         raise UserError(f'--images: {"; ".join(problems)}')
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
     check_form(f.submission, checkpoint.read_class_table(f.ckpt)['classes'])
+    documents = tuple(kind for kind in ('sr', 'seg') if f[f'dicom_{kind}'].value)
+    if documents and not importlib.util.find_spec('highdicom'):
+        raise UserError("--dicom_sr and --dicom_seg need highdicom: pip install 'relnet_jax[dicom]'")
+    if 'seg' in documents and not config.model.mask_head:
+        raise UserError('--dicom_seg: this detector predicts no masks')
+    step = Path(checkpoint.find(f.ckpt))
     detector = Detector.load(f.ckpt, config=config)
-    written, skipped = predict(detector, found, out, score=score, overlays=f.overlays, submission=f.submission)
+    written, skipped = predict(detector, found, out, score=score, overlays=f.overlays, documents=documents,
+                               checkpoint_name=f'{step.parent.parent.name}, step {step.name}', submission=f.submission)
     for problem in [*problems, *skipped]:
         print(f'skipped: {problem}', file=sys.stderr)
     print(*written, sep='\n')

@@ -7,6 +7,7 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
@@ -198,6 +199,24 @@ def test_a_line_and_rows_for_each_film_with_the_uids_of_dicom(traces, tmp_path):
         '1.2.3', '1.2.4', '1.2.3']
     assert rows[2]['StudyInstanceUID'] == '' and (rows[2]['width'], rows[2]['height']) == ('59', '64')
     assert np.abs(np.float64([rows[0][key] for key in ('x1', 'y1', 'x2', 'y2')]) - [20, 10, 40, 30]).max() < 2.5
+
+
+def test_dicom_documents_are_two_flags_and_only_for_films_that_are_dicom(traces, tmp_path, capsys):
+    picture = np.full((64, 60), 50, np.uint8)
+    picture[10:30, 20:40] = 200
+    write_dicom(tmp_path / 'a.dcm', picture, StudyInstanceUID='1.2.3', SeriesInstanceUID='1.2.4')
+    before = (tmp_path / 'a.dcm').read_bytes()
+    out = tmp_path / 'out'
+    assert run('run', tmp_path / 'a.dcm', out, '--dicom_sr', '--dicom_seg') == 0
+    report, segmentation = (pydicom.dcmread(out / 'dicom' / f'1.2.3.{kind}.dcm') for kind in ('sr', 'seg'))
+    assert report.Modality == 'SR' and segmentation.Modality == 'SEG' and report.StudyInstanceUID == '1.2.3'
+    assert 'run' in str(report) and (tmp_path / 'a.dcm').read_bytes() == before
+    cv2.imwrite(str(tmp_path / 'b.png'), picture)
+    assert run('run', f'{tmp_path}/a.dcm,{tmp_path}/b.png', tmp_path / 'two', '--dicom_sr') == 1
+    assert f'skipped: {tmp_path}/b.png' in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / 'two' / 'dicom').iterdir()] == ['1.2.3.sr.dcm']
+    assert len((tmp_path / 'two' / 'predictions.jsonl').read_text().splitlines()) == 2
+    assert run('run', tmp_path / 'a.dcm', out, '--dicom_sr') == 2       # other documents than the folder holds
 
 
 # ---- going on ----

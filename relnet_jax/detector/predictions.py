@@ -26,7 +26,8 @@ SETTINGS, LINES, COCO, TABLE = 'predict.json', 'predictions.jsonl', 'predictions
 HARMLESS = ('data.threads', 'data.prefetch', 'data.cache', 'test.batch_size')
 
 
-def settings_of(detector: Detector, lowest: Sequence[float], *, overlays: bool) -> dict:
+def settings_of(detector: Detector, lowest: Sequence[float], *, overlays: bool,
+                documents: Sequence[str] = ()) -> dict:
     """What the results in a folder depend on, as JSON values."""
     digest = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(detector.params):
@@ -37,7 +38,7 @@ def settings_of(detector: Detector, lowest: Sequence[float], *, overlays: bool) 
     score = float(lowest[0]) if len(set(lowest)) == 1 else dict(zip(detector.names, map(float, lowest)))
     temperature = detector.points.temperature if detector.points else None
     return json.loads(files.to_json(dict(parameters=digest.hexdigest(), classes=detector.names, score=score,
-                                         temperature=temperature, overlays=overlays, config=config)))
+                                         temperature=temperature, overlays=overlays, documents=documents, config=config)))
 
 
 def begin(out: Path, settings: dict) -> dict[Path, str | None]:
