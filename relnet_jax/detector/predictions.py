@@ -37,8 +37,9 @@ def settings_of(detector: Detector, lowest: Sequence[float], *, overlays: bool,
               if key.split('.')[0] in ('data', 'model', 'test') and key not in HARMLESS}
     score = float(lowest[0]) if len(set(lowest)) == 1 else dict(zip(detector.names, map(float, lowest)))
     temperature = detector.points.temperature if detector.points else None
-    return json.loads(files.to_json(dict(parameters=digest.hexdigest(), classes=detector.names, score=score,
-                                         temperature=temperature, overlays=overlays, documents=documents, config=config)))
+    return json.loads(files.to_json(dict(
+        parameters=digest.hexdigest(), classes=detector.names, score=score, temperature=temperature, overlays=overlays,
+        documents=documents, config=config)))
 
 
 def begin(out: Path, settings: dict) -> dict[Path, str | None]:
