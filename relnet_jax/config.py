@@ -168,3 +168,25 @@ def from_json(text: str) -> ConfigDict:
             return {k: tuples(x) for k, x in v.items()}
         return tuple(tuples(x) for x in v) if isinstance(v, list) else v
     return ConfigDict(tuples(json.loads(text))).lock()
+
+
+def from_earlier(stored: dict) -> tuple[ConfigDict, list[str]]:
+    """(locked config, keys taken from configs/base.py) of what `to_json` wrote, perhaps before those keys were there.
+
+    Raises UserError, naming the key, for what breaks `rules`. A key that is missing in a section with one that nobody
+    knows counts as renamed, not as new, and is refused too.
+    """
+    config = from_json(json.dumps(stored))
+    given = set(flat(config))
+    renamed = {key.rpartition('.')[0] for key in given - set(rules.RULES)}
+    new = [key for key in rules.RULES if key not in given and key.rpartition('.')[0] not in renamed]
+    if new:
+        base, config = load('base'), ConfigDict(config.to_dict())
+        for key in new:
+            *sections, name = key.split('.')
+            section = config
+            for step in sections:
+                section = section.setdefault(step, ConfigDict())
+            section[name] = rules.value_of(base, key)
+    rules.check(config)
+    return config.lock(), new

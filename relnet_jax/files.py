@@ -2,16 +2,35 @@
 import json
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Writes under another name beside `path` and renames: a killed process leaves the old file or the new one."""
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Gives another name beside `path`, with the same suffix, to write to; at the end it is renamed to `path`.
+
+    A killed process leaves the old file or the new one, and of two that write at once the later one wins. Where writing
+    fails the old file stays, and nothing else.
+    """
     path = Path(path)
-    scratch = path.with_name(f'{path.name}.tmp')
-    scratch.write_text(text)
-    os.replace(scratch, path)
+    scratch = path.with_name(f'.{path.stem}.{os.getpid()}{path.suffix}')
+    try:
+        yield scratch
+        os.replace(scratch, path)
+    except BaseException as error:
+        scratch.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename in (None, str(scratch)):
+            error.filename = str(path)      # the name that says something
+        raise
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """`text` as the file `path`, see `replacing`."""
+    with replacing(path) as scratch:
+        scratch.write_text(text)
 
 
 def nulls(value: Any) -> Any:
@@ -29,5 +48,5 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
 
 
 def write_json(path: str | Path, value: Any, *, indent: int | None = 1) -> None:
-    """`to_json` as a file, written at once."""
+    """`to_json` as a file, see `replacing`."""
     write_text(path, to_json(value, indent=indent) + '\n')

@@ -27,10 +27,15 @@ def log_devices() -> None:
     """One line: versions, kind and number of devices, processes. Several processes meet here for the first time, while
     they are still abreast: making connections has a time limit of its own, which a slow compilation can exceed."""
     devices = jax.devices()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices('start')
+    meet('start')
     logging.info('JAX %s, jaxlib %s, %d x %s (%s), process %d of %d', jax.__version__, jaxlib.__version__, len(devices),
                  devices[0].device_kind, devices[0].platform, jax.process_index(), jax.process_count())
+
+
+def meet(where: str) -> None:
+    """Waits until all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 def log_compilation(what: str) -> None:
