@@ -8,7 +8,9 @@ and renames at the end, so that a killed run leaves whole checkpoints or none.
 """
 import json
 import math
+import os
 import re
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +32,7 @@ from relnet_jax.runs.step_folder import FOLDER, CheckpointError, find, items, re
 from relnet_jax.trees import not_finite, path_name
 
 GRAPH = 'graph'     # in the class table of a model that reasons over classes
-CAUSE = re.compile(r'\[OS error \d+: [A-Z0-9]+ ([^\]]*)\]')     # in what TensorStore says of a failure
+SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")      # in what TensorStore says of a failure
 
 
 # ---- writing ----
@@ -63,10 +65,10 @@ def _failure_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
-        cause = CAUSE.search(str(error))
-        raise CheckpointError(
-            f"no checkpoint could be written to '{folder}': {cause[1] if cause else ' '.join(str(error).split())[:200]}"
-            f'; finished there are the steps {", ".join(map(str, steps(folder.parent))) or "none"}') from error
+        number = SYSTEM_ERROR.search(str(error))
+        cause = os.strerror(int(number[1])) if number else ' '.join(str(error).split())[:200]
+        whole = f'the last one is step {done[-1]}' if (done := steps(folder.parent)) else 'there is none yet'
+        raise CheckpointError(f"no checkpoint could be written to '{folder}': {cause}; {whole}") from error
 
 
 def check_written(manager: ocp.CheckpointManager) -> None:
@@ -100,7 +102,16 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     metrics = (metrics or {}) | ({} if loss is None else {rotation.TRAIN_LOSS: loss})
     metrics = files.nulls({name: float(value) for name, value in metrics.items()})
     with _failure_told(Path(manager.directory)):
+        manager.wait_until_finished()
+        free, size = shutil.disk_usage(manager.directory).free, state_bytes(state)
+        if free < size:     # asked first, since Orbax fails with hundreds of lines
+            raise OSError(f'it takes {size / 1e6:.1f} MB, and the disk has {free / 1e6:.1f} MB left')
         manager.save(step, args=ocp.args.Composite(**parts), metrics=metrics)
+
+
+def state_bytes(state: TrainState) -> int:
+    """Of a state (arrays or shapes), on a disk at most."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
 
 
 def _model_items(params: Any, config: ConfigDict, class_table: dict, **about) -> dict:

@@ -1,6 +1,9 @@
 """Numbers of a run as they come: metrics.jsonl, TensorBoard event files, and the progress lines on the screen."""
 import datetime
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -8,6 +11,7 @@ from tensorboardX import SummaryWriter
 from relnet_jax import files
 
 METRICS_FILE = 'metrics.jsonl'
+ROOM = 1_000_000        # bytes
 THREE_LOSSES = ('loss_cls', 'loss_bbox', 'loss_mask')    # in the lab's order; those of relations follow on a line
 
 
@@ -40,18 +44,25 @@ class MetricWriter:
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
         files.write_text(workdir / METRICS_FILE, ''.join(line + '\n' for line, _ in read(workdir, until=step)))
-        self._lines = open(workdir / METRICS_FILE, 'a')
+        self._path = workdir / METRICS_FILE
+        self._lines = open(self._path, 'a')
         self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """`split` is 'train' or 'val'; NaN and infinity become null in the JSON and are no point in TensorBoard."""
         values = files.nulls({name: float(value) for name, value in values.items()})
-        self._lines.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
-        self._lines.flush()
-        for name, value in values.items():
-            if value is not None:
-                self._events.add_scalar(f'{split}/{name}', value, step)
-        self._events.flush()
+        try:
+            if shutil.disk_usage(self._path.parent).free < ROOM:    # tensorboardX fails in a thread, with tracebacks
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._lines.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
+            self._lines.flush()
+            for name, value in values.items():
+                if value is not None:
+                    self._events.add_scalar(f'{split}/{name}', value, step)
+            self._events.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def __enter__(self):
         return self

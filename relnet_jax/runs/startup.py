@@ -1,7 +1,10 @@
 """What a process does before its first compilation."""
 import logging as python_logging
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jaxlib
@@ -43,10 +46,25 @@ def log_compilation(what: str) -> None:
 
 
 def _is_worth_reading(record: python_logging.LogRecord) -> bool:
-    talkative = (f'{os.sep}orbax{os.sep}', f'{os.sep}xla_bridge.py')
-    return record.levelno > python_logging.INFO or not any(part in record.pathname for part in talkative)
+    if f'{os.sep}orbax{os.sep}' in record.pathname:
+        return record.levelno == python_logging.WARNING     # what it calls an error it raises too
+    if f'{os.sep}asyncio{os.sep}' in record.pathname:
+        return 'never retrieved' not in record.getMessage()
+    return record.levelno > python_logging.INFO or f'{os.sep}xla_bridge.py' not in record.pathname
 
 
 def quiet_libraries() -> None:
-    """Drops the INFO lines of Orbax, some fifty per checkpoint, and of JAX's search for devices; warnings stay."""
-    logging.get_absl_handler().addFilter(_is_worth_reading)
+    """Drops the INFO lines of Orbax, some fifty per checkpoint, and of JAX's search for devices; and what Orbax and
+    TensorStore say of each of the hundreds of arrays that a full disk could not take: that is raised, and told once."""
+    logging.get_absl_handler().addFilter(_is_worth_reading)     # which takes the same filter once
+    if not isinstance(sys.unraisablehook, _WithoutEndedLoops):
+        sys.unraisablehook = _WithoutEndedLoops(sys.unraisablehook)
+
+
+class _WithoutEndedLoops(NamedTuple):
+    """sys.unraisablehook without TensorStore's answers to an event loop that ended with the first failure."""
+    tell: Callable[[Any], None]
+
+    def __call__(self, unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == 'Event loop is closed'):
+            self.tell(unraisable)

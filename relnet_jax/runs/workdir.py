@@ -39,10 +39,14 @@ def held(workdir: str | Path) -> Iterator[None]:
                 raise
             logging.warning("'%s' cannot be locked (%s): take care that no other process trains there", workdir,
                             error.strerror)
-        file.truncate(0)
-        json.dump(dict(pid=os.getpid(), host=socket.gethostname(),
-                       since=datetime.now().astimezone().isoformat(' ', 'seconds')), file)
-        file.flush()
+        try:
+            file.truncate(0)
+            file.write(json.dumps(dict(pid=os.getpid(), host=socket.gethostname(),
+                                       since=datetime.now().astimezone().isoformat(' ', 'seconds'))))
+            file.flush()
+        except OSError as error:        # a full disk
+            error.filename = str(path)
+            raise
         yield
 
 

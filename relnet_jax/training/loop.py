@@ -119,7 +119,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
             state = train_state.start(params, now.tx, seed=config.seed, ema=t.ema > 0)
     first_step = int(state.step)
     if first_process and first_step < steps:
-        check_room(workdir, sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(like)), keep=t.keep)
+        check_room(workdir, checkpoint.state_bytes(like), keep=t.keep)
     state = parallel.replicate(state, mesh)
 
     # ---- loop ----
