@@ -45,9 +45,8 @@ def changes(before: dict, now: dict) -> list[str]:
     found = [f'config.{key} ' + ('has other contents' if key in before['files'] and key in now['files'] else
                                  'was not there' if key in now['files'] else 'is gone')
              for key in FILES if before['files'].get(key) != now['files'].get(key)]
-    found += [f'config.data.phantom.{key} is {now["phantom"].get(key)}, was {before["phantom"].get(key)}'
-              for key in sorted(before['phantom'].keys() | now['phantom'].keys())
-              if before['phantom'].get(key) != now['phantom'].get(key)]
+    found += [f'config.data.phantom.{key} is {now["phantom"].get(key)}, was {value}'
+              for key, value in before['phantom'].items() if now['phantom'].get(key) != value]
     for split, words in SPLITS.items():
         if before[split] != now[split]:
             same = before[split]['count'] == now[split]['count']
