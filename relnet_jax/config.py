@@ -180,13 +180,14 @@ def from_earlier(stored: dict) -> tuple[ConfigDict, list[str]]:
     given = set(flat(config))
     renamed = {key.rpartition('.')[0] for key in given - set(rules.RULES)}
     new = [key for key in rules.RULES if key not in given and key.rpartition('.')[0] not in renamed]
-    if new:
-        base, config = load('base'), ConfigDict(config.to_dict())
-        for key in new:
-            *sections, name = key.split('.')
-            section = config
-            for step in sections:
-                section = section.setdefault(step, ConfigDict())
+    base, whole = load('base') if new else None, config.to_dict()
+    for key in new:
+        *sections, name = key.split('.')
+        section = whole
+        for step in sections:
+            section = section.setdefault(step, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):
             section[name] = rules.value_of(base, key)
+    config = from_json(json.dumps(whole))
     rules.check(config)
-    return config.lock(), new
+    return config, new

@@ -206,7 +206,8 @@ def test_a_training_that_a_signal_stopped_is_not_done(call, tmp_path, monkeypatc
         started.append((config.train.steps, workdir))
         return SimpleNamespace(step=3)
     monkeypatch.setattr(loop, 'train', train)
-    assert call('train', '--config.train.steps=3')[0] == 0 and call('train', '--config.train.steps=4')[0] == cli.STOPPED == 75
+    assert call('train', '--config.train.steps=3')[0] == 0
+    assert call('train', '--config.train.steps=4')[0] == cli.STOPPED == 75
     assert call('train', '--config.train.steps=3', required=False)[0] == 0
     assert started == [(3, tmp_path / 'out'), (4, tmp_path / 'out'), (3, tmp_path / 'here' / 'runs' / 'phantom')]
 

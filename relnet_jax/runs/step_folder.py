@@ -16,7 +16,7 @@ from relnet_jax.runs import manifest
 FOLDER = 'checkpoints'
 ASIDE = 'damaged'                               # where damaged steps go, beside FOLDER
 NEEDED = ('params', 'config', 'classes')        # what a detector is rebuilt from
-STEP = re.compile('0|[1-9][0-9]{0,9}')
+STEP = re.compile('0|[1-9][0-9]*')           # as Orbax has it
 NAMED = 3                                       # damaged files that a message names
 
 
@@ -47,7 +47,7 @@ def find(ckpt: str | Path) -> Path:
         hint = f", did you mean '{path.parent / near[0]}'?" if near else ''
         raise CheckpointError(f"no checkpoint folder '{path}'{hint}")
     if STEP.fullmatch(path.name) and not (path / FOLDER).exists():
-        check(path, *NEEDED, *({'ema'} & items(path)), contents=False)
+        check(path, 'ema' if 'ema' in items(path) else 'params', 'config', 'classes', contents=False)
         return path
     workdir = path.parent if path.name == FOLDER else path
     finished = steps(workdir)
