@@ -99,10 +99,13 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     parts['optimizer'] = ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state))
     if state.ema is not None:
         parts['ema'] = ocp.args.PyTreeSave(state.ema)
-    metrics = (metrics or {}) | ({} if loss is None else {rotation.TRAIN_LOSS: loss})
-    metrics = files.nulls({name: float(value) for name, value in metrics.items()})
     with _failure_told(Path(manager.directory)):
         manager.wait_until_finished()
+        if loss is not None:
+            last = manager.latest_step()
+            before = {} if last is None else manager.metrics(last) or {}
+            metrics = (metrics or {}) | rotation.loss_metrics(loss, before)
+        metrics = files.nulls({name: float(value) for name, value in (metrics or {}).items()})
         free, size = shutil.disk_usage(manager.directory).free, state_bytes(state)
         if free < size:     # asked first, since Orbax fails with hundreds of lines
             raise OSError(f'it takes {size / 1e6:.1f} MB, and the disk has {free / 1e6:.1f} MB left')

@@ -7,7 +7,13 @@ from absl import logging
 from orbax.checkpoint.checkpoint_managers import preservation_policy
 
 TRAIN_LOSS = 'train_loss'       # in the metrics of a step: mean of the loss since the step that was saved before
-DIVERGED = 10.0                 # times the smallest such loss of the steps at hand
+LOWEST_LOSS = 'lowest_loss'     # the smallest of these in the run so far
+DIVERGED = 10.0                 # times that
+
+
+def loss_metrics(loss: float, before: dict) -> dict[str, float]:
+    """What a step with this `loss` stores of it; `before`: metrics of the step before, {} for the first one."""
+    return {TRAIN_LOSS: loss, LOWEST_LOSS: min(loss, before.get(LOWEST_LOSS, loss))}
 
 
 def policy(keep: int, best: str) -> preservation_policy.PreservationPolicy:
@@ -23,7 +29,7 @@ def score(metrics: dict, best: str) -> float:
 
 
 class LastHealthy:
-    """The newest step whose loss is at most DIVERGED times the smallest one of the steps at hand.
+    """The newest step whose loss is at most DIVERGED times the smallest one of the run.
 
     While a run is healthy that is its last step. Once it diverges, the last step before stays beside the last ones,
     however long it goes on. A loss that jumps for another reason costs the room of one more step, and no step.
@@ -31,8 +37,8 @@ class LastHealthy:
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
         losses = [(info.metrics or {}).get(TRAIN_LOSS) for info in checkpoints]
-        known = [loss for loss in losses if loss is not None]
-        healthy = [loss is not None and loss <= DIVERGED * min(known) for loss in losses]
+        lowest = min(((info.metrics or {}).get(LOWEST_LOSS, np.inf) for info in checkpoints), default=np.inf)
+        healthy = [loss is not None and loss <= DIVERGED * lowest for loss in losses]
         last = max((i for i, is_healthy in enumerate(healthy) if is_healthy), default=None)
         if last is not None and losses[-1] is not None and not healthy[-1]:
             logging.warning('the loss of %.3g before step %d is out of range; step %d, with %.3g, is kept beside the '

@@ -88,7 +88,7 @@ def test_a_run_goes_on_from_it(run):
     assert jax.tree.structure(restored) == jax.tree.structure(want)
     jax.tree.map(np.testing.assert_array_equal, restored, want)
     assert step_folder.read_json(run / 'checkpoints' / '7', 'metrics') == dict(
-        box_AP50=0.25, mask_AP50=None, train_loss=0.5)
+        box_AP50=0.25, mask_AP50=None, train_loss=0.5, lowest_loss=0.5)
     config = checkpoint.read_config(run)
     assert resume.check(run, config, TABLE, fingerprint(config, *pipeline.open_sources(config))) == WINDOW
     with checkpoint.make_manager(run, keep=1, best='box_AP50') as manager:
