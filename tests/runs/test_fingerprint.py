@@ -10,6 +10,7 @@ from relnet_jax.data import pipeline
 from relnet_jax.runs.fingerprint import changes, fingerprint
 from tests.tiny_run import tiny_config, write_films
 
+
 def config_of(folder):
     c = tiny_config()
     c.data.format, c.data.split.folds = 'coco', 5

