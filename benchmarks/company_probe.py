@@ -17,8 +17,8 @@ from benchmarks.class_ceiling import IOU, overlaps
 from relnet_jax.data import pipeline
 from relnet_jax.data.phantom.labels import BY_COMPANY
 from relnet_jax.data.source import Source, subset
-from relnet_jax.evaluation.relation_weights import watch
-from relnet_jax.evaluation.run import build_model
+from relnet_jax.detector.relation_weights import watch
+from relnet_jax.detector.run import build_model
 from relnet_jax.runs import checkpoint, startup
 
 RIDGE = 300.0       # of the probe, on features of unit variance

@@ -1,142 +1,119 @@
-"""Time and peak memory of R50-FPN, training step and inference: python -m benchmarks.detector
+"""Time, memory and FLOP/s of R50-FPN, whole and by parts: python -m benchmarks.detector [--torch-python=PATH]
 
-Each kind of work runs in a process of its own, so that its peak memory is its own. One line of JSON per kind is printed
-and appended to benchmarks/results/detector.jsonl. On a shared machine read `cpu_s`, processor time.
-`--convolutions` compares the forms of the 3x3 kernel gradient (relnet_jax/models/conv3x3.py) and of the depthwise 7x7
-convolution (relnet_jax/models/depthwise7x7.py) instead.
+Every kind of work runs in a process of its own, so that its peak memory is its own. Given a Python that has torch, the
+same work runs in torchvision, with the same weights (by rule), images and boxes, in turns, and the table shows the
+ratio: below 1 this project is faster. Wall and processor seconds are the best of `--rounds`; the peak that the FLOP
+are a share of is that of a matrix product in the same run. Each table is a line of JSON in
+benchmarks/results/detector.jsonl.
 """
 import argparse
 import datetime
 import json
+import os
 import platform
-import resource
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from rich.console import Console
+from rich.table import Table
 
+from benchmarks.turns import Worker, in_turns
+from benchmarks.weight_rule import SEED, draw_weight
 from relnet_jax.config import load
-from relnet_jax.models import conv3x3, depthwise7x7
+from relnet_jax.interop.torchvision_out import to_state_dict
 from relnet_jax.models.mask_rcnn import build
-from relnet_jax.types import Batch
+from relnet_jax.runs import state
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / 'benchmarks' / 'results' / 'detector.jsonl'
 CLASSES = 14
+HERE = ('detector_ours', 'detector_torchvision')
 
 
-def make_batch(batch: int, size: int, objects: int) -> Batch:
-    """Noise images with `objects` boxes each, side 1/8 to 1/2 of the image."""
-    rng = np.random.default_rng(0)
-    side = rng.uniform(size / 8, size / 2, (batch, objects, 2))
-    corner = rng.uniform(0, size - side)
-    sizes, yes = np.full((batch, 2), size, np.float32), np.ones((batch, objects), bool)
-    return jax.tree.map(jnp.asarray, Batch(
-        image=rng.integers(0, 256, (batch, size, size, 3), dtype=np.uint8), image_size=sizes, image_valid=yes[:, 0],
-        image_index=np.arange(batch, dtype=np.int32), original_size=sizes,
-        gt_boxes=np.concatenate([corner, corner + side], -1).astype(np.float32),
-        gt_labels=rng.integers(1, CLASSES, (batch, objects)).astype(np.int32), gt_valid=yes, gt_crowd=~yes,
-        gt_masks=np.full((batch, objects, 112, 112), 255, np.uint8), gt_has_mask=yes,
-        part_boxes=np.zeros((batch, 0, 4), np.float32), part_valid=np.zeros((batch, 0), bool)))
-
-
-def make_work(kind: str, options: argparse.Namespace):
-    """(compiled function, its arguments): the gradient of all losses, or detections."""
+def write_weights(path: Path) -> None:
+    """A torchvision state dict by rule; classification of RoIs strong enough for many to pass its threshold."""
     config = load(str(ROOT / 'configs' / 'base.py'))
-    with config.unlocked():
-        config.model.dtype = options.dtype
-    model, batch = build(config, CLASSES), make_batch(options.batch, options.size, options.objects)
-    params = jax.jit(model.init)(jax.random.key(0), batch.image, batch.image_size)['params']
-    # Like folded pre-trained weights: keeps the activations of an untrained body of frozen norms in range.
-    params['backbone'] = jax.tree.map(lambda leaf: leaf * 0.5 if leaf.ndim == 1 else leaf, params['backbone'])
-    if kind == 'inference':
-        run = jax.jit(lambda params, batch: model.apply({'params': params}, batch.image, batch.image_size))
-        return run.lower(params, batch).compile(), (params, batch)
-
-    def total(params, batch):
-        keys = jax.random.split(jax.random.key(0), options.batch)
-        terms, _ = model.apply({'params': params}, batch, keys, method='losses')
-        return sum(value / jnp.maximum(count, 1) for value, count in terms.values())
-
-    return jax.jit(jax.grad(total)).lower(params, batch).compile(), (params, batch)
+    template = state.abstract_params(build(config, CLASSES), state.batch_shapes(config, 1, 0))
+    names = to_state_dict(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template))
+    np.savez(path, **{name: draw_weight(name, value.shape, SEED) for name, value in names.items()})
 
 
-def best_time(run, inputs, rounds: int) -> dict[str, float]:
-    """Shortest wall and processor seconds of a call, after one that does not count."""
-    jax.block_until_ready(run(*inputs))
-    walls, processors = [], []
-    for _ in range(rounds):
-        wall, processor = time.perf_counter(), time.process_time()
-        jax.block_until_ready(run(*inputs))
-        walls.append(time.perf_counter() - wall)
-        processors.append(time.process_time() - processor)
-    return {'wall_s': round(min(walls), 4), 'cpu_s': round(min(processors), 4)}
+def measure(job: dict, options: argparse.Namespace) -> dict[str, dict]:
+    """side -> what its worker said of itself, with `times` by name of work."""
+    workers = {'ours': Worker([sys.executable, '-m', f'benchmarks.{HERE[0]}'], job)}
+    if options.torch_python:
+        workers['torchvision'] = Worker([options.torch_python, str(ROOT / 'benchmarks' / f'{HERE[1]}.py')], job)
+    times = in_turns(workers, workers['ours'].about['work'], options.rounds)
+    for worker in workers.values():
+        worker.stop()
+    return {side: dict(worker.about, times=times[side], ready_s=worker.ready_s) for side, worker in workers.items()}
 
 
-def peak_memory_gib() -> float:
-    """Of the accelerator where there is one, else of this process."""
-    stats = jax.devices()[0].memory_stats()
-    peak = stats['peak_bytes_in_use'] if stats else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    return round(peak / 2 ** 30, 3)
+def show(job: dict, found: dict[str, dict]) -> None:
+    title = f"{job['kind']}, {job['size']} px, batch {job['batch']}" + (
+        f", {job['objects']} objects an image" if job['kind'] == 'train' else '')
+    theirs = found.get('torchvision', {}).get('times', {})
+    gflop = found['ours'].get('gflop', {})
+    peak = max((gflop[n] / t['cpu'] for n, t in found['ours']['times'].items() if n.startswith('matrix')), default=0)
+    table = Table('work', 'ours, s', 'torchvision, s', 'ratio', 'processor s', 'torchvision', 'ratio', 'peak GiB',
+                  'torchvision', 'GFLOP per processor s', '% of peak', title=title, title_justify='left')
+    for name, ours in found['ours']['times'].items():
+        other = theirs.get(name)
+        rate = gflop[name] / ours['cpu'] if name in gflop else None
+        cells = [f"{ours['wall']:.3f}", f"{other['wall']:.3f}" if other else '',
+                 f"{ours['wall'] / other['wall']:.2f}" if other else '',
+                 f"{ours['cpu']:.3f}", f"{other['cpu']:.3f}" if other else '',
+                 f"{ours['cpu'] / other['cpu']:.2f}" if other else '',
+                 *(('', '') if job['parts'] else
+                   (f"{ours['peak_gib']:.2f}", f"{other['peak_gib']:.2f}" if other else '')),
+                 f'{rate:.0f}' if rate else '', f'{100 * rate / peak:.0f}' if rate and peak else '']
+        table.add_row(name, *cells)
+    console = Console(width=150)
+    console.print(table)
+    for side, about in found.items():
+        more = f", {about['detections']} detections" if about.get('detections') is not None else ''
+        console.print(f"{side}: {about['version']}, ready after {about['ready_s']:.0f} s{more}", highlight=False)
 
 
-def measure(kind: str, options: argparse.Namespace) -> dict:
-    start = time.perf_counter()
-    run, inputs = make_work(kind, options)
-    compile_s = round(time.perf_counter() - start, 1)
-    times = best_time(run, inputs, options.rounds)
-    return {'kind': kind, 'batch': options.batch, 'size': options.size, 'objects': options.objects,
-            'dtype': options.dtype, **times, 'peak_gib': peak_memory_gib(), 'compile_s': compile_s,
-            'rounds': options.rounds, 'device': f'{jax.devices()[0].device_kind}, {platform.machine()}',
-            'jax': jax.__version__,
-            'python': platform.python_version(), 'date': datetime.date.today().isoformat()}
-
-
-def compare_convolutions(rounds: int) -> None:
-    """Processor milliseconds of XLA's convolutions and of ours, shape by shape."""
-    rng = np.random.default_rng(0)
-    print(f'{"3x3: map":>22} {"XLA":>8} {"ours":>8}  ms of processor time for the kernel gradient')
-    for shape in ((2, 128, 128, 64), (2, 64, 64, 128), (2, 32, 32, 256), (2, 128, 128, 256), (64, 14, 14, 256)):
-        x, gradient = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
-        forms = conv3x3.xla_kernel_gradient, conv3x3.product_kernel_gradient
-        plain, ours = (best_time(jax.jit(form), (x, gradient), rounds)['cpu_s'] * 1000 for form in forms)
-        print(f'{str(shape):>22} {plain:8.0f} {ours:8.0f}')
-    print(f'{"depthwise 7x7: map":>22} {"XLA":>8} {"ours":>8} {"XLA":>8} {"ours":>8}  convolution, kernel gradient')
-    for shape in ((1, 128, 128, 96), (1, 64, 64, 192), (1, 32, 32, 384), (1, 16, 16, 768)):
-        x, gradient = (jnp.asarray(rng.standard_normal(shape), jnp.float32) for _ in range(2))
-        kernel = jnp.asarray(rng.standard_normal((7, 7, 1, shape[-1])), jnp.float32)
-        work = ((depthwise7x7.convolve, kernel), (depthwise7x7.convolve_by_shifts, kernel),
-                (depthwise7x7.kernel_gradient, gradient), (depthwise7x7.kernel_gradient_by_cells, gradient))
-        times = (best_time(jax.jit(form), (x, other), rounds)['cpu_s'] * 1000 for form, other in work)
-        print(f'{str(shape):>22}', ' '.join(f'{time:8.1f}' for time in times))
+def record(job: dict, found: dict[str, dict]) -> dict:
+    kept = {side: {key: value for key, value in about.items() if key not in ('work', 'gflop')}
+            for side, about in found.items()}
+    return dict({key: value for key, value in job.items() if key != 'weights'}, **kept,
+                gflop=found['ours'].get('gflop'), device=f'{jax.devices()[0].device_kind}, {platform.machine()}',
+                cores=os.cpu_count(), python=platform.python_version(), date=datetime.date.today().isoformat(),
+                commit=subprocess.run(['git', 'rev-parse', '--short', 'HEAD'], cwd=ROOT, capture_output=True,
+                                      text=True).stdout.strip())
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--kind', choices=('train', 'inference'), help='one kind, in this process; default: both')
-    parser.add_argument('--convolutions', action='store_true')
-    parser.add_argument('--batch', type=int, default=2)
-    parser.add_argument('--size', type=int, default=512, help='side of the square canvas in pixels, a multiple of 64')
-    parser.add_argument('--objects', type=int, default=3, help='per image')
-    parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
+    parser.add_argument('--kind', nargs='+', choices=('inference', 'train'), default=['inference', 'train'])
+    parser.add_argument('--parts', action='store_true', help='the parts of the work, not the whole')
+    parser.add_argument('--size', nargs='+', type=int, default=[512], help='sides in pixels, multiples of 64')
+    parser.add_argument('--batch', type=int, help='images; default: 1 in inference, 2 in training')
+    parser.add_argument('--objects', nargs='+', type=int, default=[3], help='per image, for training')
+    parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='of this project')
     parser.add_argument('--rounds', type=int, default=3)
+    parser.add_argument('--torch-python', help='a Python that has torch and torchvision')
     options = parser.parse_args()
-    if options.convolutions:
-        compare_convolutions(options.rounds)
-    elif options.kind is None:
-        for kind in ('inference', 'train'):
-            command = [sys.executable, '-m', 'benchmarks.detector', '--kind', kind, *sys.argv[1:]]
-            subprocess.run(command, cwd=ROOT, check=True)
-    else:
-        line = json.dumps(measure(options.kind, options))
-        print(line)
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open('a') as file:
-            file.write(line + '\n')
+    with tempfile.TemporaryDirectory() as folder:
+        weights = Path(folder) / 'weights.npz'
+        write_weights(weights)
+        for kind in options.kind:
+            for size in options.size:
+                for objects in options.objects if kind == 'train' else [3]:
+                    job = dict(kind=kind, size=size, objects=objects, classes=CLASSES, weights=str(weights),
+                               batch=options.batch or {'inference': 1, 'train': 2}[kind], dtype=options.dtype,
+                               parts=options.parts, threads=os.cpu_count())
+                    found = measure(job, options)
+                    show(job, found)
+                    RESULTS.parent.mkdir(exist_ok=True)
+                    with RESULTS.open('a') as file:
+                        file.write(json.dumps(record(job, found)) + '\n')
 
 
 if __name__ == '__main__':

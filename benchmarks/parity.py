@@ -27,14 +27,14 @@ from rich.table import Table
 from benchmarks.parity_images import CANVAS, LARGER, ROOT, SMALL, STEP, fits, on_canvas, pipeline_config, write_images
 from relnet_jax.data import pipeline
 from relnet_jax.data.images import SUFFIXES
-from relnet_jax.evaluation.results import to_original
-from relnet_jax.evaluation.run import load_detector
+from relnet_jax.detector.inputs import image_source
+from relnet_jax.detector.results import to_original
+from relnet_jax.detector.run import load_detector
 from relnet_jax.interop.agreement import Agreement, compare, rows, total
 from relnet_jax.interop.load import load_weights
 from relnet_jax.interop.read import read_state
 from relnet_jax.interop.torchvision import from_state_dict, torch_name
 from relnet_jax.models.mask_rcnn import MaskRCNN, build
-from relnet_jax.predict import file_source
 from relnet_jax.runs import checkpoint, startup
 
 RESULTS = ROOT / 'benchmarks' / 'results' / 'parity.jsonl'
@@ -155,7 +155,7 @@ def whole(work: Work) -> list[dict]:
     """From file to boxes in pixels of the original image, by the pipeline that evaluation and prediction use."""
     config = pipeline_config()
     files = [file for file in work.files if fits(file, config)]
-    source = file_source(files, dict(classes=(), category_ids=(), parts=()), config, problems=[])
+    source = image_source(files, dict(classes=(), category_ids=(), parts=()), config, {})
     prepared = [pipeline.prepared(source, i, config.data, jitter=1.0) for i in range(len(files))]
     found = detect(work, 'fpn', [example.image for example, _ in prepared], canvas=CANVAS)
     return [{'boxes': to_original(lines['boxes'], example.image.shape[:2], size), 'scores': lines['scores'],

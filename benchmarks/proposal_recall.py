@@ -12,7 +12,7 @@ from rich.table import Table
 
 from benchmarks.class_ceiling import IOU
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation.run import build_model
+from relnet_jax.detector.run import build_model
 from relnet_jax.models.rpn import usable_boxes
 from relnet_jax.ops.boxes import pairwise_iou
 from relnet_jax.runs import checkpoint, startup

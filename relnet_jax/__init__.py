@@ -23,5 +23,15 @@ Contracts, written once and used everywhere:
 * Traced code has static shapes and no Python loop over images. Random choices are a function of per-image PRNG keys
   [B], so that the same key gives the same sample on any number of devices.
 """
+import importlib
+from typing import Any
 
 __version__ = "0.1.0"
+__all__ = ['Detector', '__version__']
+
+
+def __getattr__(name: str) -> Any:
+    """`Detector`, which brings JAX along, once it is asked for: `import relnet_jax` alone is quick."""
+    if name == 'Detector':
+        return importlib.import_module('relnet_jax.detector.detector').Detector
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -1,18 +1,17 @@
 """Loss functions, elementwise and in float32; the callers sum and normalise."""
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """-t log s(x) - (1 - t) log(1 - s(x)), stable for any x; targets in [0, 1], shapes equal."""
-    logits = logits.astype(jnp.float32)
-    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)
 
 
 def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
     """-log softmax(logits)[label]: logits [..., K], labels int [...] -> [...]."""
-    log_probabilities = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
-    return -jnp.take_along_axis(log_probabilities, labels[..., None], axis=-1)[..., 0]
+    return optax.softmax_cross_entropy_with_integer_labels(logits.astype(jnp.float32), labels)
 
 
 def softmax_focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float) -> jax.Array:
@@ -29,10 +28,8 @@ def softmax_focal_loss(logits: jax.Array, labels: jax.Array, *, gamma: float) ->
 
 def smooth_l1(prediction: jax.Array, target: jax.Array, *, beta: float) -> jax.Array:
     """x^2 / (2 beta) below |x| = beta, |x| - beta / 2 above (Girshick, ICCV 2015, eq. 3, with a knee); beta 0 = L1."""
-    distance = jnp.abs(prediction.astype(jnp.float32) - target)
-    if beta <= 0:
-        return distance
-    return jnp.where(distance < beta, 0.5 * distance ** 2 / beta, distance - 0.5 * beta)
+    prediction = prediction.astype(jnp.float32)
+    return optax.huber_loss(prediction, target, delta=beta) / beta if beta > 0 else jnp.abs(prediction - target)
 
 
 def masked_sum(values: jax.Array, mask: jax.Array) -> jax.Array:

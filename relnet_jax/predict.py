@@ -1,158 +1,103 @@
-"""Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.3]
+"""Detect in image files: python -m relnet_jax.predict --ckpt=RUN --images=FILE_OR_FOLDER[,MORE] --out=DIR [--score=0.5]
 
 Installed, the command is relnet-predict. --images may be given several times; a name with a comma in it is taken as it
-is if it exists. Writes one overlay PNG per image and one COCO-style predictions.json. A file that cannot be read is
-reported and skipped, and the exit code is then 1. The config is the checkpoint's own; any key can be overridden, such
-as --config.test.boxes=256.
+is if it exists. Writes to DIR, film by film, predictions.jsonl and an overlay PNG, and at the end predictions.json
+(COCO) and findings.csv, a row for each finding; docs/predict.md describes them. The same command again goes on where
+the first one was stopped. A file that cannot be read is reported and skipped, and the exit code is then 1. The config
+is the checkpoint's own; any key can be overridden, such as --config.test.boxes=256. --dicom_sr and --dicom_seg add
+documents for an archive to DIR/dicom (docs/export.md).
 """
-import json
+import dataclasses
+import importlib.util
 import sys
 from pathlib import Path
 
-import numpy as np
 from absl import flags, logging
 from absl.flags import FlagValues
-from pycocotools import mask as coco_mask
 
 from relnet_jax import cli
 from relnet_jax import config as config_lib
-from relnet_jax.data import fit
-from relnet_jax.data.images import SUFFIXES, UnreadableImage, is_image_file, read_header, read_image
-from relnet_jax.data.read_options import ReadOptions, read_options
-from relnet_jax.data.source import Source
+from relnet_jax.data.archive import Finding, Origin
+from relnet_jax.detector import predictions
+from relnet_jax.detector.detector import SCORE, Detector
+from relnet_jax.detector.found import Found
+from relnet_jax.detector.inputs import categories, find_images, image_source, name_outputs
+from relnet_jax.detector.outputs import film_line
 from relnet_jax.errors import UserError
-from relnet_jax.evaluation.overlays import draw_results
-from relnet_jax.evaluation.run import detect_batches, load_detector
 from relnet_jax.evaluation.submissions import SUBMISSIONS, check_form, write_submission
-from relnet_jax.runs import checkpoint, startup
-from relnet_jax.types import Example
+from relnet_jax.progress import Bar
+from relnet_jax.runs import checkpoint
 from relnet_jax.visualize import write_image
 
-PHANTOM_MODEL_CAPTION = 'Trained on PHANTOM images (synthetic): says nothing about a patient'
 
+def predict(detector: Detector, found: list, out: Path, *, score: float | None = None, overlays: bool = True,
+            documents: tuple[str, ...] = (), checkpoint_name: str = '',
+            submission: str = '') -> tuple[list[Path], list[str]]:
+    """Detects in the files of `find_images` and writes the folder `out`, as `detector.predictions` says, going on with
+    what it holds.
 
-def list_images(names: list, out: Path) -> tuple:
-    """(files, names for their outputs, problems) of files and folders given by name.
-
-    Folders are searched with their subfolders for images, in sorted order, leaving out what lies in `out`, so that a
-    second run does not take the first one's overlays for input. An output name is the path below the given folder with
-    '__' for '/' and without extension; further words or numbers keep equal ones apart, also where case does not count.
+    `score` as for Detector. `documents`: kinds of `archive.documents.KINDS` to write to out/dicom, which name the
+    checkpoint by `checkpoint_name`. With `submission`, a form in SUBMISSIONS, also submission.csv. Returns the files
+    written and what went wrong, one line for each film.
     """
-    files, wanted, problems = [], [], []
-    for name in names:
-        path = Path(name)
-        if path.is_dir():
-            here = sorted(p for p in path.rglob('*')
-                          if not p.resolve().is_relative_to(out.resolve()) and is_image_file(p))
-            if not here:
-                problems.append(f'{path}: no images ({", ".join(SUFFIXES)}) in this folder')
-            files += here
-            wanted += [p.relative_to(path) for p in here]
-        elif path.exists():
-            files.append(path)
-            wanted.append(Path(path.name))
-        else:
-            problems.append(f'{path}: no such file or folder')
-    taken, outputs = set(), []
-    for file, relative in zip(files, wanted):
-        stem = '__'.join(relative.with_suffix('').parts)
-        choices = [stem, f'{stem}{relative.suffix.replace(".", "_")}', f'{file.resolve().parent.name}__{stem}']
-        choices += [f'{stem}-{n}' for n in range(2, len(files) + 2)]
-        choice = next(c for c in choices if c.casefold() not in taken)
-        taken.add(choice.casefold())
-        outputs.append(f'{choice}.png')
-    return files, outputs, problems
-
-
-def file_source(files: list, class_table: dict, config, *, problems: list) -> Source:
-    """Image files as a data source without objects or known parts; image ids count from 1. `class_table` is that of the
-    checkpoint.
-
-    What `load` cannot read is added to `problems`.
-    """
-    def load(index: int) -> Example:
-        try:
-            image = fit.turn(read_image(files[index], options), turns[index])
-        except UnreadableImage as e:
-            problems.append(str(e))
-            raise
-        return Example(
-            image=image, image_id=index + 1, index=index, boxes=np.zeros((0, 4), np.float32),
-            labels=np.zeros(0, np.int32), crowd=np.zeros(0, bool),
-            masks=np.zeros((0, config.data.mask_size, config.data.mask_size), np.uint8), has_mask=np.zeros(0, bool),
-            part_boxes=np.zeros((len(parts), 4), np.float32), part_valid=np.zeros(len(parts), bool))
-
-    def nothing_known() -> dict:
-        return dict(images=records, annotations=[], categories=categories(class_table))
-
-    parts, options = tuple(class_table['parts']), read_options(config.data)
-    headers = [_header(file, options) for file in files]
-    records = [dict(id=i + 1, file_name=file.as_posix()) | _displayed_size(header, options.exif)
-               for i, (file, header) in enumerate(zip(files, headers))]
-    turns, notes = fit.fit_all(records, headers, options.exif)
-    for note in notes:
-        logging.info('%s', note)
-    return Source(name='images', classes=tuple(class_table['classes']), category_ids=tuple(class_table['category_ids']),
-                  parts=parts, records=records, load=load, ground_truth=nothing_known,
-                  image_path=lambda index: files[index])
-
-
-def _header(file: Path, options: ReadOptions) -> fit.Header | None:
-    try:
-        return read_header(file, options)
-    except UnreadableImage:     # reported when it is loaded
-        return None
-
-
-def _displayed_size(header: fit.Header | None, exif: str) -> dict:
-    """`width` and `height` of a record without annotations, none of an unreadable file."""
-    if header is None:
-        return {}
-    height, width = fit.turned_size(header[:2], 1 if exif == 'ignore' else header.orientation)
-    return dict(width=width, height=height)
-
-
-def categories(class_table: dict) -> list:
-    return [dict(id=i, name=name) for i, name in zip(class_table['category_ids'], class_table['classes'])]
-
-
-def predict(detect_fn, params, class_table: dict, config, files: list, outputs: list, out: Path, *,
-            score: float, submission: str = '') -> list:
-    """Detect in image `files` and write their overlays, called `outputs`, and predictions.json to the folder `out`.
-
-    `detect_fn` and `params` are those of `load_detector`. Every batch has the same shape, so that the detector compiles
-    once. Only detections of at least `score` are written, as a submission.csv of the form `submission` too unless it is
-    ''. Returns what went wrong, one line for each file.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    problems = []
-    source = file_source(files, class_table, config, problems=problems)
-    caption = PHANTOM_MODEL_CAPTION if config.data.format == 'phantom' else ''
-    images, annotations = [], []
-    batch_size = min(config.test.batch_size, len(files))
-    for batch, results in detect_batches(detect_fn, params, source, config, batch_size=batch_size):
-        for index in batch.image_index[batch.image_valid]:
-            found = [r for r in results if r['image_id'] == index + 1 and r['score'] >= score]
-            image = source.load(index).image
-            picture = draw_results(image, found, source.classes, source.category_ids, caption=caption)
-            write_image(out / outputs[index], picture)
-            height, width = image.shape[:2]
-            images.append(dict(source.records[index], width=width, height=height, overlay=outputs[index]))
-            for r in found:
-                annotations.append(dict(r, id=len(annotations) + 1, area=_area(r), iscrowd=0))
-            logging.info('%s: %d found -> %s', files[index], len(found), out / outputs[index])
-    predictions = dict(images=images, categories=categories(class_table), annotations=annotations)
-    (out / 'predictions.json').write_text(json.dumps(predictions) + '\n')
+    lowest = detector.lowest(score)
+    settings = predictions.settings_of(detector, lowest, overlays=overlays, documents=documents)
+    origin = Origin(checkpoint=checkpoint_name, synthetic=bool(detector.caption), score_threshold=settings['score'])
+    done = predictions.begin(out, settings)
+    left = [pair for pair in found if pair[0].absolute() not in done]
+    names = name_outputs(left, filter(None, done.values()))
+    if done:
+        logging.info('%s: going on, %d of %d films are done', out, len(found) - len(left), len(found))
+    films = detector.stream([file for file, _ in left], score=score, batch_size=detector.batch_size(len(found)))
+    problems, turned, unfamiliar = [], 0, 0
+    with (open(out / predictions.LINES, 'a') as file,
+          Bar('films', total=len(found), unit='img', done=len(found) - len(left)) as bar):
+        for name, film in zip(names, films, strict=True):
+            bar.advance()
+            if film.problem:
+                problems.append(film.problem)
+                continue
+            if overlays:
+                write_image(out / name, film.picture())
+            if documents:
+                problems += write_documents(film, out / 'dicom', documents, origin)
+            place = dict(path=str(Path(film.file).absolute()), overlay=name if overlays else None)
+            predictions.append(file, film_line(film, detector.category_ids) | place)
+            turned += film.about['orientation'] != 1
+            unfamiliar += bool(film.unfamiliar)
+    if turned:
+        logging.info('%d of %d files carry an EXIF orientation: %s (data.exif=%s)', turned, len(left),
+                     'left as stored' if detector.config.data.exif == 'ignore' else 'turned as it says',
+                     detector.config.data.exif)
+    written = [out / predictions.LINES, *predictions.finish(out, categories(detector.class_table))]
     if submission:
-        write_submission(out / 'submission.csv', submission, annotations, source)
-    return problems
+        written.append(out / 'submission.csv')
+        write_films(written[-1], submission, detector, out)
+    logging.info('%d films, %d of them unlike those of the training, %d skipped', len(left) - len(problems), unfamiliar,
+                 len(problems))
+    return written, problems
 
 
-def _area(result: dict) -> float:
-    """Pixels of the mask, or of the box where there is none, as COCO defines an annotation's area."""
-    if 'segmentation' in result:
-        return float(coco_mask.area(result['segmentation']))
-    return result['bbox'][2] * result['bbox'][3]
+def write_documents(film: Found, folder: Path, kinds: tuple[str, ...], origin: Origin) -> list[str]:
+    """Writes what was found for the archive that `film` came from; returns why not, if it could not be."""
+    from relnet_jax.data.archive import documents  # needs the extra packages
+    masks = film.segmentations or [None] * len(film.boxes)
+    findings = [Finding(name, float(score), tuple(map(float, box)), mask)
+                for name, score, box, mask in zip(film.names, film.scores, film.boxes, masks)]
+    try:
+        documents.write(film.file, folder, findings, origin, kinds=kinds)
+    except UserError as error:
+        return [f'{error} (its prediction is written)']
+    return []
+
+
+def write_films(path: Path, form: str, detector: Detector, out: Path) -> None:
+    """Writes all films in `out` as a submission of that form."""
+    films = [dict(id=i, file_name=line['file_name']) for i, line in enumerate(predictions.lines(out), 1)]
+    results = [dict(image_id=i, category_id=finding['category_id'], bbox=finding['bbox'], score=finding['score'])
+               for i, line in enumerate(predictions.lines(out), 1) for finding in line['findings']]
+    source = image_source([], detector.class_table, detector.config, {})
+    write_submission(path, form, results, dataclasses.replace(source, records=films))
 
 
 def define(values: FlagValues) -> None:
@@ -160,32 +105,48 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_multi_string('images', None, 'image files and folders, separated by commas; may be repeated',
                               flag_values=values)
     cli.define_path(values, 'out', None, 'folder to write to', kind='folder')
-    flags.DEFINE_float('score', 0.3, 'leave out detections weaker than this', lower_bound=0, upper_bound=1,
-                       flag_values=values)
+    flags.DEFINE_string('score', '', 'leave out detections weaker than this; without it those weaker than the '
+                        f'operating points of the checkpoint (eval.py --calibrate), or than {SCORE} where it has none',
+                        flag_values=values)
+    flags.DEFINE_bool('overlays', True, 'a picture of each film with what was found', flag_values=values)
+    for kind, what in (('sr', 'structured report'), ('seg', 'segmentation')):
+        flags.DEFINE_bool(f'dicom_{kind}', False, f'for each film, itself DICOM, a DICOM {what} of the same study in '
+                          'DIR/dicom: for research, not for clinical use', flag_values=values)
     flags.DEFINE_enum('submission', '', ['', *SUBMISSIONS], "write submission.csv too, in a competition's form",
                       flag_values=values)
 
 
+def score_of(text: str) -> float | None:
+    """'0.3' -> 0.3, '' -> None. Raises UserError."""
+    try:
+        score = float(text) if text else None
+    except ValueError:
+        score = -1.0
+    if score is not None and not 0 <= score <= 1:
+        raise UserError(f'--score={text}: expected a number from 0 to 1')
+    return score
+
+
 def command(call: cli.Call) -> int:
-    f, out = call.flags, Path(call.flags.out)
-    files, outputs, problems = list_images(cli.paths(f.images), out)
-    if not files:
+    f, out, score = call.flags, Path(call.flags.out), score_of(call.flags.score)
+    found, problems = find_images(cli.paths(f.images), out)
+    if not found:
         raise UserError(f'--images: {"; ".join(problems)}')
-    startup.quiet_libraries()
-    startup.use_compilation_cache()
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
-    class_table = checkpoint.read_class_table(f.ckpt)
-    check_form(f.submission, class_table['classes'])
-    detect_fn, params = load_detector(f.ckpt, config, class_table)
-    if f.score < config.test.score_threshold:
-        logging.warning('--score=%g: no detection below config.test.score_threshold = %g is kept', f.score,
-                        config.test.score_threshold)
-    startup.log_compilation('the detector')
-    problems += predict(detect_fn, params, class_table, config, files, outputs, out, score=f.score,
-                        submission=f.submission)
-    for problem in problems:
+    check_form(f.submission, checkpoint.read_class_table(f.ckpt)['classes'])
+    documents = tuple(kind for kind in ('sr', 'seg') if f[f'dicom_{kind}'].value)
+    if documents and not importlib.util.find_spec('highdicom'):
+        raise UserError("--dicom_sr and --dicom_seg need highdicom: pip install 'relnet_jax[dicom]'")
+    if 'seg' in documents and not config.model.mask_head:
+        raise UserError('--dicom_seg: this detector predicts no masks')
+    step = Path(checkpoint.find(f.ckpt))
+    detector = Detector.load(f.ckpt, config=config)
+    written, skipped = predict(detector, found, out, score=score, overlays=f.overlays, documents=documents,
+                               checkpoint_name=f'{step.parent.parent.name}, step {step.name}', submission=f.submission)
+    for problem in [*problems, *skipped]:
         print(f'skipped: {problem}', file=sys.stderr)
-    return cli.UNFINISHED if problems else cli.DONE
+    print(*written, sep='\n')
+    return cli.UNFINISHED if problems or skipped else cli.DONE
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -1,8 +1,11 @@
 """Pictures of detections and ground truth: masks, boxes and text plates, drawn with OpenCV. All colours are RGB."""
 import colorsys
+from pathlib import Path
 
 import cv2
 import numpy as np
+
+from relnet_jax.files import replacing
 
 PALETTE = (
     (255, 99, 71), (64, 196, 255), (255, 202, 40), (102, 222, 120), (224, 105, 255), (184, 120, 62), (0, 214, 193),
@@ -70,9 +73,10 @@ def draw_side_by_side(truth, prediction, *, gap: int = 8) -> np.ndarray:
 
 
 def write_image(path, image) -> None:
-    """Write an RGB image; the file's extension gives the format. Raises OSError if that fails."""
-    if not cv2.imwrite(str(path), np.ascontiguousarray(image[..., ::-1])):
-        raise OSError(f'{path}: the image could not be written')
+    """Write an RGB image at once (`files`); the file's extension gives the format. Raises OSError if that fails."""
+    _, data = cv2.imencode(Path(path).suffix, np.ascontiguousarray(image[..., ::-1]))
+    with replacing(path) as scratch:
+        scratch.write_bytes(data)
 
 
 def _pixels(box, size) -> tuple:

@@ -1,7 +1,10 @@
 """Shared by all tests: a compilation cache that survives between runs, and the optional real data."""
 import os
+import signal
 from pathlib import Path
 
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:      # begun in the background, which the tests' commands inherit
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault('PJRT_NPROC', '8')          # two fake CPU devices deadlock without it
 # Two devices; and as little optimisation as there is: in tests compilation takes the time, not what is compiled.
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 '
@@ -14,6 +17,13 @@ import pytest
 CACHE = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'relnet_jax' / 'tests'
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+
+@pytest.fixture(scope='module', autouse=True)
+def release_programs():
+    """What a file compiled goes with it: a worker would else grow by what all files compiled."""
+    yield
+    jax.clear_caches()
+
 
 GOLDEN = Path(__file__).parent / 'golden'
 REAL_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'

@@ -28,10 +28,11 @@ COMMANDS = {
     'ablate': ('relnet_jax.ablate', ['--runs=base', '--out={out}']),
     'check': ('relnet_jax.data.check', []),
     'phantom': ('relnet_jax.data.phantom.__main__', ['--out={out}']),
+    'compare': ('relnet_jax.compare', ['{file}', '{file}']),
     'tfds_export': ('relnet_jax.data.tfds_export', ['--out={out}']),
     'convert': ('relnet_jax.interop.convert', ['{file}', '{out}']),
     'export': ('relnet_jax.interop.export', ['--ckpt={run}', '--out={out}'])}
-WITH_CONFIG = [name for name in COMMANDS if name != 'phantom']
+WITH_CONFIG = [name for name in COMMANDS if name not in ('phantom', 'compare')]
 
 
 @pytest.fixture(scope='module')
@@ -106,13 +107,15 @@ def test_a_file_is_no_run_s_folder_and_a_folder_no_file_to_write(call, places):
     ('phantom', '--count=0', '--count=0'), ('phantom', '--ambiguity=2', '--ambiguity=2'),
     ('export', '--size=100,64', '--size=100,64: config.data.canvas: expected multiples of 64, got (100, 64)'),
     ('export', '--size=big', '--size=big: config.data.canvas: expected two whole numbers'),
+    ('compare', '--resamples=0', '--resamples=0'), ('compare', '--annotations={file}', 'not JSON'),
+    ('compare', '--voc_boxes=voc', '--voc_boxes=voc'), ('eval', '--fp_per_film=0', '--fp_per_film=0'),
     ('export', '--batch=0', '--batch=0'), ('export', '--platforms=abacus', '--platforms: expected some of'),
     ('train', '--workdir', 'Missing value for flag --workdir'),
     ('train', '--flagfile=nowhere', 'nowhere'),
     ('predict', '--config=phantom', "no flag '--config': only keys of the config, --config.KEY=VALUE"),
     ('phantom', '--config.seed=3', "no flag '--config.seed': this command has no config")])
-def test_a_wrong_value_of_a_flag_is_named(name, argument, said, call):
-    assert_refused(call(name, argument), name, said)
+def test_a_wrong_value_of_a_flag_is_named(name, argument, said, call, places):
+    assert_refused(call(name, argument.format(**places)), name, said)
 
 
 # ---- the config ----
@@ -176,8 +179,8 @@ def test_data_that_are_not_there_or_half_given_are_named(name, split, call, tmp_
 
 
 def test_predict_looks_at_its_images_before_it_loads_the_model(call, places, tmp_path, monkeypatch):
-    from relnet_jax import predict
-    monkeypatch.setattr(predict, 'load_detector', lambda *_: pytest.fail('the model was loaded'))
+    from relnet_jax.detector import detector
+    monkeypatch.setattr(detector, 'load_detector', lambda *_: pytest.fail('the model was loaded'))
     (tmp_path / 'empty').mkdir()
     for images, said in ((tmp_path / 'nowhere.png', 'no such file or folder'), (tmp_path / 'empty', 'no images')):
         assert_refused(call('predict', f'--ckpt={places["run"]}', f'--images={images}', f'--out={tmp_path}/out',

@@ -12,7 +12,7 @@ import pytest
 from configs import lab
 from relnet_jax import config as config_lib
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation.run import detect_source, load_detector
+from relnet_jax.detector.run import detect_source, load_detector
 from relnet_jax.runs import checkpoint
 from relnet_jax.runs.step_folder import read_tree
 from relnet_jax.training import loop, phases
@@ -67,13 +67,24 @@ def run_cut_and_gone_on(config, tmp_path, monkeypatch):
         assert any(name.startswith('relation_head/') and not np.array_equal(a, b) for name, a, b in pairs)
     lines = [json.loads(line) for line in (tmp_path / 'metrics.jsonl').read_text().splitlines()]
     assert [line['step'] for line in lines if line['split'] == 'train'] == list(range(1, total + 1))
-    assert all(line['loss'] is not None for line in lines if line['split'] == 'train')
+    for line in lines:
+        if line['split'] == 'train':
+            terms = {k: v for k, v in line.items() if k.startswith('loss_') or k in ('rpn_cls', 'rpn_bbox')}
+            second = sum(v for k, v in terms.items() if not k.endswith('_first'))    # a first pass may only be watched
+            assert len(terms) >= 4 and min(terms.values()) >= 0
+            assert any(np.isclose(line['loss'], total, rtol=1e-5) for total in (second, sum(terms.values())))
     written = json.loads((tmp_path / 'eval' / 'metrics.json').read_text())
     assert written['about']['images'] == 2 and 'box_AP50' in written['metrics']
     table = checkpoint.read_class_table(tmp_path)
     detect_fn, params = load_detector(tmp_path, checkpoint.read_config(tmp_path), table)     # from the files alone
     results = detect_source(detect_fn, params, pipeline.open_sources(config)[1], config)
     assert len(results) == 8 and all(0 <= r['score'] <= 1 for r in results)
+    assert {r['category_id'] for r in results} <= set(table['category_ids'])
+    assert all(min(r['bbox']) >= 0 and r['bbox'][0] + r['bbox'][2] <= 64 and r['bbox'][1] + r['bbox'][3] <= 64
+               for r in results)
+    if 'relation_head' in params:       # and what the relations learned is read
+        other = params | {'relation_head': jax.tree.map(lambda x: 3 * x + 0.1, params['relation_head'])}
+        assert detect_source(detect_fn, other, pipeline.open_sources(config)[1], config) != results
     return table
 
 

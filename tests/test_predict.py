@@ -1,16 +1,20 @@
+import csv
 import json
 import types
+from pathlib import Path
 
 import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pydicom
 import pytest
 from PIL import Image
 
 from configs import base
 from relnet_jax import predict
 from relnet_jax.data.rle import decode_mask
+from relnet_jax.detector import detector, predictions
 from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.types import Detections
 from tests.data.dicom_files import write_dicom
@@ -60,9 +64,12 @@ def traces(monkeypatch):
             c.data.threads, c.test.batch_size = 0, 2
         return c
 
-    monkeypatch.setattr(predict, 'checkpoint', types.SimpleNamespace(
-        read_config=read_config, read_class_table=lambda ckpt: TABLE, CheckpointError=CheckpointError))
-    monkeypatch.setattr(predict, 'load_detector', lambda ckpt, config, table: (detect, jnp.float32(0.875)))
+    stored = types.SimpleNamespace(find=str, read_config=read_config, read_class_table=lambda ckpt: TABLE,
+                                   read_films=lambda ckpt: None)
+    for module in (predict, detector):
+        monkeypatch.setattr(module, 'checkpoint', stored)
+    monkeypatch.setattr(detector.operating_points, 'read', lambda folder: None)
+    monkeypatch.setattr(detector, 'load_detector', lambda ckpt, config, table: (detect, jnp.float32(0.875)))
     return shapes
 
 
@@ -74,7 +81,9 @@ def test_folder_gives_an_overlay_each_and_one_coco_file(images, traces, tmp_path
     (images / 'damaged.png').unlink()
     out = tmp_path / 'out'
     assert run('run', images, out) == 0
-    assert sorted(p.name for p in out.iterdir()) == ['a__chest.png', 'b__chest.png', 'c.png', 'predictions.json']
+    assert sorted(p.name for p in out.iterdir()) == [
+        'a__chest.png', 'b__chest.png', 'c.png', 'findings.csv', 'predict.json', 'predictions.json',
+        'predictions.jsonl']
     written = json.loads((out / 'predictions.json').read_text())
     assert [(i['id'], i['file_name'], i['width'], i['height'], i['overlay']) for i in written['images']] == [
         (1, f'{images}/a/chest.png', 60, 80, 'a__chest.png'), (2, f'{images}/b/chest.png', 90, 50, 'b__chest.png'),
@@ -161,6 +170,111 @@ def test_bad_files_are_named_and_skipped_and_the_exit_code_is_1(images, traces, 
     assert 'notes.txt' not in errors
     assert sorted(p.name for p in out.glob('*.png')) == ['a__chest.png', 'b__chest.png', 'c.png']
     assert len(json.loads((out / 'predictions.json').read_text())['images']) == 3
+    assert run('run', f'{images}', out) == 1 and f'skipped: {images}/damaged.png' in capsys.readouterr().err
+
+
+def test_what_is_data_goes_to_stdout_and_what_is_talk_to_stderr(images, traces, tmp_path, capsys):
+    assert run('run', images, tmp_path / 'out') == 1
+    names = ('predictions.jsonl', 'predictions.json', 'findings.csv')
+    assert capsys.readouterr().out == ''.join(f'{tmp_path}/out/{name}\n' for name in names)
+
+
+def test_a_line_and_rows_for_each_film_with_the_uids_of_dicom(traces, tmp_path):
+    picture = np.full((64, 60), 50, np.uint8)
+    picture[10:30, 20:40] = 200
+    write_dicom(tmp_path / 'a.dcm', picture, StudyInstanceUID='1.2.3', SeriesInstanceUID='1.2.4')
+    cv2.imwrite(str(tmp_path / 'b.png'), picture[:, :0:-1])
+    cv2.imwrite(str(tmp_path / 'c.png'), np.zeros((30, 40), np.uint8))
+    out = tmp_path / 'out'
+    files = ','.join(str(tmp_path / name) for name in ('a.dcm', 'b.png', 'c.png'))
+    assert run('run', files, out, '--score=0.05', '--no-overlays') == 0
+    assert not list(out.glob('*.png'))
+    lines = [json.loads(line) for line in (out / 'predictions.jsonl').read_text().splitlines()]
+    assert [(Path(line['file_name']).name, line['overlay'], len(line['findings'])) for line in lines] == [
+        ('a.dcm', None, 2), ('b.png', None, 2), ('c.png', None, 2)]
+    rows = list(csv.DictReader((out / 'findings.csv').read_text().splitlines()))
+    assert [(Path(row['file_name']).name, row['finding'], row['score']) for row in rows[:2]] == [
+        ('a.dcm', 'Nodule', '0.875'), ('a.dcm', 'Mass', '0.1')]
+    assert [rows[0][key] for key in ('StudyInstanceUID', 'SeriesInstanceUID', 'SOPInstanceUID')] == [
+        '1.2.3', '1.2.4', '1.2.3']
+    assert rows[2]['StudyInstanceUID'] == '' and (rows[2]['width'], rows[2]['height']) == ('59', '64')
+    assert np.abs(np.float64([rows[0][key] for key in ('x1', 'y1', 'x2', 'y2')]) - [20, 10, 40, 30]).max() < 2.5
+
+
+def test_dicom_documents_are_two_flags_and_only_for_films_that_are_dicom(traces, tmp_path, capsys):
+    picture = np.full((64, 60), 50, np.uint8)
+    picture[10:30, 20:40] = 200
+    write_dicom(tmp_path / 'a.dcm', picture, StudyInstanceUID='1.2.3', SeriesInstanceUID='1.2.4')
+    before = (tmp_path / 'a.dcm').read_bytes()
+    out = tmp_path / 'out'
+    assert run('run', tmp_path / 'a.dcm', out, '--dicom_sr', '--dicom_seg') == 0
+    report, segmentation = (pydicom.dcmread(out / 'dicom' / f'1.2.3.{kind}.dcm') for kind in ('sr', 'seg'))
+    assert report.Modality == 'SR' and segmentation.Modality == 'SEG' and report.StudyInstanceUID == '1.2.3'
+    assert 'run' in str(report) and (tmp_path / 'a.dcm').read_bytes() == before
+    cv2.imwrite(str(tmp_path / 'b.png'), picture)
+    assert run('run', f'{tmp_path}/a.dcm,{tmp_path}/b.png', tmp_path / 'two', '--dicom_sr') == 1
+    assert f'skipped: {tmp_path}/b.png' in capsys.readouterr().err
+    assert [p.name for p in (tmp_path / 'two' / 'dicom').iterdir()] == ['1.2.3.sr.dcm']
+    assert len((tmp_path / 'two' / 'predictions.jsonl').read_text().splitlines()) == 2
+    assert run('run', tmp_path / 'a.dcm', out, '--dicom_sr') == 2       # other documents than the folder holds
+
+
+# ---- going on ----
+def contents(out):
+    return {p.name: p.read_bytes() for p in out.iterdir()}
+
+
+@pytest.mark.parametrize('stop', [0, 1, 3, 4])
+def test_a_second_start_goes_on_and_ends_as_one_that_was_not_stopped(traces, tmp_path, monkeypatch, stop):
+    folder = tmp_path / 'images'
+    folder.mkdir()
+    for i in range(5):
+        picture = np.full((60 + i, 70), 50, np.uint8)
+        picture[10:30, 20:40 + i] = 200
+        cv2.imwrite(str(folder / f'{i}.png'), picture)
+    write, written = predictions.append, []
+
+    def until(file, line):
+        if len(written) == stop:
+            file.write(json.dumps(line)[:30])       # as a process that is killed in the middle of a line
+            raise KeyboardInterrupt
+        written.append(line['file_name'])
+        write(file, line)
+    monkeypatch.setattr(predictions, 'append', until)
+    assert run('run', folder, tmp_path / 'out') == 130
+    assert len(written) == max(stop, 0) and not (tmp_path / 'out' / 'predictions.json').exists()
+    stop = -1
+    assert run('run', folder, tmp_path / 'out') == 0
+    assert written == [f'{folder}/{i}.png' for i in range(5)], 'each film once'
+    assert run('run', folder, tmp_path / 'whole') == 0
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+    shapes = len(traces)
+    assert run('run', folder, tmp_path / 'out') == 0 and len(traces) == shapes, 'nothing left to do'
+    assert contents(tmp_path / 'out') == contents(tmp_path / 'whole')
+
+
+def test_films_that_came_later_are_added_and_others_keep_their_names(images, traces, tmp_path):
+    (images / 'damaged.png').unlink()
+    out = tmp_path / 'out'
+    assert run('run', images, out) == 0
+    cv2.imwrite(str(images / 'c.bmp'), np.zeros((30, 40), np.uint8))       # sorted before c.jpg
+    assert run('run', images, out) == 0
+    written = json.loads((out / 'predictions.json').read_text())['images']
+    assert [(Path(i['file_name']).name, i['overlay']) for i in written] == [
+        ('chest.png', 'a__chest.png'), ('chest.png', 'b__chest.png'), ('c.jpg', 'c.png'), ('c.bmp', 'c_bmp.png')]
+
+
+def test_other_options_do_not_mix_with_what_a_folder_holds(images, traces, tmp_path, capsys):
+    (images / 'damaged.png').unlink()
+    assert run('run', images, tmp_path / 'out') == 0
+    before = contents(tmp_path / 'out')
+    for more, said in (('--score=0.4', 'score: 0.3 -> 0.4'), ('--no-overlays', 'overlays: True -> False'),
+                       ('--config.test.nms=0.3', 'config.test.nms: 0.5 -> 0.3')):
+        capsys.readouterr()
+        assert run('run', images, tmp_path / 'out', more) == 2
+        assert f'{tmp_path}/out: holds predictions of another checkpoint or of other options' in (
+            err := capsys.readouterr().err) and said in err
+    assert contents(tmp_path / 'out') == before
 
 
 def test_the_score_threshold_is_the_users(images, traces, tmp_path):
@@ -188,24 +302,3 @@ def test_a_wrong_checkpoint_is_said_plainly(traces, images, tmp_path, capsys):
     assert run('rum', images, tmp_path / 'out') == 2
     assert capsys.readouterr().err == "predict: no checkpoint folder 'rum'\n"
     assert not (tmp_path / 'out').exists()
-
-
-def test_overlays_of_an_earlier_run_are_no_input(images, tmp_path):
-    out = images / 'out'
-    out.mkdir()
-    cv2.imwrite(str(out / 'c.png'), np.zeros((5, 5, 3), np.uint8))
-    files, _, problems = predict.list_images([str(images)], out)
-    assert [f.name for f in files] == ['chest.png', 'chest.png', 'c.jpg', 'damaged.png'] and not problems
-
-
-def test_output_names_never_collide(tmp_path):
-    names = ['x/a.png', 'x/a.jpg', 'x/A.PNG', 'y/a.png', 'x/b/c.png', 'x/b__c.png']
-    for name in names:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    given = [str(tmp_path / name) for name in names] + [str(tmp_path / 'x'), str(tmp_path / 'x' / 'a.png')]
-    files, outputs, _ = predict.list_images(given, tmp_path / 'out')
-    assert len(files) == len(outputs) == len(names) + 5 + 1
-    assert len({o.casefold() for o in outputs}) == len(outputs)
-    assert outputs[0] == 'a.png' and all(o.endswith('.png') and '/' not in o for o in outputs)
-    assert predict.list_images(given, tmp_path / 'out')[1] == outputs

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal; what goes into the log instead is tested in tests/evaluation/test_run.py."""
+"""Progress bars on a terminal; what goes into the log instead is tested in tests/detector/test_run.py."""
 import io
 
 from rich.console import Console

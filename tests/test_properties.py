@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 
 from relnet_jax.data.rle import decode_mask, decode_runs
 from relnet_jax.data.source import Source, split
-from relnet_jax.evaluation.results import encode_mask
+from relnet_jax.detector.results import encode_mask
 from relnet_jax.ops import boxes as box_ops
 from relnet_jax.ops import masks, nms
 

@@ -7,7 +7,7 @@ import pytest
 import relnet_jax
 
 PACKAGE = Path(relnet_jax.__file__).parent
-FLOORS = ('ops', 'models', 'data', 'runs', 'evaluation', 'interop', 'training')     # from the ground up
+FLOORS = ('ops', 'models', 'data', 'runs', 'detector', 'evaluation', 'interop', 'training')     # from the ground up
 TOP = len(FLOORS)
 
 

@@ -78,7 +78,7 @@ def test_the_package_and_its_configs_are_those_of_the_wheel(command, installed):
 
 def test_the_scripts_are_there(installed):
     scripts = tomllib.loads((ROOT / 'pyproject.toml').read_text())['project']['scripts']
-    assert len(scripts) == 9 and all((installed / name).exists() for name in scripts)
+    assert len(scripts) == 10 and all((installed / name).exists() for name in scripts)
 
 
 def test_data_are_made_and_checked(command):

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 from relnet_jax import files
 from relnet_jax.ablation import results
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation.run import evaluate_at
+from relnet_jax.evaluation.evaluate import evaluate_at
 from relnet_jax.runs import checkpoint
 from relnet_jax.training.loop import train
 

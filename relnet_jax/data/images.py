@@ -102,6 +102,21 @@ def image_size(path: Path | str, options: ReadOptions = DEFAULTS) -> tuple[int, 
     return read_header(path, options)[:2]
 
 
+def dicom_uids(path: Path | str, options: ReadOptions = DEFAULTS) -> dict[str, str]:
+    """How an archive calls the film: StudyInstanceUID, SeriesInstanceUID, SOPInstanceUID; empty for other formats.
+    Raises UnreadableImage."""
+    try:
+        with open(path, 'rb') as file:
+            if not _is_dicom(file.read(140), path):
+                return {}
+            file.seek(0)
+            return _dicom(path).read_uids(file, max_pixels=options.max_pixels)
+    except OSError as e:
+        raise UnreadableImage(path, e.strerror or str(e)) from e
+    except ValueError as e:
+        raise _named(path, e) from e
+
+
 def read_image(path: Path | str, options: ReadOptions = DEFAULTS) -> np.ndarray:
     """The file's stored pixels as uint8 [h, w, 3], RGB.
 

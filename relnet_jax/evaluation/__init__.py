@@ -1,1 +1,1 @@
-"""From padded detections to numbers: result records, COCO and VOC-style average precision, the report."""
+"""From result records to numbers: matching, metrics under weights of the images, their intervals, the report."""

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation.run import build_model
+from relnet_jax.detector.run import build_model
 from relnet_jax.models.anatomy_head import PRESENT
 from relnet_jax.ops.boxes import pairwise_iou
 

@@ -2,8 +2,11 @@
 import contextlib
 import io
 
+import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from relnet_jax.evaluation.ranking import Ranked
 
 NAMES = ('AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')
 
@@ -62,14 +65,8 @@ def _mean(values) -> float:
     return float(values.mean()) if values.size else float('nan')
 
 
-def coco_metrics(ground_truth: dict, results: list, iou_type: str, *, image_ids=None) -> dict:
-    """AP, AP50, AP75, APs/m/l, AR1/10/100, ARs/m/l in 0..1, and `per_class`: name -> dict(AP, AP50).
-
-    `ground_truth` is a COCO dict, `results` COCO result records, `iou_type` 'bbox' or 'segm'. All images of the ground
-    truth are evaluated, or those of `image_ids`. Classes without ground truth stay out of every mean and are NaN
-    themselves, as is a size class without objects; with ground truth and no results everything is 0. Raises ValueError
-    for results of unknown images or, for 'segm', without segmentation.
-    """
+def coco_evaluation(ground_truth: dict, results: list, iou_type: str, *, image_ids=None) -> COCOeval:
+    """pycocotools' evaluation, matched and accumulated. Arguments and errors as those of `coco_metrics`."""
     numbers = _image_numbers(ground_truth)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = _as_coco(ground_truth, iou_type, numbers)
@@ -79,6 +76,22 @@ def coco_metrics(ground_truth: dict, results: list, iou_type: str, *, image_ids=
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
+    return evaluation
+
+
+def coco_metrics(ground_truth: dict, results: list, iou_type: str, *, image_ids=None) -> dict:
+    """AP, AP50, AP75, APs/m/l, AR1/10/100, ARs/m/l in 0..1, and `per_class`: name -> dict(AP, AP50).
+
+    `ground_truth` is a COCO dict, `results` COCO result records, `iou_type` 'bbox' or 'segm'. All images of the ground
+    truth are evaluated, or those of `image_ids`. Classes without ground truth stay out of every mean and are NaN
+    themselves, as is a size class without objects; with ground truth and no results everything is 0. Raises ValueError
+    for results of unknown images or, for 'segm', without segmentation.
+    """
+    return summary(coco_evaluation(ground_truth, results, iou_type, image_ids=image_ids), ground_truth)
+
+
+def summary(evaluation: COCOeval, ground_truth: dict) -> dict:
+    """The metrics of `coco_metrics`."""
     metrics = {name: float(v) if v > -1 else float('nan') for name, v in zip(NAMES, evaluation.stats)}
     precision = evaluation.eval['precision'][:, :, :, 0, -1]  # [IoU, recall, class] for all sizes, most detections
     names = {c['id']: c['name'] for c in ground_truth['categories']}
@@ -86,3 +99,26 @@ def coco_metrics(ground_truth: dict, results: list, iou_type: str, *, image_ids=
         names[i]: dict(AP=_mean(precision[:, :, k]), AP50=_mean(precision[0, :, k]))
         for k, i in enumerate(evaluation.params.catIds)}
     return metrics
+
+
+def rankings(evaluation: COCOeval, ground_truth: dict) -> list[list[Ranked]]:
+    """For each class, in pycocotools' order of them, and each of its ten IoUs: what became of the detections, at all
+    sizes and the most detections per image."""
+    numbers, count = _image_numbers(ground_truth), len(ground_truth['images'])
+    position = {numbers[image['id']]: i for i, image in enumerate(ground_truth['images'])}
+    images = len(evaluation.params.imgIds)
+    per_class = len(evaluation.params.areaRng) * images     # evalImgs: by class, then size, all sizes first, then image
+    found = []
+    for k in range(len(evaluation.params.catIds)):
+        entries = [e for e in evaluation.evalImgs[k * per_class:k * per_class + images] if e is not None]
+        objects = np.zeros(count)
+        for e in entries:
+            objects[position[e['image_id']]] = np.count_nonzero(e['gtIgnore'] == 0)
+        score = np.concatenate([np.zeros(0), *(e['dtScores'] for e in entries)])
+        image = np.repeat([position[e['image_id']] for e in entries], [len(e['dtScores']) for e in entries]).astype(int)
+        ranked = np.argsort(-score, kind='stable')
+        match, ignored = (np.concatenate([np.zeros((len(evaluation.params.iouThrs), 0)), *(e[key] for e in entries)], 1)
+                          .astype(bool)[:, ranked] for key in ('dtMatches', 'dtIgnore'))
+        found.append([Ranked(image[ranked], score[ranked], right, wrong, objects)
+                      for right, wrong in zip(match & ~ignored, ~match & ~ignored)])
+    return found

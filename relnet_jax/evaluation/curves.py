@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from relnet_jax.evaluation.voc import average_precision, best_match, true_positives
+from relnet_jax.evaluation import ranking
+from relnet_jax.evaluation.matching import by_overlap, ranked
 from relnet_jax.runs.metrics import METRICS_FILE
 from relnet_jax.visualize import color
 
@@ -57,29 +58,13 @@ def precision_recall(ground_truth: dict, results: list, *, iou: float = 0.5,
 
     `ground_truth` is a COCO dict, `results` are COCO result records; the points follow the falling score.
     """
-    order = {image['id']: i for i, image in enumerate(ground_truth['images'])}
-    curves = {}
-    for category in ground_truth['categories']:
-        truth = [a for a in ground_truth['annotations'] if a['category_id'] == category['id']]
-        found = [r for r in results if r['category_id'] == category['id']]
-        difficult = np.array([bool(a.get('difficult') or a.get('iscrowd')) for a in truth], bool)
-        if difficult.all():
-            continue
-        found.sort(key=lambda r: (-r['score'], order[r['image_id']]))
-        boxes, images = zip(*(_arrays(records, order) for records in (found, truth)))
-        index, overlap = best_match(boxes[0], images[0], boxes[1], images[1], convention=convention)
-        right, counts = true_positives(index, overlap, difficult, iou_threshold=iou)
-        right, objects = right[counts], int((~difficult).sum())
-        hits = np.cumsum(right)
-        precision = hits / np.arange(1, len(hits) + 1)
-        curves[category['name']] = hits / objects, precision, average_precision(right, objects)
+    once, curves = np.ones((1, len(ground_truth['images']))), {}
+    for name, looks in by_overlap(ground_truth, results, convention=convention).items():
+        of_class = ranked(looks, iou)
+        if of_class.objects.any():
+            recall, precision, _ = ranking.precision_recall(of_class)
+            curves[name] = recall, precision, float(ranking.average_precision(ranking.counts(of_class, once))[0])
     return curves
-
-
-def _arrays(records: list, order: dict) -> tuple:
-    boxes = np.array([r['bbox'] for r in records], float).reshape(-1, 4)
-    boxes[:, 2:] += boxes[:, :2]
-    return boxes, np.array([order[r['image_id']] for r in records], int)
 
 
 def precision_recall_figure(ground_truth: dict, results: list, *, iou: float = 0.5) -> Figure:

@@ -8,11 +8,11 @@ from rich.table import Table
 
 from relnet_jax import files
 from relnet_jax.data import pipeline
+from relnet_jax.detector.run import detect_source, load_detector
 from relnet_jax.errors import UserError
-from relnet_jax.evaluation import anatomy, report, submissions
+from relnet_jax.evaluation import anatomy, operating, report, submissions
 from relnet_jax.evaluation.overlays import overlays
-from relnet_jax.evaluation.run import detect_source, evaluate_at, load_detector
-from relnet_jax.runs import checkpoint, startup
+from relnet_jax.runs import checkpoint, operating_points, startup
 
 SWEEP_METRICS = ('box_AP', 'box_AP50', 'mask_AP50', 'voc_AP_0.50', 'voc_AP_0.01')
 
@@ -27,16 +27,20 @@ def open_checkpoint(ckpt: str, config, split: str) -> tuple:
 
 
 def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val', num_overlays: int = 8,
-                        convention: str = 'pixel_inclusive', submission: str = '') -> dict:
+                        convention: str = 'pixel_inclusive', submission: str = '', calibrate: float = 0.0) -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
     A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Of images without
     annotations detections.json and overlays are written, and there are no metrics. submission: '', or the form in
-    `submissions.SUBMISSIONS` of a submission.csv beside them. Returns the metrics of `report.evaluate`, {} without.
-    Raises CheckpointError, and what opening the data raises.
+    `submissions.SUBMISSIONS` of a submission.csv beside them. calibrate: above 0, the false positives of each class per
+    film for which operating points are chosen on these images and written to the step folder; else those that are there
+    are measured. Returns the metrics of `report.evaluate`, {} without annotations.
+    Raises CheckpointError, UserError for calibration without annotations, and what opening the data raises.
     """
     step_folder, class_table, source = open_checkpoint(ckpt, config, split)
     submissions.check_form(submission, source.classes)
+    if calibrate and not source.annotated:
+        raise UserError(f'--calibrate: {source.name} has no annotations')
     detect_fn, params = load_detector(step_folder, config, class_table)
     startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
@@ -51,17 +55,36 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
         logging.warning('%s has no annotations: no metrics; written: %s and overlays/ beside it', source.name, path)
         return {}
     ground_truth = source.ground_truth()
-    metrics = report.evaluate(ground_truth, results, convention=convention)
-    about = report.describe(source, ground_truth, config, checkpoint=str(step_folder), convention=convention)
-    report.print_report(metrics, about)
-    path = report.write_report(out, metrics=metrics, results=results, about=about)
+    points = operating_points.read(step_folder)
+    if calibrate:
+        points = operating.choose(ground_truth, results, fp_per_film=calibrate, data_set=source.name,
+                                  convention=convention)
+        logging.info('written: %s', operating_points.write(step_folder, points))
+        report.print_operating(operating.table(ground_truth, results, points, convention=convention))
+    metrics = report.full_report(out, source, ground_truth, results, config, checkpoint=str(step_folder),
+                                 convention=convention, points=points)
     if config.model.anatomy_head:
         parts = anatomy.part_metrics(anatomy.make_find_parts(config, class_table), params, source, config)
-        anatomy.print_parts(parts, title=f'anatomical parts, {about["data_set"]}')
+        anatomy.print_parts(parts, title=f'anatomical parts, {source.name}')
         files.write_json(out / 'parts.json', parts)
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
-    logging.info('written: %s, detections.json and overlays/ beside it', path)
+    logging.info('written: %s, curves.json, detections.json, ground_truth.json and overlays/ beside it',
+                 out / 'metrics.json')
     return metrics
+
+
+def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
+                convention: str = 'pixel_inclusive') -> dict:
+    """Metrics of `report.evaluate` for the checkpoint in `folder` at each number of test boxes: count -> metrics."""
+    truth, found = source.ground_truth(), {}
+    for count in box_counts:
+        config = config.copy_and_resolve_references()
+        with config.unlocked():
+            config.test.boxes = count
+        detect_fn, params = load_detector(folder, config, class_table)
+        results = detect_source(detect_fn, params, source, config, progress=f'{source.name}, {count} test boxes')
+        found[count] = report.evaluate(truth, results, convention=convention)
+    return found
 
 
 def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 'val',

@@ -2,22 +2,43 @@
 import math
 from pathlib import Path
 
+import numpy as np
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from relnet_jax import files
-from relnet_jax.evaluation.coco import coco_metrics, has_mask
-from relnet_jax.evaluation.voc import voc_metrics
+from relnet_jax.evaluation import bootstrap, measures
+from relnet_jax.evaluation.coco import has_mask, summary
+from relnet_jax.evaluation.curve_data import curves
+from relnet_jax.runs.operating_points import OperatingPoints
 
-VOC_IOUS = (0.01, 0.50)  # the lab's mAP1 and mAP50
+GROUND_TRUTH = 'ground_truth.json'
+# What is shown of all classes together, and what it is; the names with more detail are in docs/metrics.md.
+HEADLINE = {
+    'box_AP': 'COCO, boxes, IoU 0.50 to 0.95', 'box_AP50': 'COCO, boxes, IoU 0.50',
+    'mask_AP': 'COCO, masks, IoU 0.50 to 0.95', 'mask_AP50': 'COCO, masks, IoU 0.50',
+    'voc_AP_0.50': 'VOC, boxes, IoU 0.50', 'voc_AP_0.01': 'VOC, boxes, IoU 0.01',
+    'froc_mean': 'sensitivity at 1/8 to 8 false positives per film and class',
+    'chestx_det10_recall_0.20': 'recall at 0.2 false positives per film and class',
+    'image_AUC': 'films with the class against films without',
+    'no_finding_AUC': 'films without findings against others',
+    'ECE': 'calibration error of scores', 'ECE_calibrated': 'the same under the temperature of the checkpoint',
+    'operating_sensitivity': 'objects hit at the operating points',
+    'operating_fp_per_film': 'false positives per film at the operating points, all classes'}
+NOT_SHARES = ('operating_fp_per_film',)     # shown as they are, not in per cent
+PER_CLASS = ('voc_AP_0.01', 'voc_AP_0.40', 'voc_AP_0.50', 'froc_mean', 'chestx_det10_recall_0.20', 'image_AUC')
 
 
-def evaluate(ground_truth: dict, results: list, *, convention: str = 'pixel_inclusive') -> dict:
-    """Flat metrics in 0..1: `box_AP`, `box_AP50`, ... (see `coco.NAMES`), `mask_AP`, ..., `voc_AP_0.01`, `voc_AP_0.50`.
+def evaluate(ground_truth: dict, results: list, *, convention: str = 'pixel_inclusive',
+             points: OperatingPoints | None = None, resamples: int = 0, by: str = '') -> dict:
+    """Flat metrics in 0..1: `box_AP`, `box_AP50`, ... (see `coco.NAMES`), `mask_AP`, ..., and those of
+    `measures.of_boxes`: `voc_AP_0.01`, `voc_AP_0.50`, `froc_mean`, `image_AUC`, ... (docs/metrics.md has all).
 
-    `per_class` is nested: name -> dict(objects, box_AP, box_AP50, mask_AP, mask_AP50, voc_AP_0.01, voc_AP_0.50).
-    `ground_truth` is a COCO dict and `results` are COCO result records; `convention` is that of `voc.voc_metrics`.
+    `per_class` is nested: name -> dict(objects, box_AP, box_AP50, mask_AP, mask_AP50 and PER_CLASS).
+    `ground_truth` is a COCO dict and `results` are COCO result records; `convention` is that of `matching.by_overlap`;
+    `points` are the checkpoint's, if it has any. With `resamples` there is `intervals`, name -> (low, high), of all but
+    the size classes and AR, by `bootstrap` over patients, as the record key `by` or else the images themselves say.
     Mask metrics are there if the ground truth holds any mask and no result lacks one.
     What is undefined (no ground truth of a class or size) is NaN.
     """
@@ -26,29 +47,36 @@ def evaluate(ground_truth: dict, results: list, *, convention: str = 'pixel_incl
     for a in annotations:
         objects[a['category_id']] += not a.get('iscrowd')
     per_class = {c['name']: dict(objects=objects[c['id']]) for c in categories}
+    coco, measure = measures.everything(ground_truth, results, convention=convention, points=points)
     metrics = {}
-
-    masks = any(map(has_mask, annotations)) and all('segmentation' in r for r in results)
-    for prefix, iou_type in (('box', 'bbox'), ('mask', 'segm'))[:1 + masks]:
-        found = coco_metrics(ground_truth, results, iou_type)
+    for prefix, evaluation in coco.items():
+        found = summary(evaluation, ground_truth)
         for name, values in found.pop('per_class').items():
             per_class[name].update({f'{prefix}_{k}': v for k, v in values.items()})
         metrics.update({f'{prefix}_{k}': v for k, v in found.items()})
-    for iou, found in voc_metrics(ground_truth, results, iou_thresholds=VOC_IOUS, convention=convention).items():
-        metrics[f'voc_AP_{iou:.2f}'] = found['mAP']
-        for name, ap in found['per_class'].items():
-            per_class[name][f'voc_AP_{iou:.2f}'] = ap
-    return dict(metrics, per_class=per_class)
+    values = measure(np.ones((1, len(ground_truth['images']))))
+    metrics = {name: float(v[0]) for name, v in bootstrap.means(values).items()} | metrics
+    for k, category in enumerate(categories):
+        per_class[category['name']].update({name: float(values[name][k, 0]) for name in PER_CLASS})
+    metrics['per_class'] = per_class
+    if resamples:
+        group, _ = bootstrap.patients(ground_truth['images'], by)
+        metrics['intervals'] = {name: bootstrap.interval(drawn, metrics[name]) for name, drawn in
+                                bootstrap.draws(measure, group, count=resamples).items()}
+    return metrics
 
 
-def describe(source, ground_truth: dict, config, *, checkpoint: str, convention: str = 'pixel_inclusive') -> dict:
-    """What a number of `evaluate` means: data set, its size, checkpoint, config and post-processing.
+def describe(source, ground_truth: dict, config, *, checkpoint: str, convention: str = 'pixel_inclusive',
+             points: OperatingPoints | None = None, resamples: int = 0) -> dict:
+    """What a number of `evaluate` means: data set, its size, checkpoint, config, post-processing and what was drawn.
 
     `source` is the data source, `ground_truth` its COCO dict, `checkpoint` names the weights for the reader.
     """
     annotations = ground_truth['annotations']
     with_findings = len({a['image_id'] for a in annotations})
     t = config.test
+    drawn = dict(resamples=resamples, of=bootstrap.patients(ground_truth['images'], config.data.split.by)[1],
+                 confidence=bootstrap.CONFIDENCE, method='bias-corrected percentile bootstrap')
     return dict(
         data_set=source.name, images=len(ground_truth['images']), images_with_findings=with_findings,
         images_without_findings=len(ground_truth['images']) - with_findings, objects=len(annotations),
@@ -56,11 +84,12 @@ def describe(source, ground_truth: dict, config, *, checkpoint: str, convention:
         synthetic=config.data.format == 'phantom',
         post_processing=dict(
             proposals=t.boxes, score_threshold=t.score_threshold, nms_iou=t.nms, detections_per_image=t.detections,
-            mask_threshold=t.mask_threshold, coordinates='pixels of the original image', voc_convention=convention))
+            mask_threshold=t.mask_threshold, coordinates='pixels of the original image', voc_convention=convention),
+        operating_points=points and points._asdict(), intervals=drawn if resamples else None)
 
 
 def print_report(metrics: dict, about: dict, *, console: Console | None = None) -> None:
-    """The summary of `describe` and a table per class, values in percent, on the screen (or `console`)."""
+    """The summary of `describe`, the headline and a table per class, values in per cent, on screen or `console`."""
     console = console or Console()
     p = about['post_processing']
     if about['synthetic']:
@@ -73,11 +102,16 @@ def print_report(metrics: dict, about: dict, *, console: Console | None = None) 
                                 f"{p['nms_iou']:g}, {p['detections_per_image']} detections per image, mask > "
                                 f"{p['mask_threshold']:g}, {p['coordinates']}, VOC boxes {p['voc_convention']}")):
         console.print(f'{name + ":":16} {value}', highlight=False, markup=False)
+    if points := about['operating_points']:
+        console.print(f"{'operating:':16} {points['fp_per_film']:g} false positives per film and class wanted, "
+                      f"temperature {points['temperature']:.3g}, chosen on {points['data_set']}", highlight=False,
+                      markup=False)
+    console.print(_headline(metrics, about['intervals']))
     masks = 'mask_AP' in metrics
     if masks and about['objects_without_mask']:
         console.print(f"{'masks:':16} {about['objects_without_mask']} objects without a mask are ignored in mask AP",
                       highlight=False)
-    columns = ['box_AP', 'box_AP50'] + ['mask_AP', 'mask_AP50'] * masks + [f'voc_AP_{iou:.2f}' for iou in VOC_IOUS]
+    columns = ['box_AP', 'box_AP50'] + ['mask_AP', 'mask_AP50'] * masks + ['voc_AP_0.01', 'voc_AP_0.50']
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column('class', no_wrap=True)
     for column in ['objects'] + columns:
@@ -93,14 +127,64 @@ def print_report(metrics: dict, about: dict, *, console: Console | None = None) 
         console.print(f'without objects here, so neither shown nor averaged: {", ".join(absent)}')
 
 
+def print_operating(table: dict, *, console: Console | None = None) -> None:
+    """`operating.table` as a table, on screen or `console`."""
+    shown = Table('class', title='operating points', title_justify='left', box=box.SIMPLE_HEAD)
+    for column in ('threshold', 'objects', 'hit, %', 'false positives per film'):
+        shown.add_column(column, justify='right')
+    for name, row in table.items():
+        shown.add_row(name, f"{row['threshold']:.3f}", str(row['objects']), _percent(row['sensitivity']),
+                      _plain(row['fp_per_film']))
+    (console or Console()).print(shown)
+
+
+def _headline(metrics: dict, drawn: dict | None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD)
+    for column in ('metric', 'value') + ('95 % interval',) * bool(drawn) + ('what it is',):
+        table.add_column(column, justify='right' if column in ('value', '95 % interval') else 'left')
+    for name, meaning in HEADLINE.items():
+        if name in metrics:
+            show = _plain if name in NOT_SHARES else _percent
+            between = ()
+            if drawn:
+                low, high = metrics['intervals'][name]
+                between = ('-' if math.isnan(low) else f'{show(low)} to {show(high)}',)
+            table.add_row(name, show(metrics[name]), *between, meaning)
+    if drawn:
+        table.caption = f"{drawn['resamples']} resamples of {drawn['of']}"
+    return table
+
+
 def _percent(value: float) -> str:
     return '-' if math.isnan(value) else f'{100 * value:.1f}'
 
 
-def write_report(out, *, metrics: dict, results: list, about: dict) -> Path:
-    """Write `metrics.json` (about and metrics; undefined numbers are null) and `detections.json` (COCO result format)
-    into the folder `out`, which is made if needed. Returns the path of metrics.json."""
+def _plain(value: float) -> str:
+    return '-' if math.isnan(value) else f'{value:.2f}'
+
+
+def full_report(out, source, ground_truth: dict, results: list, config, *, checkpoint: str,
+                convention: str = 'pixel_inclusive', points: OperatingPoints | None = None) -> dict:
+    """Measures with intervals, prints the report and writes it to the folder `out` (`write_report`, `describe`).
+
+    Returns the metrics of `evaluate`.
+    """
+    options = dict(convention=convention, points=points, resamples=bootstrap.RESAMPLES)
+    metrics = evaluate(ground_truth, results, by=config.data.split.by, **options)
+    about = describe(source, ground_truth, config, checkpoint=checkpoint, **options)
+    print_report(metrics, about)
+    write_report(out, metrics=metrics, results=results, about=about, ground_truth=ground_truth,
+                 curves=curves(ground_truth, results, convention=convention, points=points))
+    return metrics
+
+
+def write_report(out, *, metrics: dict, results: list, about: dict, ground_truth: dict, curves: dict) -> Path:
+    """Writes into the folder `out`, which is made if needed: `metrics.json` (about and metrics), `curves.json` (of
+    `curve_data`), `detections.json` and `ground_truth.json` (COCO), undefined numbers as null. Returns the path of
+    metrics.json."""
     path = write_detections(out, results).with_name('metrics.json')
+    files.write_json(path.with_name(GROUND_TRUTH), ground_truth, indent=None)
+    files.write_json(path.with_name('curves.json'), curves, indent=None)
     files.write_json(path, dict(about=about, metrics=metrics))
     return path
 

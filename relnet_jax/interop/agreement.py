@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from relnet_jax.evaluation.voc import pairwise_iou
+from relnet_jax.evaluation.matching import pairwise_iou
 
 FIELDS = ('boxes', 'scores', 'labels', 'masks')
 SAME = 0.5      # IoU from which two boxes of one label may be the same detection

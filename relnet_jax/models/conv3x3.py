@@ -2,8 +2,8 @@
 
 XLA's own gradient by the kernel runs there at a fifth of the speed of a matrix product on large maps, and inside loops
 and conditionals, where RoI heads run, slower still. A few rows of cells are laid out with their neighbours, as far as
-they fit a cache, and multiplied; both other convolutions of a step are fast as they are. `python -m benchmarks.detector
---convolutions` measures it. Other backends use XLA's gradient.
+they fit a cache, and multiplied; both other convolutions of a step are fast as they are. `python -m
+benchmarks.convolutions` measures it. Other backends use XLA's gradient.
 """
 import jax
 import jax.numpy as jnp

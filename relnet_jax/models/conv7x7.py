@@ -1,7 +1,7 @@
 """The stem's 7x7 convolution of stride 2, as a 4x4 convolution of stride 1 over 2 x 2 blocks of pixels.
 
 The same sums in another order. Three input channels leave vector units idle; twelve use them: on CPU the tiny stem
-runs four to ten times faster so (`python -m benchmarks.detector --convolutions`), and TPUs are known to gain as well.
+runs four to ten times faster so (`python -m benchmarks.convolutions`), and TPUs are known to gain as well.
 """
 import jax
 import jax.numpy as jnp

@@ -1,8 +1,8 @@
 """Depthwise 7x7 convolution: every channel with a kernel of its own, stride 1, zero padding 3.
 
 XLA's CPU backend is slow at such convolutions: on the shapes of ConvNeXt-T the plain sums below, which are float32 for
-bfloat16 maps too, are 13 to 19 times faster, and their kernel gradient 30 to 200 times (`python -m benchmarks.detector
---convolutions`). Other backends use XLA's own.
+bfloat16 maps too, are 13 to 19 times faster, and their kernel gradient 30 to 200 times (`python -m
+benchmarks.convolutions`). Other backends use XLA's own.
 """
 import functools
 import operator

@@ -1,10 +1,11 @@
 """Checkpoints that need nothing else to be read: parameters, optimiser, config and class table, written at once.
 
 WORKDIR/checkpoints/STEP/ holds the items `params`, `ema` (where the run keeps an average), `optimizer` (its state and
-the step), `config` and `classes` (JSON; the latter also holds the class graph, if the model has one), `metrics` (JSON:
-those of an evaluation at this step, and the training loss) and `about` (JSON: the version, the data, and what a run
-needs to go on as if it had not stopped), sealed by a manifest of their checksums. Orbax writes under a temporary name
-and renames at the end, so that a killed run leaves whole checkpoints or none.
+the step), `config` and `classes` (JSON; the latter also holds the class graph, if the model has one), `films` (JSON:
+how the training films look as a whole, where that is known), `metrics` (JSON: those of an evaluation at this step, and
+the training loss) and `about` (JSON: the version, the data, and what a run needs to go on as if it had not stopped),
+sealed by a manifest of their checksums. Orbax writes under a temporary name and renames at the end, so that a killed
+run leaves whole checkpoints or none.
 """
 import json
 import math
@@ -80,14 +81,15 @@ def check_written(manager: ocp.CheckpointManager) -> None:
 
 def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDict, class_table: dict,
          metrics: dict[str, float] | None = None, loss: float | None = None, data: dict | None = None,
-         window: Sequence[dict[str, float]] = ()) -> None:
+         films: dict | None = None, window: Sequence[dict[str, float]] = ()) -> None:
     """Begins to write `state` under its step; returns once the arrays are copied off the devices.
 
     `class_table` holds `classes`, `category_ids`, `parts` and, if the model has one, `graph` (see data/graph.py);
     `metrics` are those of an evaluation at this step, and config.train.best among them decides which step is the best;
     undefined ones (NaN) are stored as null. loss: mean of the training loss since the step saved before, see
-    `rotation`. data: see `fingerprint`. window: the steps since the last log line, see `training.window`. A step that
-    is already there is left as it is. Raises CheckpointError where the save before this one failed.
+    `rotation`. data: see `fingerprint`. films: what `data.familiarity` measured, if anything. window: the steps since
+    the last log line, see `training.window`. A step that is already there is left as it is. Raises CheckpointError
+    where the save before this one failed.
     """
     step = int(jax.device_get(state.step))
     if step in manager.all_steps():
@@ -99,6 +101,8 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     parts['optimizer'] = ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state))
     if state.ema is not None:
         parts['ema'] = ocp.args.PyTreeSave(state.ema)
+    if films is not None:
+        parts['films'] = ocp.args.JsonSave(films)
     with _failure_told(Path(manager.directory)):
         manager.wait_until_finished()
         if loss is not None:
@@ -169,6 +173,12 @@ def read_class_table(ckpt: str | Path) -> dict:
                               'number for each class, a square graph)')
     table = {k: tuple(v) for k, v in stored.items() if k in (*CLASS_TABLE, GRAPH)}
     return table | {GRAPH: tuple(map(tuple, table[GRAPH]))} if GRAPH in table else table
+
+
+def read_films(ckpt: str | Path) -> dict | None:
+    """How the training films look as a whole, for `data.familiarity.distance`; None where it is not known."""
+    folder = find(ckpt)
+    return read_json(folder, 'films') if (folder / 'films').is_dir() else None
 
 
 def load_params(ckpt: str | Path, template: Any = None) -> Any:

@@ -13,11 +13,11 @@ from absl import logging
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from relnet_jax.data import graph, pipeline
+from relnet_jax.data import familiarity, graph, pipeline
 from relnet_jax.data.source import Source
+from relnet_jax.detector.run import detect_source, make_detect
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
-from relnet_jax.evaluation.run import detect_source, make_detect
 from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
 from relnet_jax.progress import Bar
@@ -79,6 +79,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
     adjacency = graph.class_graph(source, config, workdir=workdir if first_process else None)
     if adjacency is not None:
         class_table[checkpoint.GRAPH] = adjacency
+    films = familiarity.of_source(source, config)
 
     # ---- model, phases and their optimisers ----
     plan = phases.plan(config)
@@ -148,13 +149,14 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
                 state = jax.device_get(parallel.local_copy(state))
                 state = parallel.replicate(phases.enter(state, before, now.phase, now.tx), mesh)
                 window.restart()
-            if step in (first_step + 1, now.phase.first):
-                startup.log_compilation('the training step')
-            # The step runs on the device while the host reads on and copies the next batch: `step_fn` does not wait.
+            # The step runs on the device while the host reads on and copies the next batch: `train_step` does not wait.
             batch = window.read(batches)
             placed = parallel.place_batch(batch, mesh, parallel=how)
+            if step in (first_step + 1, now.phase.first):
+                startup.log_compilation('the training step')
+                train_step = startup.compile_ahead(now.step_fn, state, placed)
             with jax.transfer_guard('disallow'):
-                state, metrics = now.step_fn(state, placed)
+                state, metrics = train_step(state, placed)
             window.add(step, batch.image_index, metrics)
             if step in (first_step + 1, now.phase.first):
                 logging.info('step %d, with compilation: %.1f s', step, window.discard())
@@ -182,7 +184,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
                             scores = None
                 finally:            # an evaluation that fails costs no training
                     checkpoint.save(manager, state, config=config, class_table=class_table, metrics=scores, data=data,
-                                    loss=window.loss_since_save(), window=window.since_log)
+                                    films=films, loss=window.loss_since_save(), window=window.since_log)
                 window.restart()
             if stopping:
                 logging.info('stopped at step %d of %d; start again with the same folder to go on', step, steps)
@@ -193,7 +195,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
 # ---- pieces of the loop ----
 def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: ConfigDict, *, step: int, workdir: Path,
              final: bool) -> dict[str, float] | None:
-    """Metrics of `report.evaluate` without the classes, by the averaged parameters if any; None without images.
+    """Metrics of `report.evaluate` of all classes together, by the averaged parameters if any; None without images.
 
     `final` also prints the report and writes WORKDIR/eval. With several processes each evaluates everything on its
     first device, and the first one reports: no process waits for another in the middle of a step.
@@ -204,14 +206,15 @@ def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: Config
     params = parallel.local_copy(state.params if state.ema is None else state.ema)
     results = detect_source(detect_fn, params, val, config, progress=f'evaluation at step {step}')
     truth = val.ground_truth()
-    metrics = report.evaluate(truth, results)
-    scores = {k: v for k, v in metrics.items() if k != 'per_class'}
-    logging.info('step %d, %s: %s', step, val.name, ', '.join(f'{k} {v:.4f}' for k, v in scores.items()))
     if final and jax.process_index() == 0:
-        about = report.describe(val, truth, config, checkpoint=f'{workdir.name}, step {step}')
-        report.print_report(metrics, about)
-        report.write_report(workdir / 'eval', metrics=metrics, results=results, about=about)
+        metrics = report.full_report(workdir / 'eval', val, truth, results, config,
+                                     checkpoint=f'{workdir.name}, step {step}')
         overlays(val, results, workdir / 'eval' / 'overlays', config=config)
+    else:
+        metrics = report.evaluate(truth, results)
+    scores = {k: v for k, v in metrics.items() if k not in ('per_class', 'intervals')}
+    logging.info('step %d, %s: %s', step, val.name,
+                 ', '.join(f'{k} {scores[k]:.4f}' for k in report.HEADLINE if k in scores))
     return scores
 
 

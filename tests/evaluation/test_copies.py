@@ -8,9 +8,9 @@ import pytest
 from configs import base
 from relnet_jax.data import pipeline
 from relnet_jax.data.rle import decode_mask
+from relnet_jax.detector.results import to_coco_results, to_original
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
-from relnet_jax.evaluation.results import to_coco_results, to_original
 from relnet_jax.types import Detections
 from tests.data.dicom_files import write_dicom
 

@@ -8,8 +8,8 @@ import pytest
 from relnet_jax import predict
 from relnet_jax.data import pipeline
 from relnet_jax.eval import main
-from relnet_jax.evaluation import evaluate
-from relnet_jax.runs import checkpoint
+from relnet_jax.evaluation import evaluate, report
+from relnet_jax.runs import checkpoint, operating_points
 from tests.tiny_run import tiny_config, write_films, write_run
 
 
@@ -37,6 +37,11 @@ def test_a_checkpoint_is_all_that_is_needed(workdir, capsys):
     assert list(parts) == list(checkpoint.read_class_table(workdir)['parts']) and parts['Heart']['images'] == 3
     assert 0 <= parts['Heart']['iou'] <= 1
     assert len(list((out / 'overlays').iterdir())) == 2
+    assert written['metrics']['intervals'].keys() >= {'box_AP50', 'mask_AP50', 'froc_mean'}
+    assert written['about']['intervals']['of'] == 'images'
+    truth = json.loads((out / 'ground_truth.json').read_text())
+    assert report.evaluate(truth, results)['mask_AP50'] == metrics['mask_AP50']
+    assert json.loads((out / 'curves.json').read_text())['thresholds']['Mass'] == 0.3
     assert 'PHANTOM' in capsys.readouterr().out
 
 
@@ -76,6 +81,32 @@ def test_validation_data_are_read_by_class_name_whatever_their_ids_and_order(wor
     assert f'without the classes {names[0]}:' in caplog.text and 'Zebra' in caplog.text
 
 
+def test_operating_points_are_chosen_on_validation_images_and_kept_with_the_checkpoint(workdir, tmp_path, capsys):
+    given = [f'--ckpt={workdir}', f'--out={tmp_path}', '--overlays=0']
+    assert main([*given, '--calibrate', '--fp_per_film=0.34']) == 0
+    table = capsys.readouterr().out.partition('operating points')[2]
+    step = workdir / 'checkpoints' / '7'
+    points = operating_points.read(step)
+    assert list(points.thresholds) == list(checkpoint.read_class_table(workdir)['classes'])
+    assert points.fp_per_film == 0.34 and 'phantom' in points.data_set
+    chosen = json.loads((tmp_path / 'metrics.json').read_text())
+    assert chosen['metrics']['operating_fp_per_film'] <= 0.34 * len(points.thresholds)
+    assert chosen['about']['operating_points']['thresholds'] == points.thresholds
+    curves = json.loads((tmp_path / 'curves.json').read_text())
+    row, = [line.split() for line in table.splitlines() if line.split()[:1] == ['Effusion']][:1]
+    assert row[1:3] == [f"{points.thresholds['Effusion']:.3f}", str(curves['operating']['Effusion']['objects'])]
+    assert all(row['fp_per_film'] <= 0.34 for row in curves['operating'].values())
+    assert checkpoint.find(workdir) == step      # still a checkpoint
+
+    operating_points.write(step, points._replace(thresholds=dict.fromkeys(points.thresholds, 1.1)))
+    assert main(given) == 0         # what is there is measured
+    assert json.loads((tmp_path / 'metrics.json').read_text())['metrics']['operating_fp_per_film'] == 0
+    (step / 'operating_points.json').unlink()
+    capsys.readouterr()
+    assert main([*given, '--calibrate', '--split=train']) == 2 and '--calibrate' in capsys.readouterr().err
+    assert main([*given, '--calibrate', '--boxes=4,8']) == 2 and '--calibrate' in capsys.readouterr().err
+
+
 def test_images_without_annotations_are_detected_in_and_have_no_metrics(workdir, tmp_path, caplog):
     data = write_films(tmp_path / 'data', [(40, 50)], ['x'])
     (data / 'instances.json').write_text(json.dumps(dict(images=[dict(id='film/1', coco_url='http://a.b/77.png')])))
@@ -90,6 +121,8 @@ def test_images_without_annotations_are_detected_in_and_have_no_metrics(workdir,
     assert {r['category_id'] for r in results} <= set(checkpoint.read_class_table(workdir)['category_ids'])
     assert not (tmp_path / 'out' / 'metrics.json').exists()
     assert [p.name for p in (tmp_path / 'out' / 'overlays').iterdir()] == ['0000_film_1.png']
+    with pytest.raises(ValueError, match='--calibrate: instances has no annotations'):
+        evaluate.evaluate_checkpoint(str(workdir), config, out=str(tmp_path / 'out'), calibrate=0.2)
     with pytest.raises(ValueError, match='no annotations: no metrics'):
         evaluate.sweep_boxes(str(workdir), config, [8], out=str(tmp_path / 'out'))
 

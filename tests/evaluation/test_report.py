@@ -9,7 +9,12 @@ from rich.console import Console
 
 from configs import base
 from relnet_jax.evaluation import report
+from relnet_jax.runs.operating_points import OperatingPoints
 
+OTHERS = {'voc_AP_0.01', 'voc_AP_0.50', 'voc_AP_0.40', 'voc_AP_0.40_no_finding', 'voc_AP_0.40_0.75',
+          'voc_AP_0.40_0.75_no_finding', 'froc_0.125', 'froc_0.25', 'froc_0.5', 'froc_1', 'froc_2', 'froc_4', 'froc_8',
+          'froc_mean', 'chestx_det10_recall_0.05', 'chestx_det10_recall_0.10', 'chestx_det10_recall_0.20',
+          'chestx_det10_recall_mean', 'lab_recall_0.20', 'image_AUC', 'no_finding_AUC', 'ECE', 'per_class'}
 METRICS = {f'{prefix}_{name}' for prefix in ('box', 'mask') for name in (
     'AP', 'AP50', 'AP75', 'APs', 'APm', 'APl', 'AR1', 'AR10', 'AR100', 'ARs', 'ARm', 'ARl')}
 
@@ -47,11 +52,12 @@ def about_of(truth, **options):
 
 def test_metrics_are_flat_with_the_agreed_names(truth, results):
     metrics = report.evaluate(truth, results)
-    assert set(metrics) == METRICS | {'voc_AP_0.01', 'voc_AP_0.50', 'per_class'}
+    assert set(metrics) == METRICS | OTHERS
     for name in ('box_AP', 'box_AP50', 'mask_AP', 'mask_AP50', 'voc_AP_0.01', 'voc_AP_0.50'):
         assert metrics[name] == pytest.approx(0.5)
     assert metrics['per_class']['Mass'] == pytest.approx(
-        dict(objects=1, box_AP=1, box_AP50=1, mask_AP=1, mask_AP50=1) | {'voc_AP_0.01': 1, 'voc_AP_0.50': 1})
+        dict(objects=1, box_AP=1, box_AP50=1, mask_AP=1, mask_AP50=1, froc_mean=1, image_AUC=1)
+        | {'voc_AP_0.01': 1, 'voc_AP_0.40': 1, 'voc_AP_0.50': 1, 'chestx_det10_recall_0.20': 1})
     assert metrics['per_class']['Pleural Thickening']['box_AP'] == 0.0
     assert math.isnan(metrics['per_class']['Fracture']['box_AP'])
     assert metrics['per_class']['Fracture']['objects'] == 0
@@ -66,7 +72,7 @@ def test_data_without_masks_has_no_mask_metrics(truth, results):
     for a in truth['annotations']:
         a['segmentation'] = []
     metrics = report.evaluate(truth, results)
-    assert set(metrics) == {m for m in METRICS if m.startswith('box')} | {'voc_AP_0.01', 'voc_AP_0.50', 'per_class'}
+    assert set(metrics) == {m for m in METRICS if m.startswith('box')} | OTHERS
     assert metrics['box_AP50'] == pytest.approx(0.5)
 
 
@@ -92,7 +98,8 @@ def test_a_number_is_never_read_without_what_it_means(truth, results):
                  '1000 proposals, score > 0.05, per-class NMS IoU 0.5, 100 detections per image',
                  'pixels of the original image, VOC boxes continuous', 'Pleural Thickening', 'mean'):
         assert fact in text
-    mean, = [line for line in text.splitlines() if 'mean' in line]
+    mean, = [line for line in text.splitlines() if line.split()[:1] == ['mean']]
+    assert '95 % interval' not in text
     assert mean.replace('│', ' ').split() == ['mean', '2'] + ['50.0'] * 6
     unused, = [line for line in text.splitlines() if 'Fracture' in line]
     assert unused == 'without objects here, so neither shown nor averaged: Fracture'
@@ -116,10 +123,42 @@ def test_objects_without_masks_are_counted_on_the_screen(truth, results):
 
 
 def test_report_files_are_plain_json_and_hold_the_results(truth, results, tmp_path):
-    metrics, about = report.evaluate(truth, results), about_of(truth)
-    path = report.write_report(tmp_path / 'new' / 'eval', metrics=metrics, results=results, about=about)
+    metrics, about = report.evaluate(truth, results, resamples=20), about_of(truth, resamples=20)
+    path = report.write_report(tmp_path / 'new' / 'eval', metrics=metrics, results=results, about=about,
+                               ground_truth=truth, curves=dict(iou=math.nan))
     written = json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f'{name} is no JSON'))
     assert written['about'] == about
     assert written['metrics']['box_AP50'] == metrics['box_AP50']
     assert written['metrics']['per_class']['Fracture']['box_AP'] is None
+    assert written['metrics']['intervals']['box_AP50'] == list(metrics['intervals']['box_AP50'])
     assert json.loads((path.parent / 'detections.json').read_text()) == results
+    assert json.loads((path.parent / 'ground_truth.json').read_text()) == truth
+    assert json.loads((path.parent / 'curves.json').read_text()) == dict(iou=None)
+
+
+def test_intervals_surround_what_was_measured_and_stand_beside_it(truth, results):
+    patients = [('p', 1), ('p', 2), ('q', 3)]
+    for image, (patient, _) in zip(truth['images'], patients):
+        image['patient'] = patient
+    metrics = report.evaluate(truth, results, resamples=50)
+    assert set(metrics['intervals']) == {m for m in METRICS if m.endswith(('AP', 'AP50', 'AP75'))} | OTHERS - {
+        'per_class'}
+    low, high = metrics['intervals']['no_finding_AUC']
+    assert low <= metrics['no_finding_AUC'] <= high
+    screen = io.StringIO()
+    report.print_report(metrics, about_of(truth, resamples=50), console=Console(file=screen, width=200))
+    assert '50 resamples of patients (patient)' in screen.getvalue()
+    row, = [line for line in screen.getvalue().splitlines() if line.split()[:1] == ['box_AP50']]
+    assert row.split()[1:5] == ['50.0', '50.0', 'to', '50.0']       # both images with objects are of one patient
+    assert {k: v for k, v in metrics.items() if k not in ('intervals', 'per_class')} == pytest.approx(
+        {k: v for k, v in report.evaluate(truth, results).items() if k != 'per_class'}, nan_ok=True)
+
+
+def test_the_operating_points_are_named_with_what_they_give(truth, results):
+    points = OperatingPoints({'Mass': 0.8, 'Pleural Thickening': 0.1}, 1.25, 0.2, 'toy val')
+    screen = io.StringIO()
+    report.print_report(report.evaluate(truth, results, points=points), about_of(truth, points=points),
+                        console=Console(file=screen, width=200))
+    assert '0.2 false positives per film and class wanted, temperature 1.25, chosen on toy val' in screen.getvalue()
+    lines = {line.split()[0]: line.split()[1] for line in screen.getvalue().splitlines() if len(line.split()) > 1}
+    assert lines['operating_sensitivity'] == '0.0' and lines['operating_fp_per_film'] == '0.00'

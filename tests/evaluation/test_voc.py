@@ -4,7 +4,8 @@ import math
 import numpy as np
 import pytest
 
-from relnet_jax.evaluation.voc import average_precision, pairwise_iou, voc_metrics
+from relnet_jax.evaluation.matching import pairwise_iou
+from relnet_jax.evaluation.voc import voc_metrics
 
 
 def coco_dict(objects, *, num_images=1, classes=('a',), difficult=()):
@@ -99,16 +100,10 @@ def test_equals_the_sequential_reference_on_random_boxes_with_tied_scores(conven
         assert 0 < want < 1
 
 
-def test_area_under_all_points_of_the_envelope():
-    # right, wrong, right of 2 objects: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1 -> 1/2 * 1 + 1/2 * 2/3
-    assert average_precision(np.array([True, False, True]), 2) == pytest.approx(5 / 6)
-    assert average_precision(np.zeros(0, bool), 3) == 0.0
-
-
 def test_a_repeated_match_is_a_false_positive():
     truth = coco_dict([(1, 1, [0, 0, 10, 10]), (1, 1, [50, 50, 60, 60])])
     results = found((1, 1, [0, 0, 10, 10], 0.9), (1, 1, [0, 0, 10, 9], 0.8), (1, 1, [50, 50, 60, 60], 0.7))
-    # right, wrong, right: as above
+    # right, wrong, right of 2: precision 1, 1/2, 2/3 at recall 1/2, 1/2, 1 -> 1/2 * 1 + 1/2 * 2/3
     assert single(truth, results)['mAP'] == pytest.approx(5 / 6)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from configs import base
-from relnet_jax.evaluation.run import load_detector
+from relnet_jax.detector.run import load_detector
 from relnet_jax.interop import convert
 from relnet_jax.interop.coco_table import COCO
 from relnet_jax.interop.read import read_state, read_weights, write_safetensors

@@ -1,4 +1,4 @@
-"""The notebooks, executed on a run of two steps that the ablation command has made: FPN with every module at once."""
+"""The notebooks, executed on runs of two steps: that of the ablation command has FPN with every module at once."""
 import json
 from pathlib import Path
 
@@ -83,8 +83,15 @@ def test_every_module_at_once_trains_and_every_reported_term_is_in_the_loss(out)
 
 
 def test_a_run_is_looked_at(out, monkeypatch):
-    notebook = execute('analysis.ipynb', monkeypatch, run=str(out / 'runs' / 'fpn_8_s0'), images=1)
+    notebook = execute('analysis.ipynb', monkeypatch, run=str(out / 'runs' / 'fpn_8_s0'), images=1, score=0)
     assert [bool('image/png' in kind) for kind in kinds(notebook)] == [False, False, True, True, True, False, True]
+    assert 'Found(array, 64 x 64: ' in str(notebook.cells[-2])
+
+
+def test_a_first_look_trains_and_shows_what_is_found(tmp_path, monkeypatch):
+    notebook = execute('quickstart.ipynb', monkeypatch, run=str(tmp_path / 'run'), steps=2, overrides=list(TINY))
+    assert [bool('image/png' in kind) for kind in kinds(notebook)] == [False, False, True, False, False, False]
+    assert 'file_name,StudyInstanceUID' in str(notebook.cells)
 
 
 def test_the_table_and_its_figure_are_shown(out, monkeypatch):

@@ -16,7 +16,7 @@ import numpy as np
 
 from relnet_jax.data.codestream import Refused
 from relnet_jax.data.dicom.grey import to_grey
-from relnet_jax.data.dicom.header import check_picture, corrected, read_header, size_of
+from relnet_jax.data.dicom.header import UIDS, check_picture, corrected, read_header, size_of
 from relnet_jax.data.dicom.pixels import read_codes
 
 
@@ -41,6 +41,18 @@ def read_size(file: BinaryIO, *, max_pixels: int) -> tuple[int, int]:
     """(height, width) of an open file, without reading its pixel data. Raises ValueError with the reason."""
     try:
         return size_of(read_header(file, pixels=False, max_pixels=max_pixels), max_pixels=max_pixels)
+    except Refused:
+        raise
+    except Exception as e:
+        raise ValueError(_damaged(e)) from e
+
+
+def read_uids(file: BinaryIO, *, max_pixels: int) -> dict[str, str]:
+    """StudyInstanceUID, SeriesInstanceUID and SOPInstanceUID of an open file, '' where it lacks one. Raises ValueError
+    with the reason."""
+    try:
+        header = read_header(file, pixels=False, max_pixels=max_pixels)
+        return {keyword: str(header.get(keyword) or '') for keyword in UIDS}
     except Refused:
         raise
     except Exception as e:

@@ -15,11 +15,12 @@ from relnet_jax.data.codestream import Refused
 # What pydicom warns of either does not matter here or is refused with a reason below.
 warnings.filterwarnings('ignore', module='pydicom')
 
+UIDS = ('StudyInstanceUID', 'SeriesInstanceUID', 'SOPInstanceUID')     # the names by which archives know a film
 KEYWORDS = [
-    'SOPClassUID', 'SamplesPerPixel', 'PhotometricInterpretation', 'NumberOfFrames', 'Rows', 'Columns', 'BitsAllocated',
-    'BitsStored', 'HighBit', 'PixelRepresentation', 'PixelPaddingValue', 'PixelPaddingRangeLimit', 'WindowCenter',
-    'WindowWidth', 'VOILUTFunction', 'VOILUTSequence', 'RescaleIntercept', 'RescaleSlope', 'ModalityLUTSequence',
-    'FloatPixelData', 'DoubleFloatPixelData', 'PixelData']
+    *UIDS, 'SOPClassUID', 'SamplesPerPixel', 'PhotometricInterpretation', 'NumberOfFrames', 'Rows', 'Columns',
+    'BitsAllocated', 'BitsStored', 'HighBit', 'PixelRepresentation', 'PixelPaddingValue', 'PixelPaddingRangeLimit',
+    'WindowCenter', 'WindowWidth', 'VOILUTFunction', 'VOILUTSequence', 'RescaleIntercept', 'RescaleSlope',
+    'ModalityLUTSequence', 'FloatPixelData', 'DoubleFloatPixelData', 'PixelData']
 TAGS = [tag_for_keyword(keyword) for keyword in KEYWORDS]
 INFLATED_EXTRA = 1 << 26    # bytes of a deflated file that may be no pixels
 

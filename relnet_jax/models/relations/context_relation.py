@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from relnet_jax.models.relations.attention import GeometricAttention, head_width
 from relnet_jax.models.relations.context import RelationContext
-from relnet_jax.models.relations.part_relation import select_parts
+from relnet_jax.models.relations.part_relation import check_parts, select_parts
 from relnet_jax.ops.geometry import divide_parts
 from relnet_jax.types import Array
 
@@ -33,7 +33,10 @@ class ContextRelation(nn.Module):
     def divide_parts(self, boxes: Array, valid: Array) -> tuple[Array, Array] | None:
         """Part boxes [B, P, 4], valid [B, P] -> the cells looked at [B, Q, 4], [B, Q]; None without a grid."""
         rows, columns = self.grid
-        return divide_parts(boxes, valid, parts=self.parts, rows=rows, cols=columns) if rows * columns else None
+        if not rows * columns:
+            return None
+        check_parts(self.parts, boxes.shape[1])
+        return divide_parts(boxes, valid, parts=self.parts, rows=rows, cols=columns)
 
     @nn.compact
     def __call__(self, context: RelationContext) -> Array:

@@ -8,14 +8,19 @@ from relnet_jax.ops.geometry import geometry_embedding
 from relnet_jax.types import Array
 
 
+def check_parts(parts: tuple[int, ...], count: int) -> None:
+    """Raises UserError for a row of parts that a context of `count` parts does not have."""
+    if not all(0 <= p < count for p in parts):
+        raise UserError(f'parts must lie in 0..{count - 1}, got {tuple(parts)}')
+
+
 def select_parts(context: RelationContext, parts: tuple[int, ...]) -> tuple[Array, Array, Array]:
     """Boxes [B, Q, 4], features [B, Q, F] and mask [B, Q] of the chosen rows of the context's parts; () = all.
 
-    Raises ValueError if a row does not exist.
+    Raises UserError if a row does not exist.
     """
     count = context.part_boxes.shape[1]
-    if not all(0 <= p < count for p in parts):
-        raise UserError(f'parts must lie in 0..{count - 1}, got {tuple(parts)}')
+    check_parts(parts, count)
     rows = jnp.array(parts or range(count))
     return context.part_boxes[:, rows], context.part_features[:, rows], context.part_valid[:, rows]
 

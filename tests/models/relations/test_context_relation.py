@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from relnet_jax.errors import UserError
 from relnet_jax.models.relations.context_relation import ContextRelation, LungFeature, PartWindow
 
 SWAPPED = np.array([1, 0, 3, 2, 4])
@@ -97,3 +98,8 @@ def test_part_window_weighs_cells_and_starts_as_the_identity():
 def test_unknown_scale_is_named(context_factory):
     with pytest.raises(ValueError, match="scale must be one of .* got 'paper'"):
         jax.eval_shape(ContextRelation(scale='paper').init, jax.random.key(0), context_factory())
+
+
+def test_a_part_that_does_not_exist_is_refused_with_a_grid_too():
+    with pytest.raises(UserError, match=r'parts must lie in 0..4, got \(9,\)'):
+        ContextRelation(parts=(9,), grid=(2, 2)).divide_parts(jnp.zeros((1, 5, 4)), jnp.ones((1, 5), bool))

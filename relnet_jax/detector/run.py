@@ -1,13 +1,12 @@
 """Run a jitted detector over a data source and collect COCO result records."""
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import jax
 import numpy as np
 from absl import logging
 
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation import report
-from relnet_jax.evaluation.results import to_coco_results
+from relnet_jax.detector.results import to_coco_results
 from relnet_jax.models import mask_rcnn
 from relnet_jax.progress import Bar
 from relnet_jax.runs import checkpoint
@@ -38,8 +37,10 @@ def load_detector(ckpt, config, class_table: dict):
     return make_detect(model), jax.device_put(checkpoint.load_params(ckpt, template))
 
 
-def detect_batches(detect_fn, params, source, config, *, batch_size: int) -> Iterator:
-    """Pairs (Batch, its COCO result records) over all images of `source`, in its order.
+def detect_batches(detect_fn, params, source, config, *, batch_size: int,
+                   lowest: Sequence[float] | None = None) -> Iterator:
+    """Pairs (Batch, its COCO result records, `lowest` as for `to_coco_results`) over all images of `source`, in its
+    order.
 
     `detect_fn(params, image, image_size, part_boxes, part_valid) -> Detections`, as from `make_detect`, always sees
     `batch_size` images. The device works on a batch while the host reads the next one and pastes and encodes the masks
@@ -47,7 +48,7 @@ def detect_batches(detect_fn, params, source, config, *, batch_size: int) -> Ite
     """
     def finish(detections, batch):
         return batch, to_coco_results(jax.device_get(detections), batch, source,
-                                      mask_threshold=config.test.mask_threshold)
+                                      mask_threshold=config.test.mask_threshold, lowest=lowest)
     running = None
     for batch in pipeline.eval_batches(source, config, batch_size):
         started = detect_fn(params, batch.image, batch.image_size, batch.part_boxes, batch.part_valid), batch
@@ -75,17 +76,3 @@ def detect_source(detect_fn, params, source, config, *, progress: str = '') -> l
         logging.warning('%s: %d of %d images could not be read; they count as images without detections',
                         source.name, len(source) - seen, len(source))
     return results
-
-
-def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
-                convention: str = 'pixel_inclusive') -> dict:
-    """Metrics of `report.evaluate` for the checkpoint in `folder` at each number of test boxes: count -> metrics."""
-    truth, found = source.ground_truth(), {}
-    for count in box_counts:
-        config = config.copy_and_resolve_references()
-        with config.unlocked():
-            config.test.boxes = count
-        detect_fn, params = load_detector(folder, config, class_table)
-        results = detect_source(detect_fn, params, source, config, progress=f'{source.name}, {count} test boxes')
-        found[count] = report.evaluate(truth, results, convention=convention)
-    return found

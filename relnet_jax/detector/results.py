@@ -1,5 +1,6 @@
 """Padded `Detections` on the canvas -> COCO result records in the pixels of the original image."""
 import math
+from collections.abc import Sequence
 
 import numpy as np
 from pycocotools import mask as coco_mask
@@ -51,8 +52,11 @@ def paste_and_encode(mask, box, image_size, *, threshold: float) -> dict:
     return encode_mask(part, corner=(top, left), image_size=image_size)
 
 
-def to_coco_results(detections: Detections, batch: Batch, source, *, mask_threshold: float = 0.5) -> list:
+def to_coco_results(detections: Detections, batch: Batch, source, *, mask_threshold: float = 0.5,
+                    lowest: Sequence[float] | None = None) -> list:
     """COCO result records of one batch, in the order of its rows and best first within an image.
+
+    lowest: for each class the lowest score that is wanted; None = all detections.
 
     Each is a dict of image_id, category_id (the data set's own), bbox (x, y, width, height in original pixels), score,
     and segmentation (RLE at the full original resolution) if the detector predicts masks. Rows with `image_valid` False
@@ -72,6 +76,8 @@ def to_coco_results(detections: Detections, batch: Batch, source, *, mask_thresh
             if not 1 <= label <= len(source.classes):
                 raise ValueError(f'{source.name}, image {index}, detection {d}: expected a label in '
                                  f'1..{len(source.classes)}, got {label}')
+            if lowest is not None and detections.scores[row, d] < lowest[label - 1]:
+                continue
             x1, y1, x2, y2 = (float(v) for v in box)
             result = dict(image_id=image_id, category_id=source.category_ids[label - 1],
                           bbox=[x1, y1, x2 - x1, y2 - y1], score=float(detections.scores[row, d]))

@@ -7,7 +7,7 @@ from pycocotools import mask as coco_mask
 from relnet_jax.data import batching, transforms
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.data.source import Source
-from relnet_jax.evaluation.results import encode_mask, paste_and_encode, to_coco_results, to_original
+from relnet_jax.detector.results import encode_mask, paste_and_encode, to_coco_results, to_original
 from relnet_jax.ops.masks import paste_mask
 from relnet_jax.types import Detections, Example
 

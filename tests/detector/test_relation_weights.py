@@ -7,7 +7,7 @@ import pytest
 
 from configs import phantom
 from relnet_jax.data import pipeline
-from relnet_jax.evaluation import relation_weights
+from relnet_jax.detector import explain, relation_weights
 from relnet_jax.models.box_head import BoxPredictor, select_detections
 from relnet_jax.models.relations import RELATIONS, RelationContext, fuse
 from relnet_jax.models.relations.attention import best_rois
@@ -77,7 +77,7 @@ def seen(data):
     params['box_predictor']['bbox_pred']['kernel'] *= 0     # a detection is its RoI, clipped
     sown = jax.device_get(jax.jit(lambda params: toy.apply({'params': params}, None, SIZE, method='detect',
                                                            mutable=['intermediates'])[1]['intermediates'])(params))
-    return relation_weights.make_observer(toy, source, config)(params, 1), sown, source
+    return relation_weights.make_observer(toy, config)(params, source, 1), sown, source
 
 
 def by_title(seen, detection, **options):
@@ -170,21 +170,54 @@ def test_within_the_box_head_a_region_has_objectness_and_no_class(seen):
     assert len(found) == 2 and all(name.startswith('region 0.') for relation in found for name in relation.names)
 
 
+def explained(seen, detection, scale=1, **options):
+    """What `explain` says of a detection in an image that is `scale` times as large as the detector saw it."""
+    seen = seen._replace(original_size=scale * np.float32(seen.image.shape[:2]))
+    label, score, box = (x[detection] for x in (seen.detections.labels, seen.detections.scores, seen.detections.boxes))
+    return explain.explain(seen, label, score, scale * box, **dict(top=5) | options)
+
+
+def test_the_explanation_is_of_the_nearest_finding_of_its_class_in_pixels_of_the_image(seen):
+    seen, _, source = seen
+    for d in range(6):
+        found = explained(seen, d, scale=3)
+        assert found.name == source.classes[seen.detections.labels[d] - 1]
+        for item, own in zip(found.weights, relation_weights.evidence(seen, d), strict=True):
+            assert item.names == own.names and np.array_equal(item.shares, own.shares)
+            if own.boxes is not None:
+                assert item.boxes == pytest.approx(np.clip(3 * own.boxes, 0, 3 * 64), abs=1e-3)
+    absent = next(label for label in range(1, K) if label not in seen.detections.labels)
+    with pytest.raises(ValueError, match=f'finds no {source.classes[absent - 1]} in the image now'):
+        explain.explain(seen, absent, 0.5, np.zeros(4), top=5)
+
+
 def test_the_picture_shows_the_image_and_a_panel_for_each_relation(seen):
     seen, _, source = seen
-    picture, *bars = relation_weights.evidence_figure(seen, 1, top=2).axes
+    picture, *bars = explain.figure(explained(seen, 1, scale=2, top=2)).axes
     assert np.array_equal(picture.images[0].get_array(), seen.image) and len(bars) == 5
+    assert picture.images[0].get_extent() == [0, 128, 128, 0]
     assert picture.get_title().startswith(source.classes[seen.detections.labels[1] - 1])
-    assert len(picture.patches) == 1 + 3 * 2      # the detection, two parts, and two regions of two relations each
+    assert len(picture.patches) == 2 + 3 * 2      # the finding and its rim, two parts, two regions of two relations
+    assert sorted(text.get_text() for text in picture.texts) == ['1', '1', '1', '2', '2', '2']
+    assert explained(seen, 1).plot().size[0] > 600
+
+
+def test_the_text_says_what_each_relation_weighed(seen):
+    seen, _, _ = seen
+    text = str(explained(seen, 2, top=1)).splitlines()
+    assert len(text) == 1 + 5 + 1 and text[-1] == explain.CAUTION
+    parts = next(v for v in relation_weights.evidence(seen, 2) if v.relation == 'context')
+    assert f'  parts it looked at (context): {parts.names[0]} {100 * parts.shares[0]:.0f} %' in text
 
 
 def test_a_detector_without_relations_has_no_evidence(data):
     source, config = data
     toy = Toy(relations=())
     params = init(toy)
-    seen = relation_weights.make_observer(toy, source, config)(params, 0)
+    seen = relation_weights.make_observer(toy, config)(params, source, 0)
     assert relation_weights.evidence(seen, 0) == []
     with pytest.raises(ValueError, match='no relations'):
         relation_weights.roi_of(seen, 0)
-    assert 'no relation' in relation_weights.evidence_figure(seen, 0).axes[0].get_title()
+    found = explained(seen, 0)
+    assert 'no relation' in str(found) and 'no relation' in explain.figure(found).axes[0].get_title()
     assert np.array_equal(seen.image, source.load(0).image)

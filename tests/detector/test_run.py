@@ -10,7 +10,7 @@ from configs import base
 from relnet_jax import progress
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.source import Source
-from relnet_jax.evaluation import run
+from relnet_jax.detector import run
 from relnet_jax.evaluation.overlays import MIN_SCORE, overlays
 from relnet_jax.evaluation.report import evaluate
 from relnet_jax.types import Detections, Example

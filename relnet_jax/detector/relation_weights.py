@@ -4,7 +4,6 @@
 they weighed; `evidence` ranks that for one detection. A weight says where a feature came from, not that the result
 would have been another without it.
 """
-import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -12,28 +11,24 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import Source, subset
-from relnet_jax.evaluation.run import build_model
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relations import RelationContext
 from relnet_jax.models.relations.attention import best_rois
-from relnet_jax.runs import checkpoint
 from relnet_jax.types import Array, Batch, Detections
 
 TITLES = {'class_attention': 'classes the image asks for', 'class_to_class': 'classes whose features it got',
           'box_to_part': 'parts it looked at', 'box_to_box': 'regions it looked at'}
 CLOSE = 1e-3    # largest difference between a detection's score and that of its RoI, which are computed apart
 EQUAL = 1e-6    # scores no farther apart are the same
-SHADES = ('#1f6fb4', '#d55e00', '#2a9d4a', '#8a4fbf')
 
 
 class Observation(NamedTuple):
     """One image as the detector saw it; numpy, boxes in canvas pixels, B = 1 where it stands."""
     image: Array                # uint8 [h, w, 3] the true image at the detector's resolution
+    original_size: Array        # float32 [2] (height, width) of the image itself
     detections: Detections      # the D valid rows, without B
     scores: Array               # float32 [passes, N, K] class probabilities of every predictor, and their mean
     weights: dict               # (path of the module, name) -> sown array [B, ...]
@@ -68,8 +63,8 @@ def watch(relation: Callable, predictor: Callable):
     return nn.intercept_methods(note)
 
 
-def make_observer(model, source: Source, config) -> Callable[[Any, int], Observation]:
-    """Function (params, index in `source`) -> Observation; `model` as of `mask_rcnn.build`. Compiled once."""
+def make_observer(model, config) -> Callable[[Any, Source, int], Observation]:
+    """Function (params, source, index in `source`) -> Observation; `model` as of `mask_rcnn.build`. Compiled once."""
     options = {}
 
     def run(params, batch: Batch):
@@ -86,22 +81,15 @@ def make_observer(model, source: Source, config) -> Callable[[Any, int], Observa
 
     compiled = jax.jit(run)
 
-    def observe(params: Any, index: int) -> Observation:
+    def observe(params: Any, source: Source, index: int) -> Observation:
         batch = next(pipeline.eval_batches(subset(source, [index], name=source.name), config, 1))
         detections, sown, contexts, scores = jax.device_get(compiled(params, batch))
         height, width = batch.image_size[0].astype(int)
         kept = detections.valid[0]
-        return Observation(batch.image[0, :height, :width], Detections(*(x[0][kept] for x in detections)), scores[:, 0],
-                    dict(_leaves(sown)), contexts, options, source.classes, source.parts)
+        return Observation(batch.image[0, :height, :width], batch.original_size[0],
+                           Detections(*(x[0][kept] for x in detections)), scores[:, 0], dict(_leaves(sown)), contexts,
+                           options, source.classes, source.parts)
     return observe
-
-
-def open_observer(ckpt: str, source: Source, config) -> Callable[[int], Observation]:
-    """`make_observer` with model and parameters of a checkpoint (as for `checkpoint.find`): index -> Observation."""
-    class_table = checkpoint.read_class_table(ckpt)
-    model = build_model(config, class_table)
-    params = jax.device_put(checkpoint.load_params(ckpt))
-    return functools.partial(make_observer(model, source, config), params)
 
 
 def _leaves(tree: dict, path: tuple = ()) -> Iterator:
@@ -186,32 +174,3 @@ def _box_to_box(seen: Observation, path: str, weights: Array, roi: int) -> tuple
 
 _KINDS = {'class_attention': _class_attention, 'class_to_class': _class_to_class, 'box_to_part': _box_to_part,
           'box_to_box': _box_to_box}
-
-
-# ---- drawing ----
-def evidence_figure(seen: Observation, detection: int, *, top: int = 5) -> Figure:
-    """The image with the detection, and with the parts and regions it looked at; beside it the shares in per cent."""
-    found = evidence(seen, detection, top=top)
-    figure = Figure(figsize=(5 + 3 * max(len(found), 1), 4.2), layout='constrained')
-    picture, *bars = figure.subplots(1, 1 + len(found), width_ratios=[5] + [2] * len(found), squeeze=False)[0]
-    picture.imshow(seen.image)
-    picture.set_axis_off()
-    name = seen.classes[seen.detections.labels[detection] - 1]
-    picture.set_title(f'{name}, score {seen.detections.scores[detection]:.2f}'
-                      + ('' if found else ': no relation with weights'))
-    _outline(picture, seen.detections.boxes[detection], 'white', 2.0)
-    for i, (axes, item) in enumerate(zip(bars, found)):
-        shade = SHADES[i % len(SHADES)]
-        axes.barh(range(len(item.names)), 100 * item.shares, color=shade)
-        axes.set_yticks(range(len(item.names)), item.names, fontsize=7)
-        axes.invert_yaxis()
-        axes.set_title(f'{item.title}\n{item.relation}', fontsize=7, color=shade)
-        axes.set_xlabel('% of its weight', fontsize=7)
-        for box in () if item.boxes is None else item.boxes:
-            _outline(picture, box, shade, 1.0)
-    return figure
-
-
-def _outline(axes, box: Array, color: str, width: float) -> None:
-    x1, y1, x2, y2 = box
-    axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=color, linewidth=width))
