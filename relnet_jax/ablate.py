@@ -23,7 +23,7 @@ from absl import flags, logging
 from absl.flags import FlagValues
 from ml_collections import ConfigDict
 
-from relnet_jax import cli
+from relnet_jax import cli, files
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, results, runner, table
 from relnet_jax.errors import UserError
@@ -160,10 +160,11 @@ def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict
     found = results.read_all(out)
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
-        (out / f'table.{suffix}').write_text(text(found, texts, controls=controls))
+        files.write_text(out / f'table.{suffix}', text(found, texts, controls=controls))
     if found:
         rows = table.make_rows(found, texts, controls=controls)
-        figure.draw(rows, synthetic=found[0]['about']['synthetic']).savefig(out / 'table.png', dpi=130)
+        with files.replacing(out / 'table.png') as scratch:
+            figure.draw(rows, synthetic=found[0]['about']['synthetic']).savefig(scratch, dpi=130)
     return found
 
 

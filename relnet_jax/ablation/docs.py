@@ -4,6 +4,7 @@ It stands between two marker lines; what people write around them stays.
 """
 from pathlib import Path
 
+from relnet_jax import files
 from relnet_jax.ablation.results import ResultError
 from relnet_jax.ablation.table import CONTROLS, LAB_NOTE, difference_text, make_rows, mean_text, pipe_table, summary
 
@@ -56,4 +57,4 @@ def renew(path: Path, tables: list[list[dict]], texts: dict, *, controls: tuple[
         raise ResultError(f"{path}: expected one line '{BEGIN}' and after it one '{END}'")
     head, tail = old[:old.index(BEGIN)], old[old.index(END):]
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f'{head}{BEGIN}\n\n{runs_text(tables, texts, controls=controls)}\n\n{tail}')
+    files.write_text(path, f'{head}{BEGIN}\n\n{runs_text(tables, texts, controls=controls)}\n\n{tail}')

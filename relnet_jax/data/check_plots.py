@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 from ml_collections import ConfigDict
 
+from relnet_jax import files
 from relnet_jax.data.anchor_fit import COVERED, best_anchor_iou
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.statistics import Contents, anchors_of, class_statistics, together
@@ -23,7 +24,8 @@ def write_plots(held: Contents, config: ConfigDict, folder: Path) -> None:
     for name, figure in (('class_counts', class_counts(held, config)), ('box_sizes', box_sizes(held, config)),
                          ('together', occurring_together(held))):
         figure.suptitle(held.source.name + (f'\n{caption}' if caption else ''), fontsize=9)
-        figure.savefig(folder / f'{name}.png', dpi=130)
+        with files.replacing(folder / f'{name}.png') as scratch:
+            figure.savefig(scratch, dpi=130)
     write_image(folder / 'images.png', contact_sheet(held, caption))
 
 

@@ -4,8 +4,8 @@ It is an input of the model, no parameter: the loop makes it at the start, print
 every checkpoint's class table (`graph`), and evaluation and prediction take it from there.
 """
 import json
-import os
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from rich.console import Console
 from rich.table import Table
 
+from relnet_jax import files
 from relnet_jax.data.source import Source
 from relnet_jax.errors import UserError
 from relnet_jax.models.relations import chosen, needs
@@ -108,9 +109,8 @@ def _count(source: Source, config: ConfigDict, names: tuple[str, ...]) -> np.nda
 
 def _write(path: Path, matrix: np.ndarray, about: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    scratch = path.with_suffix('.tmp')
-    np.savetxt(scratch, matrix, fmt='%.9g', delimiter=',', header=about)    # nine digits hold a float32 exactly
-    os.replace(scratch, path)
+    with files.replacing(path) as scratch:
+        np.savetxt(scratch, matrix, fmt='%.9g', delimiter=',', header=about)    # nine digits hold a float32 exactly
 
 
 def _file_state(annotations: str) -> list:
@@ -123,10 +123,7 @@ def _file_state(annotations: str) -> list:
 
 def _digest(source: Source) -> int:
     """A number that changes with the images and their order."""
-    total = 0
-    for i in source.image_ids:
-        total = (total * 1_000_003 + i) % (1 << 61)
-    return total
+    return zlib.crc32(json.dumps(source.image_ids).encode())
 
 
 def show(matrix: np.ndarray, names: tuple[str, ...], *, title: str) -> None:

@@ -15,7 +15,6 @@ outputs, sizes and the versions that wrote it.
 A new process without this package then runs it on noise and, where the run's data can be read, on validation images. If
 it does not find what the model itself finds, nothing is kept and the exit code is 2.
 """
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from absl.flags import FlagValues
 from jax import export as jax_export
 from ml_collections import ConfigDict
 
-from relnet_jax import __version__, cli
+from relnet_jax import __version__, cli, files
 from relnet_jax import config as config_lib
 from relnet_jax.detector.run import load_detector
 from relnet_jax.errors import UserError
@@ -92,7 +91,7 @@ def export(ckpt: str, out: str | Path, config: ConfigDict | None = None, *, batc
     about = described(config, table, shapes, jax.eval_shape(call, *shapes), format=format, made_with=made_with,
                       checkpoint=str(checkpoint.find(ckpt)), platforms=list(platforms) if form is stablehlo else [],
                       checked_on=here, agreement=result._asdict())
-    out.with_suffix('.json').write_text(json.dumps(about, indent=1) + '\n')
+    files.write_json(out.with_suffix('.json'), about)
     lines = [f"written: '{out}' ({len(content) / 2 ** 20:.1f} MiB), {form.told(made_with, platforms)}, and "
              f"'{out.with_suffix('.json')}'",
              f'  takes {", ".join(about["inputs"])}; batch {batch}, canvas {" x ".join(map(str, config.data.canvas))}',

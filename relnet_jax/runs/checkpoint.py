@@ -178,7 +178,7 @@ def read_class_table(ckpt: str | Path) -> dict:
 def read_films(ckpt: str | Path) -> dict | None:
     """How the training films look as a whole, for `data.familiarity.distance`; None where it is not known."""
     folder = find(ckpt)
-    return read_json(folder, 'films') if (folder / 'films').is_dir() else None
+    return read_json(folder, 'films') if 'films' in items(folder) else None
 
 
 def load_params(ckpt: str | Path, template: Any = None) -> Any:

@@ -17,11 +17,11 @@ def config(monkeypatch):
     return c
 
 
-def source_of(found, *, classes=('a', 'b', 'c'), name='toy'):
+def source_of(found, *, classes=('a', 'b', 'c'), name='toy', id_of=lambda i: 100 + i):
     """A source whose image i holds the classes found[i]; category ids are 10, 20, ..."""
     ids = tuple(10 * (i + 1) for i in range(len(classes)))
-    boxes = [dict(image_id=100 + i, category_id=ids[classes.index(c)]) for i, held in enumerate(found) for c in held]
-    images = [dict(id=100 + i) for i in range(len(found))]
+    boxes = [dict(image_id=id_of(i), category_id=ids[classes.index(c)]) for i, held in enumerate(found) for c in held]
+    images = [dict(id=id_of(i)) for i in range(len(found))]
     return Source(name=name, classes=classes, category_ids=ids, parts=(), records=images, load=None,
                   ground_truth=lambda: dict(images=images, annotations=boxes, categories=[]))
 
@@ -36,6 +36,11 @@ def test_edges_are_the_share_of_images_that_hold_both(config):
     found = graph.class_graph(source_of(FOUND), config)
     np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert all(isinstance(v, float) for row in found for v in row)
+
+
+def test_image_ids_may_be_text(config):
+    found = graph.class_graph(source_of(FOUND, id_of='film{}'.format), config)
+    assert found == graph.class_graph(source_of(FOUND), config)
 
 
 def test_the_phantoms_graph_is_that_of_its_examples(config):

@@ -2,7 +2,6 @@
 
 Installed, the command is relnet-phantom. OUT gets PNG files and their truth as instances.json (COCO).
 """
-import json
 import sys
 from pathlib import Path
 
@@ -10,7 +9,7 @@ import cv2
 from absl import flags
 from absl.flags import FlagValues
 
-from relnet_jax import cli
+from relnet_jax import cli, files
 from relnet_jax.data.phantom import coco_dict, render
 
 
@@ -30,7 +29,7 @@ def command(call: cli.Call) -> None:
     for record in truth['images']:
         image, _ = render(f.seed, record['id'], ambiguity=f.ambiguity, size=f.size)
         cv2.imwrite(str(out / record['file_name']), image)
-    (out / 'instances.json').write_text(json.dumps(truth))
+    files.write_json(out / 'instances.json', truth, indent=None)
     print(f"{f.count} images with {len(truth['annotations'])} findings in {out}")
 
 
