@@ -16,6 +16,7 @@ from relnet_jax.data.rle import decode_mask
 from relnet_jax.detector import detector, predictions
 from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.types import Detections
+from tests.data.archive.samples import STUDY
 from tests.data.dicom_files import write_dicom
 
 TABLE = dict(classes=('Mass', 'Nodule'), category_ids=(30, 10), parts=())
@@ -55,7 +56,7 @@ def traces(monkeypatch):
                           masks=jnp.ones((b, 2, 28, 28)))
 
     def read_config(ckpt):
-        if ckpt != 'run':
+        if str(ckpt) != 'run':
             raise CheckpointError(f"no checkpoint folder '{ckpt}'")
         c = base.get_config()
         with c.unlocked():
@@ -63,7 +64,7 @@ def traces(monkeypatch):
             c.data.threads, c.test.batch_size = 0, 2
         return c
 
-    stored = types.SimpleNamespace(find=str, read_config=read_config, read_class_table=lambda ckpt: TABLE,
+    stored = types.SimpleNamespace(find=Path, read_config=read_config, read_class_table=lambda ckpt: TABLE,
                                    read_films=lambda ckpt: None)
     for module in (predict, detector):
         monkeypatch.setattr(module, 'checkpoint', stored)
@@ -198,6 +199,29 @@ def test_a_line_and_rows_for_each_film_with_the_uids_of_dicom(traces, tmp_path):
         '1.2.3', '1.2.4', '1.2.3']
     assert rows[2]['StudyInstanceUID'] == '' and (rows[2]['width'], rows[2]['height']) == ('59', '64')
     assert np.abs(np.float64([rows[0][key] for key in ('x1', 'y1', 'x2', 'y2')]) - [20, 10, 40, 30]).max() < 2.5
+
+
+def test_dicom_films_get_documents_and_others_are_said_to_have_none(traces, tmp_path, capsys):
+    pydicom = pytest.importorskip('pydicom')
+    picture = np.full((90, 120), 50, np.uint16)
+    picture[10:30, 20:40] = 200
+    film = write_dicom(tmp_path / 'a.dcm', picture, **STUDY, WindowCenter=128, WindowWidth=256)
+    cv2.imwrite(str(tmp_path / 'b.png'), np.uint8(picture))
+    before, out = film.read_bytes(), tmp_path / 'out'
+    arguments = ('run', f'{film},{tmp_path}/b.png', out, '--dicom-sr', '--dicom-seg', '--no-overlays')
+    for _ in range(2):      # the second start has nothing left to do, and says the same
+        assert run(*arguments) == 1
+        assert f'skipped: {tmp_path}/b.png: no DICOM file, so no DICOM document is made' in capsys.readouterr().err
+    assert film.read_bytes() == before
+    assert sorted(p.name for p in out.glob('*.dcm')) == ['1.2.3.4.seg.dcm', '1.2.3.4.sr.dcm']
+    report = pydicom.dcmread(out / '1.2.3.4.sr.dcm')
+    text = report.to_json()
+    assert report.StudyInstanceUID == '1.2.3' and 'Nodule' in text and 'score threshold: 0.3' in text
+    assert 'checkpoint: /run' in text
+    segmented = pydicom.dcmread(out / '1.2.3.4.seg.dcm')
+    assert (segmented.Rows, segmented.Columns, len(segmented.SegmentSequence)) == (90, 120, 1)
+    lines = [json.loads(line) for line in (out / 'predictions.jsonl').read_text().splitlines()]
+    assert [line['documents'] for line in lines] == [['1.2.3.4.sr.dcm', '1.2.3.4.seg.dcm'], []]
 
 
 # ---- going on ----
