@@ -4,8 +4,9 @@ A command is a module with `define(flags)`, `command(call)` and `main(argv=None)
 live in a FlagValues of their own, so that `main` can be called twice in one process.
 
 Exit codes: 0 done; 1 done, but something was left out or is not finished, which the command said; 2 given up, with
-one line on stderr that says why (a wrong flag, config key or file, a loss that is not finite); 130 stopped by Ctrl-C. A
-traceback is a bug.
+one line on stderr that says why (a wrong flag, config key or file, a loss that is not finite, a full disk); 75 a
+training that SIGTERM or Ctrl-C stopped after it saved, which the same command goes on with; 130 stopped by Ctrl-C. A
+traceback is a bug (and its exit code 1).
 """
 import logging as python_logging
 import os
@@ -24,7 +25,7 @@ from relnet_jax import config as config_lib
 from relnet_jax import interrupt
 from relnet_jax.errors import UserError, hint
 
-DONE, UNFINISHED, WRONG, INTERRUPTED = 0, 1, 2, 130
+DONE, UNFINISHED, WRONG, STOPPED, INTERRUPTED = 0, 1, 2, 75, 130     # 75: EX_TEMPFAIL of sysexits.h, 'try again'
 HELP = ('--help', '-help', '-h', '-?', '--helpfull', '--helpshort')
 OVERRIDE = re.compile(r'--?(no)?config\.([^=]*)(=.*)?', re.DOTALL)
 NUMBER = re.compile(r'-\.?\d.*')

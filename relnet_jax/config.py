@@ -168,3 +168,26 @@ def from_json(text: str) -> ConfigDict:
             return {k: tuples(x) for k, x in v.items()}
         return tuple(tuples(x) for x in v) if isinstance(v, list) else v
     return ConfigDict(tuples(json.loads(text))).lock()
+
+
+def from_earlier(stored: dict) -> tuple[ConfigDict, list[str]]:
+    """(locked config, keys taken from configs/base.py) of what `to_json` wrote, perhaps before those keys were there.
+
+    Raises UserError, naming the key, for what breaks `rules`. A key that is missing in a section with one that nobody
+    knows counts as renamed, not as new, and is refused too.
+    """
+    config = from_json(json.dumps(stored))
+    given = set(flat(config))
+    renamed = {key.rpartition('.')[0] for key in given - set(rules.RULES)}
+    new = [key for key in rules.RULES if key not in given and key.rpartition('.')[0] not in renamed]
+    base, whole = load('base') if new else None, config.to_dict()
+    for key in new:
+        *sections, name = key.split('.')
+        section = whole
+        for step in sections:
+            section = section.setdefault(step, {}) if isinstance(section, dict) else None
+        if isinstance(section, dict):
+            section[name] = rules.value_of(base, key)
+    config = from_json(json.dumps(whole))
+    rules.check(config)
+    return config, new

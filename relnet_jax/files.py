@@ -3,7 +3,7 @@ import json
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,8 @@ def replacing(path: str | Path) -> Iterator[Path]:
         yield scratch
         os.replace(scratch, path)
     except BaseException as error:
-        scratch.unlink(missing_ok=True)
+        with suppress(OSError):
+            scratch.unlink()
         if isinstance(error, OSError) and error.filename in (None, str(scratch)):
             error.filename = str(path)      # the name that says something
         raise

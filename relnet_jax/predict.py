@@ -4,7 +4,8 @@ Installed, the command is relnet-predict. --images may be given several times; a
 is if it exists. Writes to DIR, film by film, predictions.jsonl and an overlay PNG, and at the end predictions.json
 (COCO) and findings.csv, a row for each finding; docs/predict.md describes them. The same command again goes on where
 the first one was stopped. A file that cannot be read is reported and skipped, and the exit code is then 1. The config
-is the checkpoint's own; any key can be overridden, such as --config.test.boxes=256.
+is the checkpoint's own; any key can be overridden, such as --config.test.boxes=256. --dicom_sr and --dicom_seg add
+documents for an archive to DIR/dicom (docs/export.md).
 """
 import dataclasses
 import sys
@@ -79,7 +80,8 @@ def write_documents(line: dict, out: Path, kinds: Sequence[str], detector: Detec
     try:
         if 'SOPInstanceUID' not in line:
             raise UserError(f'{line["file_name"]}: no DICOM file, so no DICOM document is made of it')
-        paths = _writer().write(line['path'], out, archive.findings(line['findings'], names), origin, kinds=kinds)
+        findings = archive.findings(line['findings'], names)
+        paths = _writer().write(line['path'], out / 'dicom', findings, origin, kinds=kinds)
         return dict(documents=[path.name for path in paths])
     except UserError as error:
         return dict(documents=[], no_document=str(error))
@@ -112,10 +114,9 @@ def define(values: FlagValues) -> None:
                         f'operating points of the checkpoint (eval.py --calibrate), or than {SCORE} where it has none',
                         flag_values=values)
     flags.DEFINE_bool('overlays', True, 'a picture of each film with what was found', flag_values=values)
-    flags.DEFINE_bool('dicom_sr', False, 'a DICOM structured report of each DICOM film, for research (docs/export.md)',
-                      flag_values=values)
-    flags.DEFINE_bool('dicom_seg', False, 'a DICOM segmentation of each DICOM film with findings, for research',
-                      flag_values=values)
+    for kind, what in (('sr', 'structured report'), ('seg', 'segmentation')):
+        flags.DEFINE_bool(f'dicom_{kind}', False, f'for each film, itself DICOM, a DICOM {what} of the same study in '
+                          'DIR/dicom: for research, not for clinical use', flag_values=values)
     flags.DEFINE_enum('submission', '', ['', *SUBMISSIONS], "write submission.csv too, in a competition's form",
                       flag_values=values)
 
@@ -138,9 +139,9 @@ def command(call: cli.Call) -> int:
         raise UserError(f'--images: {"; ".join(problems)}')
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
     check_form(f.submission, checkpoint.read_class_table(f.ckpt)['classes'])
-    documents = tuple(kind for kind, wanted in (('sr', f.dicom_sr), ('seg', f.dicom_seg)) if wanted)
-    if f.dicom_seg and not config.model.mask_head:
-        raise UserError('--dicom_seg: this detector has no mask head')
+    documents = tuple(kind for kind in ('sr', 'seg') if f[f'dicom_{kind}'].value)
+    if 'seg' in documents and not config.model.mask_head:
+        raise UserError('--dicom_seg: this detector predicts no masks')
     if documents:
         _writer()
     detector = Detector.load(f.ckpt, config=config)

@@ -167,7 +167,7 @@ SECTIONS = {
         'ema': BELOW_ONE, 'freeze': PATTERNS, 'init_from': PATH, 'plain_from': PATH, 'init_strict': SWITCH,
         'pre_nms': LENGTH, 'proposals': LENGTH, 'rpn_samples': LENGTH, 'rpn_positive': SHARE, 'rois': LENGTH,
         'roi_positive': SHARE, 'log_every': COUNT, 'eval_every': COUNT_OR_NONE, 'checkpoint_every': COUNT,
-        'keep': COUNT, 'best': TEXT, 'parallel': _one_of('pmap', 'shard_map')},
+        'keep': COUNT, 'best': TEXT, 'allow_changed_data': SWITCH, 'parallel': _one_of('pmap', 'shard_map')},
     'test': {
         'batch_size': LENGTH, 'pre_nms': LENGTH, 'boxes': LENGTH, 'score_threshold': SHARE, 'nms': SHARE,
         'detections': LENGTH, 'mask_threshold': SHARE}}

@@ -4,7 +4,7 @@
     python train.py --config=configs/cxr.py --workdir=runs/cxr --config.train.steps=100
 
 Installed, the command is relnet-train. Start it again with the same --workdir, and it goes on where it was; stopped by
-SIGTERM or Ctrl-C it saves first, and the exit code is 1. Several machines: set JAX_COORDINATOR_ADDRESS (host:port),
+SIGTERM or Ctrl-C it saves first, and the exit code is 75. Several machines: set JAX_COORDINATOR_ADDRESS (host:port),
 NUM_PROCESSES and PROCESS_ID in each process, and give all the same --workdir on a shared disk.
 """
 import os
@@ -46,7 +46,7 @@ def command(call: cli.Call) -> int:
     steps = phases.total_steps(config)      # first of all, for what it says of wrong phases
     logging.info('config %s; working in %s, the run in %s', config.name, Path.cwd(), workdir)
     state = loop.train(config, workdir)
-    return cli.DONE if state.step >= steps else cli.UNFINISHED
+    return cli.DONE if state.step >= steps else cli.STOPPED
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -2,6 +2,7 @@
 from typing import Any
 
 import jax
+import numpy as np
 
 
 def path_name(path) -> str:
@@ -25,3 +26,12 @@ def compact(names: set[str], everything: set[str], prefix: str = '') -> list[str
         below = {n for n in everything if n.startswith(path + '/')}
         lines += [f'{path}/* ({len(below)})'] if below <= names else compact(names, everything, path + '/')
     return lines
+
+
+def not_finite(params: Any) -> list[str]:
+    """'backbone/conv1/kernel: 3 of 400 numbers' for every leaf (an array) that holds NaN or infinity."""
+    found = []
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if bad := np.size(leaf) - int(np.isfinite(np.asarray(leaf)).sum()):
+            found.append(f'{path_name(path)}: {bad} of {np.size(leaf)} numbers')
+    return found

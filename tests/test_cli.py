@@ -15,6 +15,7 @@ from absl import flags
 
 from relnet_jax import cli
 from relnet_jax.errors import UserError
+from relnet_jax.runs import manifest
 from relnet_jax.training import loop
 from tests.tiny_run import tiny_config, write_films, write_run
 
@@ -136,6 +137,7 @@ def test_a_checkpoint_of_another_version_is_named_by_the_key_it_lacks(call, plac
     shutil.copytree(places['run'], stored)
     file, = stored.glob('checkpoints/*/config/metadata')
     file.write_text(file.read_text().replace('"rois"', '"rois_of_then"'))
+    manifest.seal(file.parents[1])
     for name in ('eval', 'predict', 'export'):
         assert_refused(call(name, f'--ckpt={stored}'), name, 'config.train.rois is missing: was this config made by')
 
@@ -207,7 +209,8 @@ def test_a_training_that_a_signal_stopped_is_not_done(call, tmp_path, monkeypatc
         started.append((config.train.steps, workdir))
         return SimpleNamespace(step=3)
     monkeypatch.setattr(loop, 'train', train)
-    assert call('train', '--config.train.steps=3')[0] == 0 and call('train', '--config.train.steps=4')[0] == 1
+    assert call('train', '--config.train.steps=3')[0] == 0
+    assert call('train', '--config.train.steps=4')[0] == cli.STOPPED == 75
     assert call('train', '--config.train.steps=3', required=False)[0] == 0
     assert started == [(3, tmp_path / 'out'), (4, tmp_path / 'out'), (3, tmp_path / 'here' / 'runs' / 'phantom')]
 

@@ -64,7 +64,7 @@ class Detector:
                             'model.anatomy_head and model.parts a detector finds its own)', folder)
         detect, params = load_detector(folder, config, class_table)
         return cls(detect, params, class_table, config, films=checkpoint.read_films(folder),
-                   points=operating_points.read(folder), name=f'{folder.parent.parent.name}/{folder.name}')
+                   points=operating_points.read(folder), name=f'{folder.parent.parent.name}, step {folder.name}')
 
     def __repr__(self) -> str:
         return f'Detector({self.name}: {", ".join(self.names)})'

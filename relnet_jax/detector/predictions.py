@@ -3,7 +3,7 @@
 * predict.json: what the results depend on. Only the same goes on in a folder.
 * predictions.jsonl: `outputs.film_line` of each film, with the absolute `path` by which a second start knows it, and
   the file name of its picture, `overlay` (null without one).
-* UID.sr.dcm, UID.seg.dcm: if asked for, DICOM documents of each DICOM film (`data.archive`).
+* dicom/UID.sr.dcm, dicom/UID.seg.dcm: if asked for, DICOM documents of each DICOM film (`data.archive`).
 * predictions.json (COCO) and findings.csv, made of these lines, which are never all in memory.
 """
 import fcntl

@@ -2,12 +2,18 @@
 
 WORKDIR/checkpoints/STEP/ holds the items `params`, `ema` (where the run keeps an average), `optimizer` (its state and
 the step), `config` and `classes` (JSON; the latter also holds the class graph, if the model has one), `films` (JSON:
-how the training films look as a whole, where that is known) and `metrics` (JSON, empty where the step was not
-evaluated). Orbax writes under a temporary name and renames at the end, so that a killed run leaves whole checkpoints or
-none; a folder with a plain number for a name is complete.
+how the training films look as a whole, where that is known), `metrics` (JSON: those of an evaluation at this step, and
+the training loss) and `about` (JSON: the version, the data, and what a run needs to go on as if it had not stopped),
+sealed by a manifest of their checksums. Orbax writes under a temporary name and renames at the end, so that a killed
+run leaves whole checkpoints or none.
 """
-import difflib
 import json
+import math
+import os
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,46 +22,74 @@ import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
-from orbax.checkpoint.checkpoint_managers import preservation_policy
 
+from relnet_jax import __version__, files
 from relnet_jax import config as config_lib
-from relnet_jax import files
 from relnet_jax.data.source import CLASS_TABLE
 from relnet_jax.errors import UserError
+from relnet_jax.runs import manifest, rotation
 from relnet_jax.runs.state import TrainState
-from relnet_jax.trees import path_name
+from relnet_jax.runs.step_folder import FOLDER, CheckpointError, find, items, read_json, read_tree, sealed, steps
+from relnet_jax.trees import not_finite, path_name
 
-FOLDER = 'checkpoints'
 GRAPH = 'graph'     # in the class table of a model that reasons over classes
+SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")      # in what TensorStore says of a failure
 
 
-class CheckpointError(UserError):
-    """A checkpoint is missing, incomplete, or does not fit what it is to be loaded into."""
+# ---- writing ----
+@contextmanager
+def make_manager(workdir: str | Path, *, keep: int, best: str) -> Iterator[ocp.CheckpointManager]:
+    """Asynchronous writer of WORKDIR/checkpoints, which keeps what `rotation.policy` says. At the end the last save is
+    finished. What a killed run left half written is removed. Raises CheckpointError where a save failed."""
+    folder = Path(workdir).absolute() / FOLDER
 
+    def seal() -> None:     # called when a step's items are written, before any older step is removed
+        for step in folder.iterdir():
+            if (step / manifest.ABOUT).is_dir() and not sealed(step):
+                manifest.seal(step)
 
-def make_manager(workdir: str | Path, *, keep: int, best: str) -> ocp.CheckpointManager:
-    """Asynchronous writer of WORKDIR/checkpoints, which keeps the last `keep` steps and the one with the highest metric
-    `best`. Use it in a `with`, or call `close`, so that the last save is finished. What a killed run left half
-    written is removed."""
-    def score(metrics):
-        value = metrics.get(best)
-        return -np.inf if value is None else value
-
-    policy = preservation_policy.AnyPreservationPolicy(
-        [preservation_policy.LatestN(keep), preservation_policy.BestN(n=1, get_metric_fn=score)])
     # best_fn makes Orbax store the metrics and read them again after a restart; the policy decides what is kept.
-    options = ocp.CheckpointManagerOptions(preservation_policy=policy, best_fn=score, cleanup_tmp_directories=True)
-    return ocp.CheckpointManager(Path(workdir).absolute() / FOLDER, options=options)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=rotation.policy(keep, best), best_fn=lambda metrics: rotation.score(metrics, best),
+        cleanup_tmp_directories=True, async_options=ocp.AsyncOptions(post_finalization_callback=seal))
+    with _failure_told(folder):
+        manager = ocp.CheckpointManager(folder, options=options)
+    try:
+        yield manager
+    finally:
+        with _failure_told(folder):
+            manager.close()
+
+
+@contextmanager
+def _failure_told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
+        number = SYSTEM_ERROR.search(str(error))
+        cause = os.strerror(int(number[1])) if number else ' '.join(str(error).split())[:200]
+        whole = f'the last one is step {done[-1]}' if (done := steps(folder.parent)) else 'there is none yet'
+        raise CheckpointError(f"no checkpoint could be written to '{folder}': {cause}; {whole}") from error
+
+
+def check_written(manager: ocp.CheckpointManager) -> None:
+    """Raises CheckpointError if the last save has ended and failed; does not wait for one that goes on."""
+    if not manager.is_saving_in_progress():
+        with _failure_told(Path(manager.directory)):
+            manager.wait_until_finished()
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDict, class_table: dict,
-         metrics: dict[str, float] | None = None, films: dict | None = None) -> None:
+         metrics: dict[str, float] | None = None, loss: float | None = None, data: dict | None = None,
+         films: dict | None = None, window: Sequence[dict[str, float]] = ()) -> None:
     """Begins to write `state` under its step; returns once the arrays are copied off the devices.
 
     `class_table` holds `classes`, `category_ids`, `parts` and, if the model has one, `graph` (see data/graph.py);
     `metrics` are those of an evaluation at this step, and config.train.best among them decides which step is the best;
-    undefined ones (NaN) are stored as null. `films` is what `data.familiarity` measured, if anything. A step that is
-    already there is left as it is.
+    undefined ones (NaN) are stored as null. loss: mean of the training loss since the step saved before, see
+    `rotation`. data: see `fingerprint`. films: what `data.familiarity` measured, if anything. window: the steps since
+    the last log line, see `training.window`. A step that is already there is left as it is. Raises CheckpointError
+    where the save before this one failed.
     """
     step = int(jax.device_get(state.step))
     if step in manager.all_steps():
@@ -63,101 +97,128 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
     if metrics is not None and config.train.best not in metrics:
         logging.warning("config.train.best: the evaluation gives no '%s', so no step is kept as the best; it gives %s",
                         config.train.best, ', '.join(metrics))
-    items = _model_items(state.params, config, class_table)
-    items['optimizer'] = ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state))
+    parts = _model_items(state.params, config, class_table, data=data, window=list(window))
+    parts['optimizer'] = ocp.args.PyTreeSave(dict(step=state.step, seed=state.seed, state=state.opt_state))
     if state.ema is not None:
-        items['ema'] = ocp.args.PyTreeSave(state.ema)
+        parts['ema'] = ocp.args.PyTreeSave(state.ema)
     if films is not None:
-        items['films'] = ocp.args.JsonSave(films)
-    metrics = files.nulls({name: float(value) for name, value in (metrics or {}).items()})
-    manager.save(step, args=ocp.args.Composite(**items), metrics=metrics)
+        parts['films'] = ocp.args.JsonSave(films)
+    with _failure_told(Path(manager.directory)):
+        manager.wait_until_finished()
+        if loss is not None:
+            last = manager.latest_step()
+            before = {} if last is None else manager.metrics(last) or {}
+            metrics = (metrics or {}) | rotation.loss_metrics(loss, before)
+        metrics = files.nulls({name: float(value) for name, value in (metrics or {}).items()})
+        free, size = shutil.disk_usage(manager.directory).free, state_bytes(state)
+        if free < size:     # asked first, since Orbax fails with hundreds of lines
+            raise OSError(f'it takes {size / 1e6:.1f} MB, and the disk has {free / 1e6:.1f} MB left')
+        manager.save(step, args=ocp.args.Composite(**parts), metrics=metrics)
 
 
-def _model_items(params: Any, config: ConfigDict, class_table: dict) -> dict:
+def state_bytes(state: TrainState) -> int:
+    """Of a state (arrays or shapes), on a disk at most."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state))
+
+
+def _model_items(params: Any, config: ConfigDict, class_table: dict, **about) -> dict:
     """What a detector is rebuilt from."""
     return dict(params=ocp.args.PyTreeSave(params), config=ocp.args.JsonSave(json.loads(config_lib.to_json(config))),
-                classes=ocp.args.JsonSave({k: list(v) for k, v in class_table.items() if k in (*CLASS_TABLE, GRAPH)}))
+                classes=ocp.args.JsonSave({k: list(v) for k, v in class_table.items() if k in (*CLASS_TABLE, GRAPH)}),
+                about=ocp.args.JsonSave(dict(version=__version__, **about)))
 
 
 def save_model(workdir: str | Path, params: Any, *, config: ConfigDict, class_table: dict) -> None:
     """Writes WORKDIR/checkpoints/0 with what evaluation, prediction and `init_from` need; no run goes on from it."""
-    with ocp.CheckpointManager(Path(workdir).absolute() / FOLDER) as manager:
+    with make_manager(workdir, keep=1, best='') as manager, _failure_told(Path(manager.directory)):
         manager.save(0, args=ocp.args.Composite(**_model_items(params, config, class_table)))
 
 
-def steps(workdir: str | Path) -> list[int]:
-    """Steps with a finished checkpoint under WORKDIR/checkpoints, ascending."""
-    folder = Path(workdir) / FOLDER
-    return sorted(int(p.name) for p in folder.iterdir() if p.is_dir() and p.name.isdigit()) if folder.is_dir() else []
-
-
-def find(ckpt: str | Path) -> Path:
-    """The step folder that `ckpt` means: a step folder itself; or the latest step of a workdir or of its checkpoints
-    folder; or, with `best` as the last part of the path, the step whose stored config.train.best is highest.
-
-    Raises CheckpointError where nothing is found, saying what is there instead.
-    """
-    path = Path(ckpt).expanduser().absolute()
-    if path.name == 'best' and not path.exists():
-        return _best(path.parent)
-    if not path.is_dir():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob('*/')], 1)
-        hint = f", did you mean '{path.parent / near[0]}'?" if near else ''
-        raise CheckpointError(f"no checkpoint folder '{path}'{hint}")
-    if path.name.isdigit() and not (path / FOLDER).exists():
-        missing = [k for k in ('params', 'config', 'classes') if not (path / k).is_dir()]
-        if missing:
-            raise CheckpointError(f"'{path}' is not a complete checkpoint: {', '.join(missing)} missing")
-        return path
-    workdir = path.parent if path.name == FOLDER else path
-    finished = steps(workdir)
-    if not finished:
-        folder = workdir / FOLDER
-        there = sorted(p.name for p in (folder if folder.is_dir() else path).iterdir())[:5]
-        raise CheckpointError(f"no finished checkpoint in '{path}' (it holds: {', '.join(there) or 'nothing'})")
-    return find(workdir / FOLDER / str(finished[-1]))
-
-
-def _best(path: Path) -> Path:
-    workdir = path.parent if path.name == FOLDER else path
-    scores = {}
-    for step in steps(workdir):
-        folder = find(workdir / FOLDER / str(step))
-        scored = (folder / 'metrics').is_dir()      # not what `save_model` wrote
-        value = _read_json(folder, 'metrics').get(read_config(folder).train.best) if scored else None
-        if value is not None:
-            scores[folder] = value
-    if not scores:
-        raise CheckpointError(f"no step in '{path}' was evaluated, so none is the best")
-    return max(scores, key=scores.get)
-
-
-def _read_json(step_folder: Path, item: str) -> dict:
-    filename = 'metrics' if item == 'metrics' else None     # as the CheckpointManager names it; None: Orbax's default
-    return ocp.JsonCheckpointHandler(filename=filename).restore(step_folder / item)
-
-
+# ---- what a detector is rebuilt from ----
 def read_config(ckpt: str | Path) -> ConfigDict:
-    """The locked config that the checkpoint was trained with. `ckpt` as for `find`."""
-    return config_lib.from_json(json.dumps(_read_json(find(ckpt), 'config')))
+    """The locked config that the checkpoint was trained with; a key that its version did not have yet is as in
+    configs/base.py. `ckpt` as for `find`. Raises CheckpointError for one that breaks `rules`."""
+    folder = find(ckpt)
+    try:
+        config, added = config_lib.from_earlier(read_json(folder, 'config'))
+    except UserError as error:
+        raise CheckpointError(f"'{folder}': {error}") from error
+    if added:
+        logging.info('%s is of an earlier version; as in configs/base.py are %s', folder, ', '.join(added))
+    return config
 
 
 def read_class_table(ckpt: str | Path) -> dict:
     """`classes` (names in label order), `category_ids` (the data set's own) and `parts` (names), all tuples; `graph`,
-    K rows of K floats with the background first, if the model has one."""
-    table = {k: tuple(v) for k, v in _read_json(find(ckpt), 'classes').items()}
+    K rows of K floats with the background first, if the model has one. Raises CheckpointError for anything else."""
+    folder = find(ckpt)
+    stored = read_json(folder, 'classes')
+
+    def texts(v):
+        return isinstance(v, list) and all(isinstance(name, str) and name for name in v) and len({*v}) == len(v)
+
+    def numbers(v, kind):
+        return isinstance(v, list) and all(isinstance(x, kind) and not isinstance(x, bool) and math.isfinite(x)
+                                           for x in v)
+    rows = stored.get(GRAPH, [])
+    side = len(stored.get('classes') or ()) + 1
+    wrong = [name for name, holds in {
+        'classes': texts(stored.get('classes')) and stored.get('classes'),
+        'category_ids': numbers(stored.get('category_ids'), int) and len(stored['category_ids']) == side - 1,
+        'parts': texts(stored.get('parts')),
+        GRAPH: GRAPH not in stored or isinstance(rows, list) and len(rows) == side
+        and all(numbers(row, (int, float)) and len(row) == side for row in rows)}.items() if not holds]
+    if wrong:
+        raise CheckpointError(f"'{folder}': no class table: {', '.join(wrong)} not as expected (different names, a "
+                              'number for each class, a square graph)')
+    table = {k: tuple(v) for k, v in stored.items() if k in (*CLASS_TABLE, GRAPH)}
     return table | {GRAPH: tuple(map(tuple, table[GRAPH]))} if GRAPH in table else table
 
 
 def read_films(ckpt: str | Path) -> dict | None:
     """How the training films look as a whole, for `data.familiarity.distance`; None where it is not known."""
     folder = find(ckpt)
-    return _read_json(folder, 'films') if (folder / 'films').is_dir() else None
+    return read_json(folder, 'films') if (folder / 'films').is_dir() else None
 
 
+def load_params(ckpt: str | Path, template: Any = None) -> Any:
+    """Parameters as numpy arrays, the averaged ones where the run kept an average. `ckpt` as for `find`.
+
+    With a `template` (arrays or shapes) the tree is checked first: CheckpointError lists paths and shapes that differ.
+    Raises CheckpointError also for parameters that are damaged or not finite.
+    """
+    folder = find(ckpt)
+    item = 'ema' if _has_average(folder) else 'params'
+    params = read_tree(folder, item)
+    if template is not None:
+        _check_fit(params, template, folder / item)
+    if bad := not_finite(params):
+        raise CheckpointError(f"'{folder / item}': parameters that are not finite, nothing can be detected with them: "
+                              f'{"; ".join(bad[:3])}' + (f'; and {len(bad) - 3} more' if len(bad) > 3 else ''))
+    _warn_of_no_checksums(folder)
+    logging.info('loaded %s of step %s from %s', 'averaged parameters' if item == 'ema' else 'parameters', folder.name,
+                 folder.parent.parent)
+    return params
+
+
+def _has_average(folder: Path) -> bool:
+    """Raises CheckpointError where the run kept an average that is gone."""
+    there = items(folder)
+    if 'ema' not in there and 'optimizer' in there and not sealed(folder) and read_config(folder).train.ema:
+        raise CheckpointError(f"'{folder}' is damaged: ema is missing, the average that config.train.ema asks for")
+    return 'ema' in there
+
+
+def _warn_of_no_checksums(folder: Path) -> None:
+    if not sealed(folder):
+        logging.warning('%s is of a version without checksums: damage to it would not be noticed', folder)
+
+
+# ---- going on with a run ----
 # Keys that change neither the parameters nor what they are trained on.
 HARMLESS = ('name', 'data.threads', 'data.prefetch', 'data.cache', 'train.log_every', 'train.eval_every',
-            'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel', 'train.accumulate')
+            'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel', 'train.accumulate',
+            'train.allow_changed_data')
 
 
 def config_changes(stored: ConfigDict, now: ConfigDict) -> list[str]:
@@ -166,6 +227,12 @@ def config_changes(stored: ConfigDict, now: ConfigDict) -> list[str]:
     return [f"{key}: {before.get(key, 'absent')} -> {after.get(key, 'absent')}"
             for key in sorted(before.keys() | after.keys())
             if before.get(key) != after.get(key) and key not in HARMLESS and not key.startswith('test.')]
+
+
+def read_about(ckpt: str | Path) -> dict:
+    """`version`, `data` and `window` as given to `save`; {} of a checkpoint of before manifests."""
+    folder = find(ckpt)
+    return read_json(folder, manifest.ABOUT) if sealed(folder) else {}
 
 
 def _flat(tree: Any) -> dict[str, tuple]:
@@ -182,31 +249,6 @@ def _check_fit(found: Any, wanted: Any, where: Path) -> None:
                               + '\n  '.join(wrong[:8]) + ('\n  ...' if len(wrong) > 8 else ''))
 
 
-def _restore(folder: Path, template: Any = None) -> Any:
-    """Item `folder` as numpy arrays; with a template also in its tree type (named tuples of optax)."""
-    reader = ocp.PyTreeCheckpointHandler()
-    if template is None:
-        template = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), reader.metadata(folder).tree,
-                                is_leaf=lambda node: hasattr(node, 'dtype'))
-    as_numpy = jax.tree.map(lambda x: ocp.RestoreArgs(restore_type=np.ndarray, dtype=x.dtype), template)
-    return reader.restore(folder, args=ocp.args.PyTreeRestore(item=template, restore_args=as_numpy))
-
-
-def load_params(ckpt: str | Path, template: Any = None) -> Any:
-    """Parameters as numpy arrays, the averaged ones where the run kept an average. `ckpt` as for `find`.
-
-    With a `template` (arrays or shapes) the tree is checked first: CheckpointError lists paths and shapes that differ.
-    """
-    folder = find(ckpt)
-    item = 'ema' if (folder / 'ema').is_dir() else 'params'
-    params = _restore(folder / item)
-    if template is not None:
-        _check_fit(params, template, folder / item)
-    logging.info('loaded %s of step %s from %s', 'averaged parameters' if item == 'ema' else 'parameters', folder.name,
-                 folder.parent.parent)
-    return params
-
-
 def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | None:
     """The state of the latest step under `workdir` as numpy arrays, bit for bit as saved; None where there is none yet.
 
@@ -216,18 +258,19 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
     if not steps(workdir):
         return None
     folder = find(workdir)
-    if not (folder / 'optimizer').is_dir():
+    if 'optimizer' not in items(folder):
         raise CheckpointError(
             f"'{folder}' holds a model without an optimiser's state: give it as config.train.init_from, "
             'and train in another folder'
         )
-    params = _restore(folder / 'params')
+    params = read_tree(folder, 'params')
     _check_fit(params, template.params, folder / 'params')
     try:
-        optimizer = _restore(
-            folder / 'optimizer', dict(step=template.step, seed=template.seed, state=template.opt_state)
-        )
+        optimizer = read_tree(folder, 'optimizer', dict(step=template.step, seed=template.seed,
+                                                        state=template.opt_state))
     except (ValueError, KeyError) as error:
+        if isinstance(error, CheckpointError):
+            raise
         raise CheckpointError(
             f"the optimiser state in '{folder}' does not fit config.train (optimizer, freeze, "
             'clip_norm, bias_lr_factor, lr_factors and weight_decay shape it); keep them, or start anew '
@@ -235,5 +278,6 @@ def restore_latest(workdir: str | Path, template: TrainState) -> TrainState | No
         ) from error
     ema = None
     if template.ema is not None:
-        ema = _restore(folder / 'ema') if (folder / 'ema').is_dir() else jax.tree.map(np.copy, params)
+        ema = read_tree(folder, 'ema') if _has_average(folder) else jax.tree.map(np.copy, params)
+    _warn_of_no_checksums(folder)
     return TrainState(optimizer['step'], optimizer['seed'], params, optimizer['state'], ema)

@@ -1,6 +1,9 @@
 """Numbers of a run as they come: metrics.jsonl, TensorBoard event files, and the progress lines on the screen."""
 import datetime
+import errno
 import json
+import os
+import shutil
 from pathlib import Path
 
 from tensorboardX import SummaryWriter
@@ -8,21 +11,27 @@ from tensorboardX import SummaryWriter
 from relnet_jax import files
 
 METRICS_FILE = 'metrics.jsonl'
+ROOM = 1_000_000        # bytes
 THREE_LOSSES = ('loss_cls', 'loss_bbox', 'loss_mask')    # in the lab's order; those of relations follow on a line
 
 
-def truncate(path: Path, step: int) -> None:
-    """Drops the lines of a metrics.jsonl that lie after `step`, and a last line that a killed run left unfinished."""
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text().splitlines():
+def read(workdir: str | Path, *, until: int | None = None) -> list[tuple[str, dict]]:
+    """(line as it stands, what it says) of WORKDIR/metrics.jsonl up to the step `until`; [] without the file. What is
+    no line of ours is left out: a killed run may have left the last one unfinished."""
+    path, found = Path(workdir) / METRICS_FILE, []
+    for line in path.read_text(errors='replace').splitlines() if path.exists() else ():
         try:
-            if json.loads(line)['step'] <= step:
-                kept.append(line + '\n')
-        except json.JSONDecodeError:
+            values = json.loads(line)
+            if until is None or values['step'] <= until:
+                found.append((line, values))
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-    files.write_text(path, ''.join(kept))
+    return found
+
+
+def logged(workdir: str | Path, step: int, split: str) -> bool:
+    """Whether there is a line of the split for this step."""
+    return any(values['step'] == step and values.get('split') == split for _, values in read(workdir, until=step))
 
 
 class MetricWriter:
@@ -34,19 +43,26 @@ class MetricWriter:
     def __init__(self, workdir: str | Path, *, step: int = 0):
         workdir = Path(workdir)
         workdir.mkdir(parents=True, exist_ok=True)
-        truncate(workdir / METRICS_FILE, step)
-        self._lines = open(workdir / METRICS_FILE, 'a')
+        files.write_text(workdir / METRICS_FILE, ''.join(line + '\n' for line, _ in read(workdir, until=step)))
+        self._path = workdir / METRICS_FILE
+        self._lines = open(self._path, 'a')
         self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """`split` is 'train' or 'val'; NaN and infinity become null in the JSON and are no point in TensorBoard."""
         values = files.nulls({name: float(value) for name, value in values.items()})
-        self._lines.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
-        self._lines.flush()
-        for name, value in values.items():
-            if value is not None:
-                self._events.add_scalar(f'{split}/{name}', value, step)
-        self._events.flush()
+        try:
+            if shutil.disk_usage(self._path.parent).free < ROOM:    # tensorboardX fails in a thread, with tracebacks
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._lines.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
+            self._lines.flush()
+            for name, value in values.items():
+                if value is not None:
+                    self._events.add_scalar(f'{split}/{name}', value, step)
+            self._events.flush()
+        except OSError as error:
+            error.filename = str(self._path)
+            raise
 
     def __enter__(self):
         return self

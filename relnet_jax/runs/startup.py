@@ -2,8 +2,10 @@
 import ctypes
 import logging as python_logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jaxlib
@@ -29,10 +31,15 @@ def log_devices() -> None:
     """One line: versions, kind and number of devices, processes. Several processes meet here for the first time, while
     they are still abreast: making connections has a time limit of its own, which a slow compilation can exceed."""
     devices = jax.devices()
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices('start')
+    meet('start')
     logging.info('JAX %s, jaxlib %s, %d x %s (%s), process %d of %d', jax.__version__, jaxlib.__version__, len(devices),
                  devices[0].device_kind, devices[0].platform, jax.process_index(), jax.process_count())
+
+
+def meet(where: str) -> None:
+    """Waits until all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(where)
 
 
 def log_compilation(what: str) -> None:
@@ -49,10 +56,25 @@ def compile_ahead(function: Callable, *inputs) -> Callable:
 
 
 def _is_worth_reading(record: python_logging.LogRecord) -> bool:
-    talkative = (f'{os.sep}orbax{os.sep}', f'{os.sep}xla_bridge.py')
-    return record.levelno > python_logging.INFO or not any(part in record.pathname for part in talkative)
+    if f'{os.sep}orbax{os.sep}' in record.pathname:
+        return record.levelno == python_logging.WARNING     # what it calls an error it raises too
+    if f'{os.sep}asyncio{os.sep}' in record.pathname:
+        return 'never retrieved' not in record.getMessage()
+    return record.levelno > python_logging.INFO or f'{os.sep}xla_bridge.py' not in record.pathname
 
 
 def quiet_libraries() -> None:
-    """Drops the INFO lines of Orbax, some fifty per checkpoint, and of JAX's search for devices; warnings stay."""
-    logging.get_absl_handler().addFilter(_is_worth_reading)
+    """Drops the INFO lines of Orbax, some fifty per checkpoint, and of JAX's search for devices; and what Orbax and
+    TensorStore say of each of the hundreds of arrays that a full disk could not take: that is raised, and told once."""
+    logging.get_absl_handler().addFilter(_is_worth_reading)     # which takes the same filter once
+    if not isinstance(sys.unraisablehook, _WithoutEndedLoops):
+        sys.unraisablehook = _WithoutEndedLoops(sys.unraisablehook)
+
+
+class _WithoutEndedLoops(NamedTuple):
+    """sys.unraisablehook without TensorStore's answers to an event loop that ended with the first failure."""
+    tell: Callable[[Any], None]
+
+    def __call__(self, unraisable: Any) -> None:
+        if not (isinstance(unraisable.exc_value, RuntimeError) and str(unraisable.exc_value) == 'Event loop is closed'):
+            self.tell(unraisable)

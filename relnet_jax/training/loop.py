@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import optax
 from absl import logging
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from relnet_jax.data import familiarity, graph, pipeline
@@ -20,10 +21,13 @@ from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
 from relnet_jax.progress import Bar
-from relnet_jax.runs import checkpoint, finetune, startup
+from relnet_jax.runs import checkpoint, finetune, resume, startup
 from relnet_jax.runs import state as train_state
-from relnet_jax.runs.metrics import MetricWriter, progress_lines
+from relnet_jax.runs.fingerprint import fingerprint
+from relnet_jax.runs.metrics import MetricWriter, logged, progress_lines
 from relnet_jax.runs.state import TrainState
+from relnet_jax.runs.step_folder import set_aside_damaged
+from relnet_jax.runs.workdir import check_room, held
 from relnet_jax.training import optimizer, parallel, phases
 from relnet_jax.training.phases import Phase
 from relnet_jax.training.step import make_train_step
@@ -44,18 +48,25 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     """Trains as `config` says, in the folder `workdir`, to the end of its last phase; returns the last state.
 
     Writes checkpoints, metrics.jsonl, tensorboard and, at the end, eval/ (report and overlays). The parameters are a
-    function of the config alone, however often the run was killed and started again. After its first step
-    SIGTERM or SIGINT saves and stops.
-    Raises window.NonFiniteLoss (no checkpoint of the bad state is written) and what the parts raise.
+    function of the config alone, however often the run was killed and started again, and so is metrics.jsonl but for
+    its times. After its first step SIGTERM or SIGINT saves and stops.
+    Raises window.NonFiniteLoss (no checkpoint of the bad state is written), UserError if another process trains in the
+    folder, CheckpointError for a save that failed, and what the parts raise.
     """
-    t, workdir = config.train, Path(workdir).absolute()
-
-    # ---- devices ----
+    workdir = Path(workdir).absolute()
     startup.use_compilation_cache()
     startup.quiet_libraries()
     startup.log_devices()
     mesh = parallel.make_mesh()
-    parallel.check_divisible(t.batch_size, mesh.size, t.accumulate)
+    parallel.check_divisible(config.train.batch_size, mesh.size, config.train.accumulate)
+    with held(workdir) if jax.process_index() == 0 else nullcontext():
+        return go_on(config, workdir, mesh)
+
+
+def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
+    """`train` in a folder that no other process trains in."""
+    t = config.train
+
     how = parallel.choose(t.parallel)
     first_process = jax.process_index() == 0
 
@@ -64,6 +75,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     logging.info('train: %s, %d images; val: %s, %d images; %d classes, %d parts', source.name, len(source), val.name,
                  len(val), len(source.classes), len(source.parts))
     class_table = {key: getattr(source, key) for key in checkpoint.CLASS_TABLE}
+    data = fingerprint(config, source, val)
     adjacency = graph.class_graph(source, config, workdir=workdir if first_process else None)
     if adjacency is not None:
         class_table[checkpoint.GRAPH] = adjacency
@@ -86,11 +98,15 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
         return Running(phase, tx, parallel.parallel_step(body, mesh, parallel=how), make_detect(own))
 
     # ---- restore: 1. resume this run; 2. else start from another; 3. else from scratch ----
+    if first_process:
+        set_aside_damaged(workdir)
+    startup.meet('checkpoints')
     position = phases.at(plan, max(checkpoint.steps(workdir), default=0))
     now = prepare(plan[position])
-    state = checkpoint.restore_latest(workdir, train_state.abstract_state(model, now.tx, config, shapes))
+    like = train_state.abstract_state(model, now.tx, config, shapes)
+    state, since_log = checkpoint.restore_latest(workdir, like), ()
     if state is not None:
-        check_resume(workdir, config, class_table)
+        since_log = resume.check(workdir, config, class_table, data)
         state = state._replace(seed=np.uint32(config.seed))
         logging.info('going on from step %d in %s', state.step, workdir)
     else:
@@ -103,15 +119,29 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
                       finetune.start_from_run(params, other, class_table=class_table, strict=strict))
             state = train_state.start(params, now.tx, seed=config.seed, ema=t.ema > 0)
     first_step = int(state.step)
+    if first_process and first_step < steps:
+        check_room(workdir, checkpoint.state_bytes(like), keep=t.keep)
     state = parallel.replicate(state, mesh)
 
     # ---- loop ----
     batches = pipeline.train_batches(source, config, batch_size=t.batch_size, start_step=first_step, seed=config.seed)
-    window = Window(source, batch_size=t.batch_size)
+    window = Window(source, batch_size=t.batch_size, since_log=since_log)
+    unevaluated = evaluation_due(first_step, now.phase, config) and not logged(workdir, first_step, 'val')
     with (checkpoint.make_manager(workdir, keep=t.keep, best=t.best) as manager,
           MetricWriter(workdir, step=first_step) if first_process else nullcontext() as writer,
           Bar(workdir.name if first_process else '', total=steps, done=first_step, unit='step', lines=False) as bar,
           ExitStack() as listening):
+
+        def measure(step: int) -> dict[str, float] | None:
+            scores = evaluate(now.detect_fn, state, val, config, step=step, workdir=workdir, final=step == steps)
+            if first_process and scores and not logged(workdir, step, 'val'):
+                writer.write(step, 'val', scores)
+            return scores
+
+        if first_step >= steps:
+            logging.info('all %d steps were done before; evaluating again', steps)
+        if first_step >= steps or unevaluated:      # the evaluation did not come to its end
+            measure(first_step)
         for step in range(first_step + 1, steps + 1):
             if step > now.phase.last:
                 position += 1
@@ -135,35 +165,30 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
             bar.advance()
 
             last, stopping = step == now.phase.last, stop.is_set()
-            evaluating = not stopping and (last or (t.eval_every > 0 and step % t.eval_every == 0))
+            evaluating = not stopping and evaluation_due(step, now.phase, config)
             if step % t.log_every == 0 or last:
                 values = window.means()
                 warn_of_mask_loss(step, values)
+                checkpoint.check_written(manager)
                 if first_process:
                     writer.write(step, 'train', values)
                     bar.say(progress_lines(values, run=workdir.name, config_name=name_of(config, now.phase), step=step,
                                            steps=steps))
             if evaluating or last or stopping or step % t.checkpoint_every == 0:
-                window.check()      # what is not finite must not become a checkpoint
+                window.check(state.params)      # what is not finite must not become a checkpoint
                 scores = None
                 try:
                     if evaluating:
-                        scores = evaluate(now.detect_fn, state, val, config, step=step, workdir=workdir,
-                                          final=step == steps)
-                        if first_process and scores:
-                            writer.write(step, 'val', scores)
+                        scores = measure(step)
                         if now.phase.plain:     # another model's: not to be compared for the best step
                             scores = None
                 finally:            # an evaluation that fails costs no training
-                    checkpoint.save(manager, state, config=config, class_table=class_table, metrics=scores,
-                                    films=films)
+                    checkpoint.save(manager, state, config=config, class_table=class_table, metrics=scores, data=data,
+                                    films=films, loss=window.loss_since_save(), window=window.since_log)
                 window.restart()
             if stopping:
                 logging.info('stopped at step %d of %d; start again with the same folder to go on', step, steps)
                 break
-    if first_step >= steps:
-        logging.info('all %d steps were done before; evaluating again', steps)
-        evaluate(now.detect_fn, state, val, config, step=first_step, workdir=workdir, final=True)
     return state
 
 
@@ -193,20 +218,8 @@ def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: Config
     return scores
 
 
-def check_resume(workdir: Path, config: ConfigDict, class_table: dict) -> None:
-    """Warns of config keys that changed since the last checkpoint; raises CheckpointError if the classes did."""
-    stored = checkpoint.read_class_table(workdir)
-    for key in checkpoint.CLASS_TABLE:
-        if tuple(stored[key]) != tuple(class_table[key]):
-            raise checkpoint.CheckpointError(f"'{workdir}' was trained with other data, {key}: expected {stored[key]}, "
-                                             f'got {tuple(class_table[key])}; choose another folder')
-    if stored.get(checkpoint.GRAPH) != class_table.get(checkpoint.GRAPH):
-        raise checkpoint.CheckpointError(f"'{workdir}' was trained with another class graph (other training images, or "
-                                         'another config.data.graph or graph_classes); choose another folder')
-    changes = checkpoint.config_changes(checkpoint.read_config(workdir), config)
-    if changes:
-        logging.warning('the config changed since the last checkpoint; the new values hold from here on:\n  %s',
-                        '\n  '.join(changes))
+def evaluation_due(step: int, phase: Phase, config: ConfigDict) -> bool:
+    return step > 0 and (step == phase.last or config.train.eval_every > 0 and step % config.train.eval_every == 0)
 
 
 def name_of(config: ConfigDict, phase: Phase) -> str:

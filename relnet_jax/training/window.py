@@ -1,12 +1,14 @@
 """The steps since the last log line: their metrics, their images, the time they took and how much of it was waiting."""
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
 from relnet_jax.data.source import Source
 from relnet_jax.errors import UserError
+from relnet_jax.trees import not_finite
 from relnet_jax.types import Array, Batch
 
 
@@ -17,14 +19,18 @@ class NonFiniteLoss(UserError):
 class Window:
     """Metrics stay on the devices until `check` fetches them, so that the host does not wait for every step. It does
     wait for the step before the last one: then it is never far ahead, and time spent in `read` means late data.
+
+    `since_log`: what a window of that name held when a run was stopped, so that its next line is as if it had not been.
     """
 
-    def __init__(self, source: Source, *, batch_size: int):
+    def __init__(self, source: Source, *, batch_size: int, since_log: Sequence[dict[str, float]] = ()):
         self._source, self._batch_size = source, batch_size
         self._pending: list[tuple[int, Array, dict]] = []   # step, image_index, metrics on the devices
         self._values: list[dict] = []                       # metrics on the host
+        self._losses: list[float] = []                      # since the last checkpoint
         self._discarded = 0.0
         self._clear()
+        self._values.extend(since_log)
         self.restart()
 
     def _clear(self) -> None:
@@ -63,16 +69,32 @@ class Window:
         self._seconds, self._waited, self._steps = 0.0, 0.0, 0
         return self._discarded
 
-    def check(self) -> None:
-        """Fetches what is pending; raises NonFiniteLoss at the first step that is not finite, naming its images."""
+    def check(self, params: Any = None) -> None:
+        """Fetches what is pending; raises NonFiniteLoss at the first step that is not finite, naming its images, and
+        for parameters that are not."""
         fetched = jax.device_get([metrics for _, _, metrics in self._pending])
         for (step, image_index, _), values in zip(self._pending, fetched):
             if not values['finite']:
                 ids, bad = self._source.image_ids, sorted(k for k, v in values.items() if not np.isfinite(v))
                 raise NonFiniteLoss(f"step {step}: {', '.join(bad)} not finite, in a batch of the images (by id) "
                                     f"{', '.join(str(ids[i]) for i in image_index)}; no checkpoint holds this state")
-            self._values.append(values)
+            if self._values and self._values[0].keys() != values.keys():
+                self._values.clear()        # of a model that the run was stopped with
+            self._values.append({k: float(v) for k, v in values.items()})
+            self._losses.append(float(values['loss']))
         self._pending.clear()
+        if bad := not_finite(params):
+            raise NonFiniteLoss(f'parameters that are not finite: {"; ".join(bad[:3])}; no checkpoint holds this state')
+
+    @property
+    def since_log(self) -> list[dict[str, float]]:
+        """Metrics of the steps since the last `means`, as far as `check` has fetched them."""
+        return list(self._values)
+
+    def loss_since_save(self) -> float | None:
+        """Mean loss of the steps since the last call, None where there was none; `check` comes first."""
+        losses, self._losses = self._losses, []
+        return float(np.mean(losses)) if losses else None
 
     def means(self) -> dict[str, float]:
         """Means over the window, and an empty window again.

@@ -124,7 +124,7 @@ def test_missing_and_incomplete_folders_say_what_is_there(tmp_path, config):
     with pytest.raises(CheckpointError, match=r'no finished checkpoint in .*it holds: metrics.jsonl'):
         checkpoint.read_config(tmp_path / 'phantom')
     (tmp_path / 'checkpoints' / '7' / 'config').mkdir(parents=True)
-    with pytest.raises(CheckpointError, match=r'not a complete checkpoint: params, classes missing'):
+    with pytest.raises(CheckpointError, match=r'7. is damaged: params is missing; classes is missing'):
         checkpoint.load_params(tmp_path)
     write(tmp_path / 'run', config, make_state(config)[0], {1: None})
     with pytest.raises(CheckpointError, match='none is the best'):

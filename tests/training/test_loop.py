@@ -12,49 +12,7 @@ from relnet_jax.runs import checkpoint, state
 from relnet_jax.training import loop
 from relnet_jax.training.window import NonFiniteLoss
 from tests.training import standin
-
-
-@pytest.fixture
-def config(monkeypatch):
-    monkeypatch.setattr(mask_rcnn, 'build', standin.build)
-    c = standin.small_config()
-    c.data.format, c.data.threads, c.data.prefetch = 'phantom', 2, 2
-    c.data.phantom.size, c.data.phantom.train_images, c.data.phantom.val_images = 64, 8, 3
-    c.train.ema, c.train.log_every, c.train.checkpoint_every = 0.9, 2, 2
-    c.test.batch_size = 2
-    return c
-
-
-@pytest.fixture
-def at_batch(monkeypatch):
-    """at_batch(n, action): runs `action` when the loop asks for its n-th batch from now on."""
-    def arrange(n, action):
-        real = loop.pipeline.train_batches
-
-        def batches(*args, **kwargs):
-            for i, batch in enumerate(real(*args, **kwargs), 1):
-                if i == n:
-                    action()
-                yield batch
-        monkeypatch.setattr(loop.pipeline, 'train_batches', batches)
-        return lambda: monkeypatch.setattr(loop.pipeline, 'train_batches', real)
-    return arrange
-
-
-def lines(workdir):
-    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
-
-
-def assert_same(a, b):
-    jax.tree.map(lambda x, y: np.testing.assert_array_equal(np.asarray(x), np.asarray(y)), a, b)
-
-
-class Killed(Exception):
-    pass
-
-
-def kill():
-    raise Killed
+from tests.training.conftest import Killed, assert_same, kill, lines
 
 
 def test_a_run_killed_and_started_again_ends_bit_for_bit_like_one_that_was_not(config, tmp_path, at_batch):

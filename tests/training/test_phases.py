@@ -8,6 +8,8 @@ import pytest
 
 from relnet_jax.models import mask_rcnn
 from relnet_jax.runs import checkpoint
+from relnet_jax.runs.rotation import LOWEST_LOSS, TRAIN_LOSS
+from relnet_jax.runs.step_folder import read_json, read_tree
 from relnet_jax.training import loop, phases
 from relnet_jax.trees import path_names
 from tests.training import standin
@@ -32,7 +34,7 @@ def config(monkeypatch):
 
 
 def params_at(workdir, step, item='params'):
-    tree = checkpoint._restore(workdir / 'checkpoints' / str(step) / item)
+    tree = read_tree(workdir / 'checkpoints' / str(step), item)
     return dict(zip(path_names(tree), jax.tree.leaves(tree)))
 
 
@@ -191,8 +193,8 @@ def test_a_phase_is_traced_once_and_no_more(config, tmp_path, monkeypatch):
 
 def test_scores_of_a_plain_phase_do_not_compete_for_the_best_step(config, tmp_path):
     loop.train(config, tmp_path)
-    assert checkpoint._read_json(checkpoint.find(tmp_path / 'checkpoints' / '2'), 'metrics') == {}
-    assert 'box_AP50' in checkpoint._read_json(checkpoint.find(tmp_path / 'checkpoints' / '4'), 'metrics')
+    assert read_json(checkpoint.find(tmp_path / 'checkpoints' / '2'), 'metrics').keys() == {TRAIN_LOSS, LOWEST_LOSS}
+    assert 'box_AP50' in read_json(checkpoint.find(tmp_path / 'checkpoints' / '4'), 'metrics')
 
 
 def test_plain_from_takes_the_plain_detectors_parameters(config, tmp_path):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from relnet_jax.runs import checkpoint, state
+from relnet_jax.runs.step_folder import read_tree
 from relnet_jax.training import optimizer, parallel
 from relnet_jax.training.step import make_train_step
 from tests.training.standin import Standin, make_batch, small_config
@@ -105,6 +106,6 @@ def test_the_detector_killed_with_sigkill_ends_bit_for_bit_like_one_that_was_not
     assert again.returncode == 0, log
     assert 'going on from step' in log
     for item in ('params', 'ema'):
-        a, b = (checkpoint._restore(tmp_path / run / 'checkpoints' / '40' / item) for run in ('whole', 'cut'))
+        a, b = (read_tree(tmp_path / run / 'checkpoints' / '40', item) for run in ('whole', 'cut'))
         assert jax.tree.structure(a) == jax.tree.structure(b)
         jax.tree.map(np.testing.assert_array_equal, a, b)
