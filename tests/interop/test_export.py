@@ -77,7 +77,7 @@ def test_the_readme_lines_run_it_in_a_process_without_this_package(exported, run
     image = np.random.default_rng(3).integers(0, 256, (48, 60, 3), dtype=np.uint8)
     np.save(tmp_path / 'image.npy', image)
     (tmp_path / out.name).write_bytes(out.read_bytes())
-    lines = re.search(r'```python\n(.*?deserialize.*?)```', README.read_text(), re.DOTALL)[1]
+    lines = re.search(r'```python\n((?:(?!```).)*?deserialize.*?)```', README.read_text(), re.DOTALL)[1]
     assert len(lines.strip().splitlines()) == 5
     more = ("import sys\nassert not {'relnet_jax', 'flax'} & set(sys.modules)\n"
             "np.savez('found.npz', **found)\n")
