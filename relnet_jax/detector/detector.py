@@ -115,6 +115,9 @@ class Detector:
         if batch_size not in self._shapes:
             self._shapes.add(batch_size)
             startup.log_compilation('the detector')
+        if score is not None and score < self.config.test.score_threshold:
+            logging.warning('score %g: no detection below config.test.score_threshold = %g is kept', score,
+                            self.config.test.score_threshold)
         about: dict[int, dict] = {}
         source = image_source(items, self.class_table, self.config, about, parts=parts)
         done = 0
@@ -133,11 +136,7 @@ class Detector:
         """float64 [K - 1] the lowest score of a finding for each class, see `__call__`."""
         if score is None and self.points:
             return self._thresholds
-        score = SCORE if score is None else score
-        if score < self.config.test.score_threshold:
-            logging.warning('score %g: no detection below config.test.score_threshold = %g is kept', score,
-                            self.config.test.score_threshold)
-        return np.full(len(self.names), score)
+        return np.full(len(self.names), SCORE if score is None else score)
 
     @functools.cached_property
     def _thresholds(self) -> np.ndarray:
