@@ -137,9 +137,14 @@ def parse(define: Callable[[FlagValues], None], argv: Sequence[str], *, words: S
 
 
 def _absl_form(argument: str, values: FlagValues) -> str:
-    """`--no-keep` as absl has it, `--nokeep`."""
-    name = argument.removeprefix('--no-')
-    return f'--no{name}' if name != argument and name in values and values[name].boolean else argument
+    """`--no-keep` and `--dicom-sr` as absl has them, `--nokeep` and `--dicom_sr`."""
+    if not argument.startswith('--'):
+        return argument
+    name, equals, value = argument[2:].partition('=')
+    name = name.replace('-', '_')
+    if name.startswith('no_') and name[3:] in values and values[name[3:]].boolean:
+        return f'--no{name[3:]}{equals}{value}'
+    return f'--{name}{equals}{value}' if name in values else argument
 
 
 def _unknown(name: str, values: FlagValues, overrides: bool) -> str:

@@ -8,8 +8,8 @@ is the checkpoint's own; any key can be overridden, such as --config.test.boxes=
 documents for an archive to DIR/dicom (docs/export.md).
 """
 import dataclasses
-import importlib.util
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from absl import flags, logging
@@ -17,10 +17,9 @@ from absl.flags import FlagValues
 
 from relnet_jax import cli
 from relnet_jax import config as config_lib
-from relnet_jax.data.archive import Finding, Origin
+from relnet_jax.data import archive
 from relnet_jax.detector import predictions
 from relnet_jax.detector.detector import SCORE, Detector
-from relnet_jax.detector.found import Found
 from relnet_jax.detector.inputs import categories, find_images, image_source, name_outputs
 from relnet_jax.detector.outputs import film_line
 from relnet_jax.errors import UserError
@@ -31,64 +30,70 @@ from relnet_jax.visualize import write_image
 
 
 def predict(detector: Detector, found: list, out: Path, *, score: float | None = None, overlays: bool = True,
-            documents: tuple[str, ...] = (), checkpoint_name: str = '',
-            submission: str = '') -> tuple[list[Path], list[str]]:
+            documents: Sequence[str] = (), submission: str = '') -> tuple[list[Path], list[str]]:
     """Detects in the files of `find_images` and writes the folder `out`, as `detector.predictions` says, going on with
     what it holds.
 
-    `score` as for Detector. `documents`: kinds of `archive.documents.KINDS` to write to out/dicom, which name the
-    checkpoint by `checkpoint_name`. With `submission`, a form in SUBMISSIONS, also submission.csv. Returns the files
-    written and what went wrong, one line for each film.
+    `score` as for Detector; documents: kinds among 'sr' and 'seg'. With `submission`, a form in SUBMISSIONS, also
+    submission.csv. Returns the files written and what went wrong, one line for each film.
     """
-    lowest = detector.lowest(score)
-    settings = predictions.settings_of(detector, lowest, overlays=overlays, documents=documents)
-    origin = Origin(checkpoint=checkpoint_name, synthetic=bool(detector.caption), score_threshold=settings['score'])
-    done = predictions.begin(out, settings)
-    left = [pair for pair in found if pair[0].absolute() not in done]
-    names = name_outputs(left, filter(None, done.values()))
-    if done:
-        logging.info('%s: going on, %d of %d films are done', out, len(found) - len(left), len(found))
-    films = detector.stream([file for file, _ in left], score=score, batch_size=detector.batch_size(len(found)))
-    problems, turned, unfamiliar = [], 0, 0
-    with (open(out / predictions.LINES, 'a') as file,
-          Bar('films', total=len(found), unit='img', done=len(found) - len(left)) as bar):
-        for name, film in zip(names, films, strict=True):
-            bar.advance()
-            if film.problem:
-                problems.append(film.problem)
-                continue
-            if overlays:
-                write_image(out / name, film.picture())
-            if documents:
-                problems += write_documents(film, out / 'dicom', documents, origin)
-            place = dict(path=str(Path(film.file).absolute()), overlay=name if overlays else None)
-            predictions.append(file, film_line(film, detector.category_ids) | place)
-            turned += film.about['orientation'] != 1
-            unfamiliar += bool(film.unfamiliar)
+    settings = predictions.settings_of(detector, detector.lowest(score), overlays=overlays, documents=documents)
+    with predictions.begun(out, settings) as (done, file):
+        left = [pair for pair in found if pair[0].absolute() not in done]
+        names = name_outputs(left, filter(None, done.values()))
+        if done:
+            logging.info('%s: going on, %d of %d films are done', out, len(found) - len(left), len(found))
+        films = detector.stream([path for path, _ in left], score=score, batch_size=detector.batch_size(len(found)))
+        problems, turned, unfamiliar = [], 0, 0
+        with Bar('films', total=len(found), unit='img', done=len(found) - len(left)) as bar:
+            for name, film in zip(names, films, strict=True):
+                bar.advance()
+                if film.problem:
+                    problems.append(film.problem)
+                    continue
+                if overlays:
+                    write_image(out / name, film.picture())
+                line = film_line(film, detector.category_ids)
+                line |= dict(path=str(Path(film.file).absolute()), overlay=name if overlays else None)
+                if documents:
+                    line |= write_documents(line, out, documents, detector, settings['score'])
+                predictions.append(file, line)
+                turned += film.about['orientation'] != 1
+                unfamiliar += bool(film.unfamiliar)
+        written = [out / predictions.LINES, *predictions.finish(out, categories(detector.class_table))]
+        if submission:
+            written.append(out / 'submission.csv')
+            write_films(written[-1], submission, detector, out)
     if turned:
         logging.info('%d of %d files carry an EXIF orientation: %s (data.exif=%s)', turned, len(left),
                      'left as stored' if detector.config.data.exif == 'ignore' else 'turned as it says',
                      detector.config.data.exif)
-    written = [out / predictions.LINES, *predictions.finish(out, categories(detector.class_table))]
-    if submission:
-        written.append(out / 'submission.csv')
-        write_films(written[-1], submission, detector, out)
-    logging.info('%d films, %d of them unlike those of the training, %d skipped', len(left) - len(problems), unfamiliar,
-                 len(problems))
-    return written, problems
+    logging.info('%d of %d films are done, %d of them now; of these %d are unlike those of the training',
+                 len(found) - len(problems), len(found), len(left) - len(problems), unfamiliar)
+    return written, problems + [line['no_document'] for line in predictions.lines(out) if line.get('no_document')]
 
 
-def write_documents(film: Found, folder: Path, kinds: tuple[str, ...], origin: Origin) -> list[str]:
-    """Writes what was found for the archive that `film` came from; returns why not, if it could not be."""
-    from relnet_jax.data.archive import documents  # needs the extra packages
-    masks = film.segmentations or [None] * len(film.boxes)
-    findings = [Finding(name, float(score), tuple(map(float, box)), mask)
-                for name, score, box, mask in zip(film.names, film.scores, film.boxes, masks)]
+def write_documents(line: dict, out: Path, kinds: Sequence[str], detector: Detector, score: float | dict) -> dict:
+    """DICOM documents of a film, as further fields of its line: `documents`, their names, or why there is none."""
+    origin = archive.Origin(checkpoint=detector.name, synthetic=detector.synthetic, score_threshold=score)
+    names = dict(zip(detector.category_ids, detector.names))
     try:
-        documents.write(film.file, folder, findings, origin, kinds=kinds)
+        if 'SOPInstanceUID' not in line:
+            raise UserError(f'{line["file_name"]}: no DICOM file, so no DICOM document is made of it')
+        findings = archive.findings(line['findings'], names)
+        paths = _writer().write(line['path'], out / 'dicom', findings, origin, kinds=kinds)
+        return dict(documents=[path.name for path in paths])
     except UserError as error:
-        return [f'{error} (its prediction is written)']
-    return []
+        return dict(documents=[], no_document=str(error))
+
+
+def _writer():
+    """`data.archive.documents`, loaded only where it is wanted: it takes a second and an extra package."""
+    try:
+        from relnet_jax.data.archive import documents
+    except ImportError as e:
+        raise UserError(f"DICOM documents: {e.name} is missing: pip install 'relnet_jax[dicom]'") from e
+    return documents
 
 
 def write_films(path: Path, form: str, detector: Detector, out: Path) -> None:
@@ -135,14 +140,13 @@ def command(call: cli.Call) -> int:
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
     check_form(f.submission, checkpoint.read_class_table(f.ckpt)['classes'])
     documents = tuple(kind for kind in ('sr', 'seg') if f[f'dicom_{kind}'].value)
-    if documents and not importlib.util.find_spec('highdicom'):
-        raise UserError("--dicom_sr and --dicom_seg need highdicom: pip install 'relnet_jax[dicom]'")
     if 'seg' in documents and not config.model.mask_head:
         raise UserError('--dicom_seg: this detector predicts no masks')
-    step = Path(checkpoint.find(f.ckpt))
+    if documents:
+        _writer()
     detector = Detector.load(f.ckpt, config=config)
     written, skipped = predict(detector, found, out, score=score, overlays=f.overlays, documents=documents,
-                               checkpoint_name=f'{step.parent.parent.name}, step {step.name}', submission=f.submission)
+                               submission=f.submission)
     for problem in [*problems, *skipped]:
         print(f'skipped: {problem}', file=sys.stderr)
     print(*written, sep='\n')

@@ -245,6 +245,18 @@ def test_flags_overrides_and_words_are_told_apart_and_a_second_call_starts_anew(
     assert second.overrides == second.words == ()
 
 
+@pytest.mark.parametrize('argument, sr, seg, many', [
+    ('--dicom-sr', True, True, 1), ('--no-dicom-seg', False, False, 1), ('--nodicom_seg', False, False, 1),
+    ('--no-dicom_seg', False, False, 1), ('--dicom-seg=false', False, False, 1), ('--how-many=3', False, True, 3)])
+def test_flags_may_be_written_with_dashes(argument, sr, seg, many):
+    def dashed(values):
+        flags.DEFINE_bool('dicom_sr', False, '', flag_values=values)
+        flags.DEFINE_bool('dicom_seg', True, '', flag_values=values)
+        flags.DEFINE_integer('how_many', 1, '', flag_values=values)
+    found = cli.parse(dashed, [argument]).flags
+    assert (found.dicom_sr, found.dicom_seg, found.how_many) == (sr, seg, many)
+
+
 def test_exit_codes_and_lines(capsys):
     def fail(error):
         def command(call):

@@ -17,6 +17,7 @@ from relnet_jax.data.rle import decode_mask
 from relnet_jax.detector import detector, predictions
 from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.types import Detections
+from tests.data.archive.samples import STUDY
 from tests.data.dicom_files import write_dicom
 
 TABLE = dict(classes=('Mass', 'Nodule'), category_ids=(30, 10), parts=())
@@ -56,7 +57,7 @@ def traces(monkeypatch):
                           masks=jnp.ones((b, 2, 28, 28)))
 
     def read_config(ckpt):
-        if ckpt != 'run':
+        if str(ckpt) != 'run':
             raise CheckpointError(f"no checkpoint folder '{ckpt}'")
         c = base.get_config()
         with c.unlocked():
@@ -64,7 +65,7 @@ def traces(monkeypatch):
             c.data.threads, c.test.batch_size = 0, 2
         return c
 
-    stored = types.SimpleNamespace(find=str, read_config=read_config, read_class_table=lambda ckpt: TABLE,
+    stored = types.SimpleNamespace(find=Path, read_config=read_config, read_class_table=lambda ckpt: TABLE,
                                    read_films=lambda ckpt: None)
     for module in (predict, detector):
         monkeypatch.setattr(module, 'checkpoint', stored)
@@ -201,22 +202,21 @@ def test_a_line_and_rows_for_each_film_with_the_uids_of_dicom(traces, tmp_path):
     assert np.abs(np.float64([rows[0][key] for key in ('x1', 'y1', 'x2', 'y2')]) - [20, 10, 40, 30]).max() < 2.5
 
 
-def test_dicom_documents_are_two_flags_and_only_for_films_that_are_dicom(traces, tmp_path, capsys):
-    picture = np.full((64, 60), 50, np.uint8)
+def test_a_film_without_a_document_is_named_by_every_start(traces, tmp_path, capsys):
+    picture = np.full((90, 120), 50, np.uint16)
     picture[10:30, 20:40] = 200
-    write_dicom(tmp_path / 'a.dcm', picture, StudyInstanceUID='1.2.3', SeriesInstanceUID='1.2.4')
-    before = (tmp_path / 'a.dcm').read_bytes()
+    film = write_dicom(tmp_path / 'a.dcm', picture, **STUDY, WindowCenter=128, WindowWidth=256)
+    cv2.imwrite(str(tmp_path / 'b.png'), np.uint8(picture))
     out = tmp_path / 'out'
-    assert run('run', tmp_path / 'a.dcm', out, '--dicom_sr', '--dicom_seg') == 0
-    report, segmentation = (pydicom.dcmread(out / 'dicom' / f'1.2.3.{kind}.dcm') for kind in ('sr', 'seg'))
-    assert report.Modality == 'SR' and segmentation.Modality == 'SEG' and report.StudyInstanceUID == '1.2.3'
-    assert 'run' in str(report) and (tmp_path / 'a.dcm').read_bytes() == before
-    cv2.imwrite(str(tmp_path / 'b.png'), picture)
-    assert run('run', f'{tmp_path}/a.dcm,{tmp_path}/b.png', tmp_path / 'two', '--dicom_sr') == 1
-    assert f'skipped: {tmp_path}/b.png' in capsys.readouterr().err
-    assert [p.name for p in (tmp_path / 'two' / 'dicom').iterdir()] == ['1.2.3.sr.dcm']
-    assert len((tmp_path / 'two' / 'predictions.jsonl').read_text().splitlines()) == 2
-    assert run('run', tmp_path / 'a.dcm', out, '--dicom_sr') == 2       # other documents than the folder holds
+    for _ in range(2):      # the second one has nothing left to do
+        assert run('run', f'{film},{tmp_path}/b.png', out, '--dicom-sr', '--dicom-seg', '--no-overlays') == 1
+        assert f'skipped: {tmp_path}/b.png: no DICOM file, so no DICOM document is made' in capsys.readouterr().err
+    text = pydicom.dcmread(out / 'dicom' / '1.2.3.4.sr.dcm').to_json()
+    assert 'Nodule' in text and 'score threshold: 0.3' in text and 'checkpoint: , step run' in text
+    segmented = pydicom.dcmread(out / 'dicom' / '1.2.3.4.seg.dcm')
+    assert (segmented.Rows, segmented.Columns, len(segmented.SegmentSequence)) == (90, 120, 1)
+    lines = [json.loads(line) for line in (out / 'predictions.jsonl').read_text().splitlines()]
+    assert [line['documents'] for line in lines] == [['1.2.3.4.sr.dcm', '1.2.3.4.seg.dcm'], []]
 
 
 # ---- going on ----

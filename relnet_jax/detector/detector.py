@@ -37,12 +37,13 @@ class Detector:
     """A detector's parameters, classes and config; called with images it says what it finds in them."""
 
     def __init__(self, detect: Callable, params: Any, class_table: Mapping, config: ConfigDict, *,
-                 films: Mapping | None = None, points: OperatingPoints | None = None):
+                 films: Mapping | None = None, points: OperatingPoints | None = None, name: str = ''):
         """`detect`, `params` as of `run.load_detector`; `class_table`, `films` as of `checkpoint.read_class_table` and
-        `read_films`; `points` as of `operating_points.read`. See `load`."""
-        self.class_table, self.config, self.params, self.points = class_table, config, params, points
+        `read_films`; `points` as of `operating_points.read`; `name`: of the checkpoint. See `load`."""
+        self.class_table, self.config, self.params, self.points, self.name = class_table, config, params, points, name
         self.names, self.category_ids = tuple(class_table['classes']), tuple(class_table['category_ids'])
-        self.caption = PHANTOM_CAPTION if config.data.format == 'phantom' else ''
+        self.synthetic = config.data.format == 'phantom'
+        self.caption = PHANTOM_CAPTION if self.synthetic else ''
         self._detect, self._films, self._options = detect, films, read_options(config.data)
         self._shapes = set()    # batch sizes that were compiled
 
@@ -63,10 +64,10 @@ class Detector:
                             'model.anatomy_head and model.parts a detector finds its own)', folder)
         detect, params = load_detector(folder, config, class_table)
         return cls(detect, params, class_table, config, films=checkpoint.read_films(folder),
-                   points=operating_points.read(folder))
+                   points=operating_points.read(folder), name=f'{folder.parent.parent.name}, step {folder.name}')
 
     def __repr__(self) -> str:
-        return f'Detector({self.config.name}: {", ".join(self.names)})'
+        return f'Detector({self.name}: {", ".join(self.names)})'
 
     def __call__(self, images: Any, *, score: float | None = None, parts: Any = None
                  ) -> Found | list[Found] | Iterator[Found]:
@@ -114,6 +115,9 @@ class Detector:
         if batch_size not in self._shapes:
             self._shapes.add(batch_size)
             startup.log_compilation('the detector')
+        if score is not None and score < self.config.test.score_threshold:
+            logging.warning('score %g: no detection below config.test.score_threshold = %g is kept', score,
+                            self.config.test.score_threshold)
         about: dict[int, dict] = {}
         source = image_source(items, self.class_table, self.config, about, parts=parts)
         done = 0
@@ -132,11 +136,7 @@ class Detector:
         """float64 [K - 1] the lowest score of a finding for each class, see `__call__`."""
         if score is None and self.points:
             return self._thresholds
-        score = SCORE if score is None else score
-        if score < self.config.test.score_threshold:
-            logging.warning('score %g: no detection below config.test.score_threshold = %g is kept', score,
-                            self.config.test.score_threshold)
-        return np.full(len(self.names), score)
+        return np.full(len(self.names), SCORE if score is None else score)
 
     @functools.cached_property
     def _thresholds(self) -> np.ndarray:

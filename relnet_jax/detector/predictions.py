@@ -3,12 +3,16 @@
 * predict.json: what the results depend on. Only the same goes on in a folder.
 * predictions.jsonl: `outputs.film_line` of each film, with the absolute `path` by which a second start knows it, and
   the file name of its picture, `overlay` (null without one).
+* dicom/UID.sr.dcm, dicom/UID.seg.dcm: if asked for, DICOM documents of each DICOM film (`data.archive`).
 * predictions.json (COCO) and findings.csv, made of these lines, which are never all in memory.
 """
+import fcntl
 import hashlib
 import itertools
 import json
+import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -26,9 +30,8 @@ SETTINGS, LINES, COCO, TABLE = 'predict.json', 'predictions.jsonl', 'predictions
 HARMLESS = ('data.threads', 'data.prefetch', 'data.cache', 'test.batch_size')
 
 
-def settings_of(detector: Detector, lowest: Sequence[float], *, overlays: bool,
-                documents: Sequence[str] = ()) -> dict:
-    """What the results in a folder depend on, as JSON values."""
+def settings_of(detector: Detector, lowest: Sequence[float], *, overlays: bool, documents: Sequence[str] = ()) -> dict:
+    """What the results in a folder depend on, as JSON values. documents: kinds of DICOM documents."""
     digest = hashlib.blake2b(digest_size=16)
     for path, leaf in jax.tree_util.tree_leaves_with_path(detector.params):
         digest.update(f'{path_name(path)} {leaf.dtype} {leaf.shape}'.encode())
@@ -37,23 +40,32 @@ def settings_of(detector: Detector, lowest: Sequence[float], *, overlays: bool,
               if key.split('.')[0] in ('data', 'model', 'test') and key not in HARMLESS}
     score = float(lowest[0]) if len(set(lowest)) == 1 else dict(zip(detector.names, map(float, lowest)))
     temperature = detector.points.temperature if detector.points else None
-    return json.loads(files.to_json(dict(
-        parameters=digest.hexdigest(), classes=detector.names, score=score, temperature=temperature, overlays=overlays,
-        documents=documents, config=config)))
+    return json.loads(files.to_json(dict(parameters=digest.hexdigest(), classes=detector.names, score=score,
+                                         temperature=temperature, overlays=overlays, documents=documents,
+                                         config=config)))
 
 
-def begin(out: Path, settings: dict) -> dict[Path, str | None]:
-    """Makes the folder, or looks at what it holds: absolute path -> overlay of each film that is done.
+@contextmanager
+def begun(out: Path, settings: dict) -> Iterator[tuple[dict[Path, str | None], TextIO]]:
+    """Makes the folder, or looks at what it holds: (absolute path -> overlay of each film that is done, the file that
+    `append` writes to).
 
-    A last line that was cut off is removed. Raises UserError if the folder holds results of other settings, and for
-    lines that are none.
+    A last line that was cut off is removed. Raises UserError if the folder holds results of other settings, for lines
+    that are none, and while another process is at it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    if (out / LINES).exists():
-        _check(out, settings)
-    else:
-        files.write_json(out / SETTINGS, settings)
-    return {Path(line['path']): line['overlay'] for line in lines(out, mend=True)}
+    with open(out / LINES, 'a') as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)        # dropped by the system however the process ends
+        except BlockingIOError:
+            raise UserError(f'{out}: another process writes predictions there') from None
+        except OSError:     # a file system without locks
+            pass
+        if os.fstat(file.fileno()).st_size:
+            _check(out, settings)
+        else:
+            files.write_json(out / SETTINGS, settings)
+        yield {Path(line['path']): line['overlay'] for line in lines(out, mend=True)}, file
 
 
 def _check(out: Path, settings: dict) -> None:
@@ -85,8 +97,6 @@ def append(file: TextIO, line: dict) -> None:
 def lines(out: Path, *, mend: bool = False) -> Iterator[dict]:
     """The lines of the folder, one at a time. mend: a last one that is cut off is removed."""
     path = out / LINES
-    if not path.exists():
-        return
     with open(path, 'rb+' if mend else 'rb') as file:
         for number in itertools.count(1):
             start, text = file.tell(), file.readline()

@@ -135,10 +135,12 @@ def test_no_more_than_two_shapes_are_compiled():
 
 
 # ---- what is found ----
-def test_the_lowest_score_is_the_callers():
+def test_the_lowest_score_is_the_callers(caplog):
     detector, _ = make()
-    assert detector(film(), score=0.05).names == ('Nodule', 'Mass')
+    assert detector(film(), score=0.05).names == ('Nodule', 'Mass') and 'score_threshold' not in caplog.text
     assert detector(film(), score=0.9).names == ()
+    detector(film(), score=0.01)
+    assert caplog.text.count('score 0.01: no detection below config.test.score_threshold = 0.05 is kept') == 1
 
 
 @pytest.mark.parametrize('thresholds, names', [
