@@ -33,6 +33,7 @@ from relnet_jax.runs.step_folder import FOLDER, CheckpointError, find, items, re
 from relnet_jax.trees import not_finite, path_name
 
 GRAPH = 'graph'     # in the class table of a model that reasons over classes
+REMOVED = 'removed'     # folder beside the steps that old ones go to
 SYSTEM_ERROR = re.compile(r"os_error_code='(\d+)'")      # in what TensorStore says of a failure
 
 
@@ -51,14 +52,24 @@ def make_manager(workdir: str | Path, *, keep: int, best: str) -> Iterator[ocp.C
     # best_fn makes Orbax store the metrics and read them again after a restart; the policy decides what is kept.
     options = ocp.CheckpointManagerOptions(
         preservation_policy=rotation.policy(keep, best), best_fn=lambda metrics: rotation.score(metrics, best),
-        cleanup_tmp_directories=True, async_options=ocp.AsyncOptions(post_finalization_callback=seal))
+        cleanup_tmp_directories=True, todelete_subdir=REMOVED,
+        async_options=ocp.AsyncOptions(post_finalization_callback=seal))
     with _failure_told(folder):
+        _remove_old_steps(folder)
         manager = ocp.CheckpointManager(folder, options=options)
     try:
         yield manager
     finally:
         with _failure_told(folder):
             manager.close()
+            _remove_old_steps(folder)
+
+
+def _remove_old_steps(folder: Path) -> None:
+    """Deletes the steps that were moved aside in one go, so that none is half there under its name when a run is killed
+    meanwhile. Not while a step is saved."""
+    if jax.process_index() == 0:
+        shutil.rmtree(folder / REMOVED, ignore_errors=True)
 
 
 @contextmanager
@@ -77,6 +88,7 @@ def check_written(manager: ocp.CheckpointManager) -> None:
     if not manager.is_saving_in_progress():
         with _failure_told(Path(manager.directory)):
             manager.wait_until_finished()
+            _remove_old_steps(Path(manager.directory))
 
 
 def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDict, class_table: dict,
@@ -105,6 +117,7 @@ def save(manager: ocp.CheckpointManager, state: TrainState, *, config: ConfigDic
         parts['films'] = ocp.args.JsonSave(films)
     with _failure_told(Path(manager.directory)):
         manager.wait_until_finished()
+        _remove_old_steps(Path(manager.directory))
         if loss is not None:
             last = manager.latest_step()
             before = {} if last is None else manager.metrics(last) or {}

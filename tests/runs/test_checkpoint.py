@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from relnet_jax.runs import checkpoint, finetune, state
+from relnet_jax.runs import checkpoint, finetune, state, step_folder
 from relnet_jax.runs.checkpoint import CheckpointError
 from relnet_jax.training import optimizer
 from tests.training.standin import Standin, small_config
@@ -66,6 +66,19 @@ def test_the_last_and_the_best_are_kept(tmp_path, config):
     s, _ = make_state(config)
     write(tmp_path, config, s, {1: 0.1, 2: 0.9, 3: None, 4: 0.3, 5: None, 6: None}, keep=2)
     assert checkpoint.steps(tmp_path) == [2, 5, 6]
+
+
+def test_an_old_step_leaves_its_place_whole_and_a_killed_removal_is_taken_up_again(tmp_path, config, monkeypatch):
+    s, _ = make_state(config)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.shutil, 'rmtree', lambda *args, **kwargs: None)     # as if killed before each
+        write(tmp_path, config, s, {1: None, 2: None, 3: None})
+    assert checkpoint.steps(tmp_path) == [3]
+    removed = tmp_path / 'checkpoints' / 'removed'
+    assert sorted(path.name for path in removed.iterdir()) == ['1', '2']
+    assert all(not step_folder.damage(path) for path in removed.iterdir())
+    write(tmp_path, config, s, {4: None})
+    assert checkpoint.steps(tmp_path) == [4] and not removed.exists()
 
 
 def test_the_best_is_kept_across_a_restart(tmp_path, config):
