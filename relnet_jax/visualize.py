@@ -27,13 +27,14 @@ def color(label: int) -> tuple:
 
 
 def draw_detections(image, boxes, labels, scores, masks, class_names, *, title: str = '', caption: str = '',
-                    longer_side: tuple = LONGER_SIDE) -> np.ndarray:
+                    notes=None, longer_side: tuple = LONGER_SIDE, text_size: float = 1.0) -> np.ndarray:
     """Draw objects over an image; uint8 [h', w', 3].
 
     `image` uint8 [h, w, 3] RGB; `boxes` xyxy [D, 4] in its pixels; `labels` int [D] from 1; `scores` [D], or None for
     ground truth; `masks` an iterable of D bool masks of the whole image at any resolution, or None; `class_names` holds
     the name of label i at i - 1. Small images are enlarged and huge ones reduced so that the longer side lies within
-    `longer_side`, which keeps the text readable. `title` stands in a bar above the image, `caption` in one below.
+    `longer_side`, which keeps the text readable. `title` stands in a bar above the image, `caption` in one below; `notes`,
+    D texts, behind the names. text_size: of all text, as a multiple of what suits a picture of its own.
     """
     h, w = image.shape[:2]
     low, high = longer_side
@@ -53,9 +54,10 @@ def draw_detections(image, boxes, labels, scores, masks, class_names, *, title: 
         x1, y1, x2, y2 = _pixels(box, size)
         cv2.rectangle(canvas, (x1, y1), (x2, y2), (0, 0, 0), thick + 2, cv2.LINE_AA)  # dark rim: shows on white, too
         cv2.rectangle(canvas, (x1, y1), (x2, y2), color(int(label)), thick, cv2.LINE_AA)
-    taken = []
+    taken, unit = [], unit * text_size
     for i, (box, label) in enumerate(zip(boxes, labels)):
         text = class_names[int(label) - 1] + (f' {scores[i]:.2f}' if scores is not None else '')
+        text += notes[i] if notes is not None else ''
         _draw_plate(canvas, text, _pixels(box, size), color(int(label)), taken, unit=unit)
     return np.concatenate([part for part in (
         _bar(title, size[0], unit), canvas, _bar(caption, size[0], unit)) if part is not None])

@@ -56,13 +56,12 @@ def draw_truth(example, class_names, *, caption: str = '') -> np.ndarray:
                            title=f'ground truth, image {example.image_id}', caption=caption)
 
 
-def draw_results(image, results: list, class_names, category_ids, *, title: str = '', caption: str = '') -> np.ndarray:
-    """COCO result records of one image over it, best first; uint8 [h', w', 3] (see `draw_detections`)."""
+def draw_results(image, results: list, class_names, category_ids, **options) -> np.ndarray:
+    """COCO result records of one image over it, best first; uint8 [h', w', 3] (`draw_detections`, which has options)."""
     boxes = np.array([r['bbox'] for r in results], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     masks = None
     if results and 'segmentation' in results[0]:
         masks = (decode_mask(r['segmentation']) for r in results)
     labels = [category_ids.index(r['category_id']) + 1 for r in results]
-    return draw_detections(image, boxes, labels, [r['score'] for r in results], masks, class_names,
-                           title=title, caption=caption)
+    return draw_detections(image, boxes, labels, [r['score'] for r in results], masks, class_names, **options)

@@ -1,5 +1,10 @@
 """All metrics of one result list, and the report that says what they were measured on."""
+import datetime
 import math
+import platform
+import shlex
+import sys
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -7,10 +12,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from relnet_jax import files
-from relnet_jax.evaluation import bootstrap, measures
+from relnet_jax import __version__, files
+from relnet_jax.evaluation import bootstrap, html_report, measures
 from relnet_jax.evaluation.coco import has_mask, summary
 from relnet_jax.evaluation.curve_data import curves
+from relnet_jax.evaluation.worst_films import worst_films
 from relnet_jax.runs.operating_points import OperatingPoints
 
 GROUND_TRUTH = 'ground_truth.json'
@@ -27,6 +33,7 @@ HEADLINE = {
     'operating_sensitivity': 'objects hit at the operating points',
     'operating_fp_per_film': 'false positives per film at the operating points, all classes'}
 NOT_SHARES = ('operating_fp_per_film',)     # shown as they are, not in per cent
+MEASURED_WITH = ('jax', 'jaxlib', 'flax', 'numpy', 'pycocotools')
 PER_CLASS = ('voc_AP_0.01', 'voc_AP_0.40', 'voc_AP_0.50', 'froc_mean', 'chestx_det10_recall_0.20', 'image_AUC')
 
 
@@ -68,7 +75,8 @@ def evaluate(ground_truth: dict, results: list, *, convention: str = 'pixel_incl
 
 def describe(source, ground_truth: dict, config, *, checkpoint: str, convention: str = 'pixel_inclusive',
              points: OperatingPoints | None = None, resamples: int = 0) -> dict:
-    """What a number of `evaluate` means: data set, its size, checkpoint, config, post-processing and what was drawn.
+    """What a number of `evaluate` means: data set, its size, checkpoint, config, post-processing, what was drawn, and the
+    command, time and versions.
 
     `source` is the data source, `ground_truth` its COCO dict, `checkpoint` names the weights for the reader.
     """
@@ -85,7 +93,11 @@ def describe(source, ground_truth: dict, config, *, checkpoint: str, convention:
         post_processing=dict(
             proposals=t.boxes, score_threshold=t.score_threshold, nms_iou=t.nms, detections_per_image=t.detections,
             mask_threshold=t.mask_threshold, coordinates='pixels of the original image', voc_convention=convention),
-        operating_points=points and points._asdict(), intervals=drawn if resamples else None)
+        operating_points=points and points._asdict(), intervals=drawn if resamples else None,
+        command=shlex.join([Path(sys.orig_argv[0]).name, *sys.orig_argv[1:]]),
+        date=datetime.datetime.now(datetime.UTC).strftime('%Y-%m-%d %H:%M UTC'),
+        versions=dict(relnet_jax=__version__, python=platform.python_version(),
+                      **{name: metadata.version(name) for name in MEASURED_WITH}))
 
 
 def print_report(metrics: dict, about: dict, *, console: Console | None = None) -> None:
@@ -165,7 +177,8 @@ def _plain(value: float) -> str:
 
 def full_report(out, source, ground_truth: dict, results: list, config, *, checkpoint: str,
                 convention: str = 'pixel_inclusive', points: OperatingPoints | None = None) -> dict:
-    """Measures with intervals, prints the report and writes it to the folder `out` (`write_report`, `describe`).
+    """Measures with intervals, prints the report and writes it to the folder `out` (`write_report`, `describe`) with
+    report.html (`html_report`).
 
     Returns the metrics of `evaluate`.
     """
@@ -173,8 +186,11 @@ def full_report(out, source, ground_truth: dict, results: list, config, *, check
     metrics = evaluate(ground_truth, results, by=config.data.split.by, **options)
     about = describe(source, ground_truth, config, checkpoint=checkpoint, **options)
     print_report(metrics, about)
-    write_report(out, metrics=metrics, results=results, about=about, ground_truth=ground_truth,
-                 curves=curves(ground_truth, results, convention=convention, points=points))
+    drawn = curves(ground_truth, results, convention=convention, points=points)
+    write_report(out, metrics=metrics, results=results, about=about, ground_truth=ground_truth, curves=drawn)
+    films = worst_films(source, ground_truth, results, drawn['thresholds'], convention=convention)
+    html_report.write(Path(out) / 'report.html', about=about, metrics=metrics, curves=drawn, films=films,
+                      headline=HEADLINE, not_shares=NOT_SHARES)
     return metrics
 
 

@@ -30,7 +30,7 @@ def jaccard(ground_truth: dict, results: list, structures: Mapping[str, Sequence
     truth, best = defaultdict(list), {}
     for a in ground_truth['annotations']:
         if a.get('segmentation'):
-            truth[a['image_id'], names[a['category_id']]] += _rles(a['segmentation'], *sizes[a['image_id']])
+            truth[a['image_id'], names[a['category_id']]] += rles(a['segmentation'], *sizes[a['image_id']])
     for i, r in enumerate(results):
         if not r.get('segmentation'):
             raise ValueError(f'result {i}: has no segmentation, which the Jaccard index needs')
@@ -48,7 +48,8 @@ def jaccard(ground_truth: dict, results: list, structures: Mapping[str, Sequence
     return values
 
 
-def _rles(segmentation: list | dict, height: int, width: int) -> list[dict]:
+def rles(segmentation: list | dict, height: int, width: int) -> list[dict]:
+    """COCO's compressed RLEs, one a part, of a `segmentation` as annotations and results have it."""
     if isinstance(segmentation, list):
         return coco_mask.frPyObjects(segmentation, height, width)
     if isinstance(segmentation['counts'], list):
