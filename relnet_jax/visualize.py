@@ -33,8 +33,8 @@ def draw_detections(image, boxes, labels, scores, masks, class_names, *, title: 
     `image` uint8 [h, w, 3] RGB; `boxes` xyxy [D, 4] in its pixels; `labels` int [D] from 1; `scores` [D], or None for
     ground truth; `masks` an iterable of D bool masks of the whole image at any resolution, or None; `class_names` holds
     the name of label i at i - 1. Small images are enlarged and huge ones reduced so that the longer side lies within
-    `longer_side`, which keeps the text readable. `title` stands in a bar above the image, `caption` in one below; `notes`,
-    D texts, behind the names. text_size: of all text, as a multiple of what suits a picture of its own.
+    `longer_side`, which keeps the text readable. `title` stands in a bar above the image, `caption` in one below;
+    `notes`, D texts, behind the names. text_size: of all text, as a multiple of what suits a picture of its own.
     """
     h, w = image.shape[:2]
     low, high = longer_side

@@ -96,14 +96,12 @@ def _log_rate(rate: float) -> float:
 
 def _froc_line(rates: Sequence[float], sensitivity: Sequence[float]) -> tuple[list[float], list[float]]:
     """Steps from FROC_START to FROC_END on a logarithmic axis."""
-    x, y, last = [], [], 0.0
+    before = [value for rate, value in zip(rates, sensitivity) if rate <= FROC_START]
+    x, y = [0.0], [before[-1] if before else 0.0]
     for rate, value in zip(rates, sensitivity):
-        if rate > FROC_END:
-            break
-        here = max(_log_rate(rate), 0.0) if rate else 0.0
-        x += [here, here]
-        y += [last, value]
-        last = value
+        if FROC_START < rate <= FROC_END:
+            x += [_log_rate(rate)] * 2
+            y += [y[-1], value]
     return x, y
 
 

@@ -57,7 +57,7 @@ def draw_truth(example, class_names, *, caption: str = '') -> np.ndarray:
 
 
 def draw_results(image, results: list, class_names, category_ids, **options) -> np.ndarray:
-    """COCO result records of one image over it, best first; uint8 [h', w', 3] (`draw_detections`, which has options)."""
+    """COCO result records of one image over it, best first; uint8 [h', w', 3] (options of `draw_detections`)."""
     boxes = np.array([r['bbox'] for r in results], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     masks = None

@@ -75,8 +75,8 @@ def evaluate(ground_truth: dict, results: list, *, convention: str = 'pixel_incl
 
 def describe(source, ground_truth: dict, config, *, checkpoint: str, convention: str = 'pixel_inclusive',
              points: OperatingPoints | None = None, resamples: int = 0) -> dict:
-    """What a number of `evaluate` means: data set, its size, checkpoint, config, post-processing, what was drawn, and the
-    command, time and versions.
+    """What a number of `evaluate` means: data set, its size, checkpoint, config, post-processing, what was drawn, and
+    the command, time and versions.
 
     `source` is the data source, `ground_truth` its COCO dict, `checkpoint` names the weights for the reader.
     """

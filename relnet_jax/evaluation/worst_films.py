@@ -88,9 +88,11 @@ def draw_film(image: np.ndarray, image_id: str, objects: list[tuple[dict, str]],
     boxes = np.array([a['bbox'] for a in annotations], np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     look = dict(longer_side=(SIDE, SIDE), text_size=TEXT_SIZE)
-    truth = draw_detections(image, boxes, [source.category_ids.index(a['category_id']) + 1 for a in annotations], None,
-                            (_mask(a, height, width) for a in annotations), source.classes, notes=notes(objects), **look)
-    prediction = draw_results(image, results, source.classes, source.category_ids, notes=notes(detections), **look)
+    labels = [source.category_ids.index(a['category_id']) + 1 for a in annotations]
+    truth = draw_detections(image, boxes, labels, None, (_mask(a, height, width) for a in annotations), source.classes,
+                            notes=notes(objects), **look)
+    prediction = draw_results(image, results, source.classes, source.category_ids, notes=notes(detections),
+                              **look)
     return Film(image_id, failed(objects), failed(detections), data_address(truth), data_address(prediction))
 
 
