@@ -1,10 +1,12 @@
-"""SIGKILL at 50 moments of train.py, eval.py and predict, real processes all: the next start ends as if none had been.
+"""Real processes: SIGKILL at 50 moments of train.py, eval.py and predict, after which the next start ends as if there
+had been none; signals, a second training in the folder, and a file system that takes no more.
 
-    python -m pytest -m slow tests/test_killed.py -s            # about 15 minutes on 2 cores
+    python -m pytest -m slow tests/test_killed.py -s            # about 20 minutes on 2 cores
 """
 import collections
 import json
 import random
+import resource
 import signal
 import subprocess
 import sys
@@ -16,6 +18,7 @@ import jax
 import numpy as np
 import pytest
 
+from relnet_jax import cli
 from relnet_jax.runs import checkpoint, manifest, metrics, step_folder
 from tests.conftest import CACHE
 from tests.training.test_processes import SMALL_RUN, environment
@@ -33,20 +36,28 @@ MOMENTS = {'train': 30, 'eval': 10, 'predict': 10}
 class Child:
     """A command as a process of its own, whose stderr goes to a file."""
 
-    def __init__(self, folder: Path, *arguments: str):
+    def __init__(self, folder: Path, *arguments: str, largest_file: int = -1):
+        def limit():
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
         self.log = folder / 'stderr.txt'
         self.begun = time.time()
         with open(self.log, 'w') as log:
             self.process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL,
-                                            stderr=log, env=environment(1) | {'RELNET_JAX_CACHE': f'{CACHE}/killed'})
+                                            stderr=log, env=environment(1) | {'RELNET_JAX_CACHE': f'{CACHE}/killed'},
+                                            preexec_fn=limit if largest_file > 0 else None)
 
     def said(self) -> str:
         return self.log.read_text()
 
-    def ended(self) -> float:
+    def ended(self, code: int = 0) -> float:
         """Waits; returns the seconds since the start."""
-        assert self.process.wait(timeout=900) == 0, self.said()
+        assert self.process.wait(timeout=900) == code, self.said()
         return time.time() - self.begun
+
+    def wait_for(self, text: str):
+        while text not in self.said():
+            assert self.process.poll() is None, self.said()
+            time.sleep(0.01)
 
     def killed(self, happened, delay: float) -> bool:
         """Kills it `delay` seconds after `happened()`; False if it ended before."""
@@ -57,8 +68,9 @@ class Child:
         return self.process.wait() == -signal.SIGKILL
 
 
-def train(folder: Path, workdir: Path) -> Child:
-    return Child(folder, 'train.py', f'--workdir={workdir}', *(f'--config.{key}={value}' for key, value in RUN.items()))
+def train(folder: Path, workdir: Path, **options) -> Child:
+    return Child(folder, 'train.py', f'--workdir={workdir}', *(f'--config.{key}={value}' for key, value in RUN.items()),
+                 **options)
 
 
 @pytest.fixture(scope='module')
@@ -159,17 +171,59 @@ def test_results_are_those_of_a_command_that_was_not_killed(folder, whole, name)
     seconds = start(reference).ended()
     names = sorted(path.relative_to(reference) for path in reference.rglob('*') if path.is_file())
     assert len(names) > 6
-    chance = random.Random(8)
-    for moment in range(MOMENTS[name]):
-        child = start(out)
+    chance, kills = random.Random(8), 0
+    while kills < MOMENTS[name]:
+        child, wanted = start(out), chance.randrange(len(names))
 
         def written():
-            return any(path.stat().st_mtime > child.begun for path in out.rglob('*') if path.is_file())
+            there = [path for path in out.rglob('*') if path.is_file() and path.exists()]
+            return sum(path.stat().st_mtime > child.begun for path in there) > wanted
 
-        killed = child.killed(*((lambda: True, chance.uniform(0, seconds)) if moment % 2 else
-                                (written, chance.uniform(0, 0.1))))
+        kills += child.killed(*((lambda: True, chance.uniform(0, seconds)) if kills % 2 else
+                                (written, chance.uniform(0, 0.05))))
         assert_nothing_torn(out)
-        print(f'\n{name}: {"killed" if killed else "ended"} after {time.time() - child.begun:.1f} s', end='')
+        print(f'\n{name}: {kills} kills, the last one after {time.time() - child.begun:.1f} s', end='')
     start(out).ended()
     for path in names:
         assert (out / path).read_bytes() == (reference / path).read_bytes(), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('number', [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_with_a_code_of_its_own_and_costs_nothing(folder, whole, number):
+    workdir = folder / number.name
+    child = train(folder, workdir)
+    child.wait_for('with compilation')
+    child.process.send_signal(number)
+    child.ended(cli.STOPPED)
+    assert f'{number.name}: saving after this step' in child.said() and 'Traceback' not in child.said()
+    assert_nothing_torn(workdir)
+    train(folder, workdir).ended()
+    assert_same_run(whole[0], workdir)
+
+
+@pytest.mark.slow
+def test_a_second_training_is_told_who_holds_the_folder_and_harms_nothing(folder, whole):
+    first = train(folder, folder / 'shared')
+    first.wait_for('compiling')
+    log = folder / 'second'
+    log.mkdir()
+    second = train(log, folder / 'shared')
+    second.ended(cli.WRONG)
+    assert f'process {first.process.pid} on ' in second.said().splitlines()[-1]
+    assert first.process.poll() is None
+    first.ended()
+    assert_same_run(whole[0], folder / 'shared')
+
+
+@pytest.mark.slow
+def test_a_file_system_that_takes_no_more_ends_a_training_with_one_line(folder, whole):
+    """A limit on the size of files, which fails where a full disk does, and whoever runs the tests may set."""
+    child = train(folder, folder / 'limited', largest_file=300_000)
+    child.ended(cli.WRONG)
+    assert 'Traceback' not in child.said()
+    place = folder / 'limited' / 'checkpoints'
+    assert child.said().splitlines()[-1] == (f"train: no checkpoint could be written to '{place}': File too large; "
+                                             'there is none yet')
+    train(folder, folder / 'limited').ended()
+    assert_same_run(whole[0], folder / 'limited')
