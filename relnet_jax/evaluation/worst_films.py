@@ -97,12 +97,19 @@ def draw_film(image: np.ndarray, image_id: str, objects: list[tuple[dict, str]],
 
 
 def data_address(image: np.ndarray) -> str:
-    """An RGB picture as a JPEG in a data: address, of at most PICTURE_BYTES before base64 unless all QUALITIES fail."""
-    for quality in QUALITIES:
-        _, data = cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
-        if len(data) <= PICTURE_BYTES:
-            break
-    return 'data:image/jpeg;base64,' + base64.b64encode(data.tobytes()).decode()
+    """An RGB picture as a JPEG in a data: address, of at most PICTURE_BYTES before base64: of less quality where it is
+    larger, then halved."""
+    data = _jpeg(image, QUALITIES[0])
+    for quality in QUALITIES[1:]:
+        if len(data) > PICTURE_BYTES:
+            data = _jpeg(image, quality)
+    if len(data) > PICTURE_BYTES:
+        return data_address(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
+    return 'data:image/jpeg;base64,' + base64.b64encode(data).decode()
+
+
+def _jpeg(image: np.ndarray, quality: int) -> bytes:
+    return cv2.imencode('.jpg', image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()
 
 
 def _area(record: dict) -> float:
