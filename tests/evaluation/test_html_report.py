@@ -138,7 +138,7 @@ def test_the_page_says_what_was_measured_and_shows_the_numbers_of_metrics_json(t
         assert (text if ';' in text else html.escape(text, quote=False)) in page
     assert 'PHANTOM' not in page
     counts = json.loads((tmp_path / 'curves.json').read_text())['failures']['detections']
-    assert re.search(rf"background</span></th><td>{counts['background']}</td>", page)
+    assert re.search(rf"background</th><td>{counts['background']}</td>", page)
 
 
 def test_worst_films_come_by_the_size_of_what_was_missed_and_the_score_of_what_was_false():
