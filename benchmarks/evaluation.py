@@ -2,8 +2,8 @@
 
 Films, objects and detections are made by rule: ellipses of 13 classes as polygons, detections with RLE masks at full
 resolution, a third of them near an object. Measured on one thread: the matching and the metrics without and with
-intervals of 1,000 resamples, the curves, and the files. Synthetic: the metrics' values mean nothing. The result is also
-appended to benchmarks/results/evaluation.jsonl.
+intervals of 1,000 resamples, the curves, the files, and the page with its pictures. Synthetic: the metrics' values mean
+nothing. The result is also appended to benchmarks/results/evaluation.jsonl.
 """
 import argparse
 import datetime
@@ -13,11 +13,15 @@ import platform
 import tempfile
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-from relnet_jax.evaluation import bootstrap, curve_data, report
+from configs import base
+from relnet_jax.evaluation import bootstrap, curve_data, html_report, report
+from relnet_jax.evaluation.worst_films import worst_films
+from relnet_jax.types import Example
 
 RESULTS = Path(__file__).resolve().parent / 'results' / 'evaluation.jsonl'
 CLASSES, EMPTY, PER_FILM, CORNERS = 13, 0.18, 3.9, 24        # as in ChestX-Det: 18 % of the films without a finding
@@ -59,6 +63,18 @@ def make_set(films: int, detections: int, side: int, *, seed: int = 0) -> tuple[
     return dict(images=images, annotations=annotations, categories=categories), results
 
 
+def made_source(truth: dict, side: int) -> SimpleNamespace:
+    """What `worst_films` asks of a source: films of noise."""
+    def load(index: int) -> Example:
+        image = np.random.default_rng(index).integers(0, 256, (side, side, 3), np.uint8)
+        none, boxes = np.zeros(0, bool), np.zeros((0, 4), np.float32)
+        return Example(image, index, index, boxes, np.zeros(0, np.int32), none, np.zeros((0, 28, 28), np.uint8), none,
+                       boxes, none)
+    return SimpleNamespace(name='made', records=truth['images'], load=load,
+                           classes=tuple(c['name'] for c in truth['categories']),
+                           category_ids=tuple(c['id'] for c in truth['categories']))
+
+
 def measure(films: int, detections: int, side: int) -> dict:
     """Seconds of each part."""
     truth, results = make_set(films, detections, side)
@@ -75,8 +91,15 @@ def measure(films: int, detections: int, side: int) -> dict:
     with tempfile.TemporaryDirectory() as folder:
         timed('files', lambda: report.write_report(folder, metrics=metrics, results=results, about={},
                                                    ground_truth=truth, curves=curves))
-    seconds['report'] = round(sum(seconds[name] for name in ('metrics_with_intervals', 'curves', 'files')), 2)
-    return dict(films=films, detections=len(results), objects=len(truth['annotations']), side=side, seconds=seconds)
+        source, page = made_source(truth, side), Path(folder) / 'report.html'
+        about = report.describe(source, truth, base.get_config(), checkpoint='none')
+        timed('page', lambda: html_report.write(
+            page, about=about, metrics=metrics, curves=curves, headline=report.HEADLINE, not_shares=report.NOT_SHARES,
+            films=worst_films(source, truth, results, curves['thresholds'])))
+        page_bytes = page.stat().st_size
+    seconds['report'] = round(sum(seconds[name] for name in ('metrics_with_intervals', 'curves', 'files', 'page')), 2)
+    return dict(films=films, detections=len(results), objects=len(truth['annotations']), side=side,
+                page_bytes=page_bytes, seconds=seconds)
 
 
 def main() -> None:

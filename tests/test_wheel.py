@@ -98,6 +98,7 @@ def test_wrong_input_ends_with_the_code_and_the_line(command):
 def test_a_detector_is_trained_by_the_name_of_its_config(command):
     command('relnet-train', '--config=phantom', '--workdir=run', *overrides(*TINY))
     assert json.loads(Path('run/eval/metrics.json').read_text())['about']['images'] == 2
+    assert 'PHANTOM' in Path('run/eval/report.html').read_text()      # by the template of the wheel
     assert sorted(path.name for path in Path().iterdir()) == ['run']
 
 

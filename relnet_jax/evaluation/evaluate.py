@@ -68,8 +68,8 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
         anatomy.print_parts(parts, title=f'anatomical parts, {source.name}')
         files.write_json(out / 'parts.json', parts)
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
-    logging.info('written: %s, curves.json, detections.json, ground_truth.json and overlays/ beside it',
-                 out / 'metrics.json')
+    logging.info('written: %s; metrics.json, curves.json, detections.json, ground_truth.json and overlays/ beside it',
+                 out / 'report.html')
     return metrics
 
 

@@ -43,6 +43,7 @@ def test_a_checkpoint_is_all_that_is_needed(workdir, capsys):
     assert report.evaluate(truth, results)['mask_AP50'] == metrics['mask_AP50']
     assert json.loads((out / 'curves.json').read_text())['thresholds']['Mass'] == 0.3
     assert 'PHANTOM' in capsys.readouterr().out
+    assert 'PHANTOM' in (out / 'report.html').read_text()
 
 
 def test_the_data_can_be_others_of_the_same_classes(workdir, tmp_path):
