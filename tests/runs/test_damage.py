@@ -213,7 +213,7 @@ def test_a_stored_config_is_checked_when_it_is_read(run, change, said):
 
 
 def test_keys_that_a_version_did_not_have_are_as_in_base(run, caplog):
-    caplog.set_level(logging.INFO)
+    caplog.set_level(logging.INFO, logger='absl')
     rewritten(run, 'config', lambda c: (c['train'].pop('allow_changed_data'), c['model'].pop('relation'))[:0])
     config = checkpoint.read_config(run)
     assert config.train.allow_changed_data is False and config.model.relation.region.kernel == 'relu'
