@@ -42,8 +42,7 @@ def check_platforms(platforms: Sequence[str]) -> None:
 def serialise(call: Callable, shapes: list[jax.ShapeDtypeStruct], platforms: Sequence[str]) -> bytes:
     """The file's bytes. The batch is fixed: the model asks for its length.
 
-    What the model chooses by backend while it is traced (forms of gradients, the number of rows of the mask head on
-    CPU) is the writing machine's choice on all platforms; it changes no detection.
+    What has a form of its own on CPU (RoIAlign, 1x1 convolutions, the rows of the mask head) is in the file in both.
     """
     return jax_export.export(jax.jit(call), platforms=tuple(platforms))(*shapes).serialize()
 

@@ -50,8 +50,17 @@ def product_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
     return total.T.reshape(3, 3, channels, features).astype(x.dtype)
 
 
+def cpu_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The same in the form that is fast on CPU for maps of this shape."""
+    _, height, width, channels = x.shape
+    plain = CROP_CELLS < height * width <= SMALL_MAP and channels < FEW_CHANNELS
+    return (xla_kernel_gradient if plain else product_kernel_gradient)(x, gradient)
+
+
 @jax.custom_vjp
-def cpu_convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
+def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[B, H, W, in], [3, 3, in, out] -> [B, H, W, out], zero padding 1; the form of its gradient is chosen by the
+    platform that it is lowered for."""
     return convolve(x, kernel)
 
 
@@ -61,15 +70,8 @@ def _forward(x, kernel):
 
 def _backward(saved, gradient):
     x, kernel = saved
-    _, height, width, channels = x.shape
-    plain = CROP_CELLS < height * width <= SMALL_MAP and channels < FEW_CHANNELS
-    kernel_gradient = xla_kernel_gradient if plain else product_kernel_gradient
-    return convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3)), kernel_gradient(x, gradient)
+    along_x = convolve(gradient, kernel[::-1, ::-1].swapaxes(2, 3))
+    return along_x, jax.lax.platform_dependent(x, gradient, cpu=cpu_kernel_gradient, default=xla_kernel_gradient)
 
 
-cpu_convolve.defvjp(_forward, _backward)
-
-
-def conv3x3(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, H, W, in], [3, 3, in, out] -> [B, H, W, out], zero padding 1; the form is chosen by backend at trace time."""
-    return cpu_convolve(x, kernel) if jax.default_backend() == 'cpu' else convolve(x, kernel)
+conv3x3.defvjp(_forward, _backward)

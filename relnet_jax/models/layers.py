@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from relnet_jax.errors import UserError
 from relnet_jax.models.conv3x3 import conv3x3
 from relnet_jax.models.conv7x7 import conv7x7
+from relnet_jax.models.patch_conv import patch_conv
 
 he_fan_out = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')     # He et al. 2015, as for ResNet bodies
 lecun_uniform = nn.initializers.variance_scaling(1.0, 'fan_in', 'uniform')  # the "Xavier" of Detectron: neck and fcs
@@ -36,7 +37,7 @@ def zero_padding(x: jax.Array, valid: jax.Array | None) -> jax.Array:
 
 
 class Conv(nn.Module):
-    """Square convolution, zero padding kernel_size // 2 on every side; a 1x1 runs as one matrix product.
+    """Square convolution, zero padding kernel_size // 2 on every side.
 
     Params: kernel float32 [k, k, in, out], bias float32 [out]. [B, H, W, in] -> [B, ceil(H/s), ceil(W/s), out].
     """
@@ -53,8 +54,7 @@ class Conv(nn.Module):
         kernel = self.param('kernel', self.kernel_init, (k, k, x.shape[-1], self.features), jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if k == 1:
-            x = x[:, ::s, ::s]
-            y = (x.reshape(-1, x.shape[-1]) @ kernel[0, 0]).reshape(*x.shape[:-1], self.features)
+            y = patch_conv(x, kernel, s)
         elif k == 3 and s == 1:
             y = conv3x3(zero_padding(x, valid), kernel)
         elif k == 7 and s == 2:

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from relnet_jax import losses
 from relnet_jax.models.box_head import RoISample
 from relnet_jax.models.layers import Conv, he_fan_out, make_norm
-from relnet_jax.models.used_rows import chunk_size, sum_over_used_rows
+from relnet_jax.models.used_rows import CPU_CHUNK, sum_over_used_rows
 from relnet_jax.ops.masks import crop_targets
+from relnet_jax.ops.products import einsum_float32
 from relnet_jax.types import Batch
 
 Predict = Callable[[Any, jax.Array, jax.Array], jax.Array]      # (params, features, labels) -> mask logits
@@ -37,7 +38,8 @@ class MaskHead(nn.Module):
 class MaskPredictor(nn.Module):
     """[N, T, T, C] and labels int [N] -> logits of that class only, float32 [N, m, m], m = 2 T.
 
-    Picking the class's weight row before the last 1x1 convolution leaves 1 / K of its arithmetic.
+    Picking the class's weight row before the last 1x1 convolution leaves 1 / K of its arithmetic. What follows the
+    deconvolution acts on each cell by itself, so that the logits are put in order, and not its C channels.
     """
     num_classes: int
     channels: int
@@ -46,31 +48,34 @@ class MaskPredictor(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, labels: jax.Array) -> jax.Array:
         x = nn.relu(Deconv(self.channels, dtype=self.dtype, name='conv5_mask')(x))
-        return ClassLogits(self.num_classes, dtype=self.dtype, name='mask_fcn_logits')(x, labels)
+        return in_rows(ClassLogits(self.num_classes, dtype=self.dtype, name='mask_fcn_logits')(x, labels))
 
 
 class Deconv(nn.Module):
-    """2x2 transposed convolution of stride 2 as one matrix product: [N, T, T, C] -> [N, 2T, 2T, features].
+    """2x2 transposed convolution of stride 2 as one matrix product: [N, T, T, C] -> [N, T, T, 2, 2, features].
 
-    Params: kernel [2, 2, in, out] (row, column of the output within its input cell), bias [out].
+    The cells (row, column) that each cell becomes stay beside each other; `in_rows` makes a map of them.
+    Params: kernel [2, 2, in, out], bias [out].
     """
     features: int
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        n, h, w, c = x.shape
+        c = x.shape[-1]
         kernel = self.param('kernel', nn.initializers.variance_scaling(2.0, 'fan_in', 'normal', in_axis=2, out_axis=3,
                                                                        batch_axis=(0, 1)),
                             (2, 2, c, self.features), jnp.float32).astype(self.dtype)
         bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         y = x.reshape(-1, c).astype(self.dtype) @ jnp.moveaxis(kernel, 2, 0).reshape(c, -1)
-        y = y.reshape(n, h, w, 2, 2, self.features).transpose(0, 1, 3, 2, 4, 5).reshape(n, 2 * h, 2 * w, self.features)
-        return y + bias
+        return y.reshape(*x.shape[:-1], 2, 2, self.features) + bias
 
 
 class ClassLogits(nn.Module):
-    """1x1 convolution to one logit map per RoI, with the weights of its label: kernel [1, 1, C, K], bias [K]."""
+    """1x1 convolution to one logit per cell with the weights of each row's label: [N, ..., C] -> float32 [N, ...].
+
+    Params: kernel [1, 1, C, K], bias [K].
+    """
     num_classes: int
     dtype: jnp.dtype = jnp.float32
 
@@ -79,8 +84,14 @@ class ClassLogits(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(0.001), (1, 1, x.shape[-1], self.num_classes), jnp.float32)
         bias = self.param('bias', nn.initializers.zeros, (self.num_classes,), jnp.float32)
         rows = kernel[0, 0].T[labels].astype(self.dtype)
-        logits = jnp.einsum('nyxc,nc->nyx', x, rows, preferred_element_type=jnp.float32)
-        return logits + bias[labels][:, None, None]
+        logits = einsum_float32('n...c,nc->n...', x, rows)
+        return logits + bias[labels].reshape(-1, *(1,) * (logits.ndim - 1))
+
+
+def in_rows(x: jax.Array) -> jax.Array:
+    """[N, T, T, 2, 2] -> [N, 2T, 2T]: the 2 x 2 cells of each cell at their places."""
+    n, height, width = x.shape[:3]
+    return x.swapaxes(2, 3).reshape(n, 2 * height, 2 * width)
 
 
 def mask_rois(sample: RoISample, batch: Batch, *, num: int) -> tuple[RoISample, jax.Array]:
@@ -102,5 +113,5 @@ def mask_losses(predict: Predict, params: Any, features: jax.Array, sample: RoIS
 
     features, labels, targets, used = (x.reshape(-1, *x.shape[2:])
                                        for x in (features, sample.labels, targets, has_mask))
-    total = sum_over_used_rows(per_roi, chunk_size(len(used)), params, features, (labels, targets), used)
+    total = sum_over_used_rows(per_roi, CPU_CHUNK, params, features, (labels, targets), used)
     return {'loss_mask': (total, used.sum().astype(jnp.float32))}

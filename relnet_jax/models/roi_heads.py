@@ -26,7 +26,7 @@ from relnet_jax.models.relation_head import (
 )
 from relnet_jax.models.relations import RELATIONS, PartWindow, RelationContext
 from relnet_jax.models.settings import HeadSettings, RelationSettings, TestSettings, TrainSettings
-from relnet_jax.models.used_rows import chunk_size, on_used_rows
+from relnet_jax.models.used_rows import on_used_rows
 from relnet_jax.ops.anchors import NECK_STRIDES
 from relnet_jax.ops.roi_align import assign_levels, roi_align
 from relnet_jax.ops.sampling import fold
@@ -172,7 +172,7 @@ class RoIHeads(nn.Module):
         pooled = self.pool(maps, detections.boxes, MASK_POOL)
         predict, params, size = self.mask_function(pooled, after_conv5=False)
         features, labels, valid = (x.reshape(-1, *x.shape[2:]) for x in (pooled, detections.labels, detections.valid))
-        logits = on_used_rows(partial(predict, params), valid, (features, labels), chunk=chunk_size(len(valid)))
+        logits = on_used_rows(partial(predict, params), valid, (features, labels))
         return logits.reshape(*detections.labels.shape, size, size)
 
     # ---- training ----

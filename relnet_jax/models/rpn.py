@@ -69,7 +69,7 @@ def patches(pyramid: list[jax.Array], valid: list[jax.Array | None], cells: jax.
     [B, S, 9 C], zeros beyond the maps."""
     shapes = np.array([features.shape[1:3] for features in pyramid])
     starts = np.concatenate([[0], np.cumsum(shapes.prod(1))])
-    level = jnp.searchsorted(starts, cells, side='right') - 1
+    level = jnp.searchsorted(starts, cells, side='right', method='compare_all') - 1
     (height, width), start = jnp.moveaxis(jnp.asarray(shapes)[level], -1, 0), jnp.asarray(starts)[level]
     y, x = jnp.divmod(cells - start, width)
     step_y, step_x = (np.repeat([-1, 0, 1], 3), np.tile([-1, 0, 1], 3))

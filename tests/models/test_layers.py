@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relnet_jax.models import conv3x3, layers
+from relnet_jax.models import conv3x3, layers, patch_conv
 from relnet_jax.models.conv7x7 import conv7x7
-from relnet_jax.models.mask_head import ClassLogits, Deconv
+from relnet_jax.models.mask_head import ClassLogits, Deconv, in_rows
 
 RNG = np.random.default_rng(0)
 
@@ -46,8 +46,26 @@ def test_custom_gradient_of_3x3_equals_automatic_differentiation(shape, out):
         return lambda x, kernel: (convolve(x, kernel) * weight).sum()
 
     expected = jax.grad(loss(conv3x3.convolve), (0, 1))(x, kernel)
-    for got, want in zip(jax.grad(loss(conv3x3.cpu_convolve), (0, 1))(x, kernel), expected):
+    for got, want in zip(jax.grad(loss(conv3x3.conv3x3), (0, 1))(x, kernel), expected):
         np.testing.assert_allclose(got, want, atol=2e-5 * float(jnp.abs(want).max()))
+    for form in (conv3x3.xla_kernel_gradient, conv3x3.product_kernel_gradient):
+        np.testing.assert_allclose(form(x, weight), expected[1], atol=2e-5 * float(jnp.abs(expected[1]).max()))
+
+
+@pytest.mark.parametrize('size, stride', [(1, 1), (1, 2), (2, 2), (4, 4)])
+def test_convolution_by_patches_has_two_equal_forms_and_their_gradients(size, stride):
+    x, kernel = normal(2, 9, 14, 5), normal(size, size, 5, 6)
+    weight = normal(2, -(-9 // stride), -(-14 // stride), 6)
+
+    def results(form):
+        return form(x, kernel, stride), *jax.grad(lambda *args: (form(*args, stride) * weight).sum(), (0, 1))(x, kernel)
+
+    expected = results(patch_conv.convolve)
+    gradients = [patch_conv._gradients(form, x, kernel, weight, stride)
+                 for form in (patch_conv.convolve, patch_conv.product)]
+    for got in (results(patch_conv.product), results(patch_conv.patch_conv), *((expected[0], *g) for g in gradients)):
+        for ours, theirs in zip(got, expected, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
 def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient():
@@ -123,6 +141,8 @@ def test_unknown_norm_is_named_with_the_known_ones():
 def test_deconvolution_puts_each_cell_into_its_own_two_by_two():
     x, kernel = normal(2, 3, 4, 5), normal(2, 2, 5, 6)
     out = Deconv(6).apply({'params': {'kernel': kernel, 'bias': jnp.full(6, 0.5)}}, x)
+    assert out.shape == (2, 3, 4, 2, 2, 6)
+    out = jnp.stack([in_rows(out[..., i]) for i in range(6)], -1)
     expected = np.zeros((2, 6, 8, 6))
     for i in range(2):
         for j in range(2):

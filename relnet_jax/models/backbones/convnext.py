@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from relnet_jax.errors import UserError
 from relnet_jax.models.depthwise7x7 import SIDE, depthwise7x7
 from relnet_jax.models.layers import zero_padding
+from relnet_jax.models.patch_conv import patch_conv
 
 
 class Layout(NamedTuple):
@@ -35,10 +36,7 @@ def layer_norm(dtype: jnp.dtype, name: str) -> nn.Module:
 
 
 class PatchConv(nn.Module):
-    """Convolution whose stride is its kernel size k: [B, H, W, in] -> [B, ceil(H/k), ceil(W/k), features].
-
-    As one matrix product, whose gradients on CPU are two to four times faster than those of XLA's convolution.
-    """
+    """Convolution whose stride is its kernel size k: [B, H, W, in] -> [B, ceil(H/k), ceil(W/k), features]."""
     features: int
     size: int
     dtype: jnp.dtype = jnp.float32
@@ -48,11 +46,7 @@ class PatchConv(nn.Module):
         k, features = self.size, self.features
         kernel = self.param('kernel', init, (k, k, x.shape[-1], features), jnp.float32).astype(self.dtype)
         bias = self.param('bias', nn.initializers.zeros, (features,), jnp.float32).astype(self.dtype)
-        x = zero_padding(x, valid).astype(self.dtype)
-        x = jnp.pad(x, ((0, 0), (0, -x.shape[1] % k), (0, -x.shape[2] % k), (0, 0)))
-        b, h, w, c = x.shape
-        patches = x.reshape(b, h // k, k, w // k, k, c).transpose(0, 1, 3, 2, 4, 5).reshape(-1, k * k * c)
-        return (patches @ kernel.reshape(-1, features)).reshape(b, h // k, w // k, features) + bias
+        return patch_conv(zero_padding(x, valid).astype(self.dtype), kernel, k) + bias
 
 
 class DepthwiseConv(nn.Module):

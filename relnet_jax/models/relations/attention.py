@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from relnet_jax.errors import UserError
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.ops.geometry import geometry_embedding
+from relnet_jax.ops.products import einsum_float32
 from relnet_jax.types import Array
 
 SCALES = {'lab': 1 / 16, 'published': 1 / 8}  # the published one is 1 / sqrt(64), 64 numbers per head
@@ -70,7 +71,7 @@ class GeometricAttention(nn.Module):
         # float32 throughout: the logarithm is steepest where the geometry weight is small.
         geometry = nn.relu(nn.Dense(self.heads, dtype=jnp.float32, name='geometry')(
             geometry_embedding(query_boxes, key_boxes)))
-        content = jnp.einsum('bnhd,bmhd->bhnm', query, key, preferred_element_type=jnp.float32)
+        content = einsum_float32('bnhd,bmhd->bhnm', query, key)
         logits = jnp.log(jnp.maximum(geometry, 1e-6)).transpose(0, 3, 1, 2) + SCALES[self.scale] * content
         weights = masked_softmax(logits, key_valid[:, None, None, :])
         # Mapping the Q values before the sum gives the same as mapping the N sums, and is cheaper.

@@ -10,6 +10,7 @@ from relnet_jax.models.relations.attention import masked_softmax
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.models.relations.region_relation import Similarity, nearest
 from relnet_jax.ops.geometry import polar_offsets
+from relnet_jax.ops.products import einsum_float32
 from relnet_jax.types import Array
 
 
@@ -50,7 +51,7 @@ class MixtureConvolution(nn.Module):
         # Mapping the N nodes before the sum over neighbours gives the same as after, without a [B, N, 32, in] gather.
         mapped = nn.DenseGeneral((self.kernels, self.features // self.kernels), use_bias=False, dtype=self.dtype,
                                  name='map')(nodes)
-        out = jnp.einsum('bijk,bjkd->bikd', weights.astype(self.dtype), mapped, preferred_element_type=jnp.float32)
+        out = einsum_float32('bijk,bjkd->bikd', weights.astype(self.dtype), mapped)
         return out.reshape(*out.shape[:2], self.features)
 
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 
 from relnet_jax.models.relations.context import RelationContext
 from relnet_jax.ops.geometry import polar_offsets
+from relnet_jax.ops.products import einsum_float32
 from relnet_jax.types import Array
 
 KERNELS = ('gaussian_random', 'gaussian_norm', 'gaussian_zero', 'relu', 'none')
@@ -48,7 +49,7 @@ class Similarity(nn.Module):
         """features [B, N, F] -> float32 [B, N, N], not negative."""
         hidden = nn.relu(nn.Dense(features.shape[-1] // 2, dtype=self.dtype, name='fc1')(features))
         latent = nn.relu(nn.Dense(256, dtype=self.dtype, name='fc2')(hidden))
-        return jnp.einsum('bid,bjd->bij', latent, latent, preferred_element_type=jnp.float32)
+        return einsum_float32('bid,bjd->bij', latent, latent)
 
 
 def nearest(similarity: Array, valid: Array, count: int) -> Array:
@@ -77,8 +78,7 @@ class RegionGraph(nn.Module):
             weights = jnp.where(nearest(similar, context.roi_valid, self.neighbours), weights * similar, 0.0)
         self.sow('intermediates', 'box_to_box', weights)
         # Padding rows of V are finite but may be anything; their weight is 0. The sum of many terms is kept in float32.
-        gathered = jnp.einsum('bij,bjd->bid', weights.astype(self.dtype), nodes.astype(self.dtype),
-                              preferred_element_type=jnp.float32)
+        gathered = einsum_float32('bij,bjd->bid', weights.astype(self.dtype), nodes.astype(self.dtype))
         return nn.Dense(context.roi_features.shape[-1] // 4, dtype=self.dtype, name='reduce')(gathered)
 
 
