@@ -59,6 +59,8 @@ def get_config() -> ConfigDict:
                                          # ConvNeXt has its own: 'layer_norm' (neck and heads bare) | 'group_norm'
     m.stride_in_1x1 = False              # True: the older layout, stride in the first 1x1 convolution
     m.frozen_stages = 2                  # 0: none, 1: stem, 2: stem and first stage, ... 5: whole body
+    m.remat = False                      # blocks of the body compute their values again in the backward pass: less
+                                         # memory, more time
     m.pixel_mean = (123.675, 116.28, 103.53)
     m.pixel_std = (58.395, 57.12, 57.375)
     m.dtype = 'float32'                  # compute type, 'float32' | 'bfloat16'; parameters are float32

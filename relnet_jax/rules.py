@@ -131,7 +131,7 @@ SECTIONS = {
     'model': {
         'backbone': _key_of('models.backbones', 'BACKBONES'),
         'norm': _one_of('frozen_bn', 'group_norm', 'layer_norm'), 'stride_in_1x1': SWITCH,
-        'frozen_stages': _whole(0, 5),
+        'frozen_stages': _whole(0, 5), 'remat': SWITCH,
         'pixel_mean': _each('three numbers', _is_number, length=3),
         'pixel_std': _each('three numbers above 0', _is_positive, length=3), 'dtype': _one_of('float32', 'bfloat16'),
         'fpn_channels': LENGTH, 'anchor_sizes': _each('sizes above 0, a number or several for each level', _is_size),

@@ -196,7 +196,7 @@ def build(config: ConfigDict, num_classes: int, adjacency=None) -> MaskRCNN:
         anatomy=m.anatomy_head, adjacency=adjacency,
         backbone=BackboneSettings(
             name=m.backbone, norm=m.norm, stride_in_1x1=m.stride_in_1x1, frozen_stages=m.frozen_stages,
-            deformable=m.deformable, stages=3 if m.neck == 'c4' else 4),
+            deformable=m.deformable, stages=3 if m.neck == 'c4' else 4, remat=m.remat),
         image=ImageSettings(pixel_mean=tuple(m.pixel_mean), pixel_std=tuple(m.pixel_std)),
         rpn=RPNSettings(
             anchor_sizes=tuple(tuple(size) if isinstance(size, (tuple, list)) else size for size in m.anchor_sizes),

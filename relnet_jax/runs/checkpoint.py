@@ -231,7 +231,7 @@ def _warn_of_no_checksums(folder: Path) -> None:
 # Keys that change neither the parameters nor what they are trained on.
 HARMLESS = ('name', 'data.threads', 'data.prefetch', 'data.cache', 'train.log_every', 'train.eval_every',
             'train.checkpoint_every', 'train.keep', 'train.best', 'train.parallel', 'train.accumulate',
-            'train.allow_changed_data')
+            'model.remat', 'train.allow_changed_data')
 
 
 def config_changes(stored: ConfigDict, now: ConfigDict) -> list[str]:

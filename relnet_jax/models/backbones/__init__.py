@@ -31,6 +31,7 @@ class BackboneSettings(NamedTuple):
     frozen_stages: int = 0
     deformable: str = ''
     stages: int = 4
+    remat: bool = False
 
 
 class Backbone(NamedTuple):
@@ -38,28 +39,29 @@ class Backbone(NamedTuple):
     make: Callable[[BackboneSettings, jnp.dtype], nn.Module]    # compute type; the module is named 'backbone'
     channels: tuple[int, int, int, int]                         # of C2 to C5
     freeze_patterns: Callable[[int], tuple[str, ...]]           # frozen_stages -> patterns of the parameters' paths
-    takes: dict[str, tuple]     # 'neck', 'norm', 'deformable', 'stride_in_1x1' of config.model -> the values it can do
+    takes: dict[str, tuple]     # 'neck', 'norm', 'deformable', 'stride_in_1x1', 'remat' of config.model -> the values
+                                # it can do
 
 
 def _resnet(layout: str) -> Backbone:
     def make(settings: BackboneSettings, dtype: jnp.dtype) -> nn.Module:
         return resnet.ResNet(layout, norm=settings.norm, stride_in_1x1=settings.stride_in_1x1,
                              frozen_stages=settings.frozen_stages, deformable=settings.deformable,
-                             stages=settings.stages, dtype=dtype, name='backbone')
+                             stages=settings.stages, remat=settings.remat, dtype=dtype, name='backbone')
 
     return Backbone(make, resnet.stage_channels(layout), resnet.freeze_patterns,
                     takes={'neck': ('fpn', 'c4'), 'norm': ('frozen_bn', 'group_norm'), 'deformable': ('', *VERSIONS),
-                           'stride_in_1x1': (False, True)})
+                           'stride_in_1x1': (False, True), 'remat': (False, True)})
 
 
 def _convnext(layout: str) -> Backbone:
     def make(settings: BackboneSettings, dtype: jnp.dtype) -> nn.Module:
-        return convnext.ConvNeXt(layout, frozen_stages=settings.frozen_stages, stages=settings.stages, dtype=dtype,
-                                 name='backbone')
+        return convnext.ConvNeXt(layout, frozen_stages=settings.frozen_stages, stages=settings.stages,
+                                 remat=settings.remat, dtype=dtype, name='backbone')
 
     return Backbone(make, convnext.LAYOUTS[layout].widths, convnext.freeze_patterns,
                     takes={'neck': ('fpn', 'c4'), 'norm': ('layer_norm', 'group_norm'), 'deformable': ('',),
-                           'stride_in_1x1': (False,)})
+                           'stride_in_1x1': (False,), 'remat': (False, True)})
 
 
 BACKBONES = {layout: _resnet(layout) for layout in resnet.LAYOUTS} | {

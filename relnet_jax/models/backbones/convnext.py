@@ -13,6 +13,7 @@ from relnet_jax.errors import UserError
 from relnet_jax.models.depthwise7x7 import SIDE, depthwise7x7
 from relnet_jax.models.layers import zero_padding
 from relnet_jax.models.patch_conv import patch_conv
+from relnet_jax.models.remat import call_layer
 
 
 class Layout(NamedTuple):
@@ -94,6 +95,7 @@ class ConvNeXt(nn.Module):
     layout: str
     frozen_stages: int = 0
     stages: int = 4             # that the call runs: 4, or 3 if stage 4 is a head on RoIs
+    remat: bool = False         # blocks keep their input alone for the backward pass
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
@@ -124,7 +126,7 @@ class ConvNeXt(nn.Module):
             norm, conv = self.downsample[stage - 1]
             x = conv(norm(x), valid_in)
         for block in self.blocks[stage]:
-            x = block(x, valid_out)
+            x = call_layer(block, x, valid_out, remat=self.remat)
         return jax.lax.stop_gradient(x) if self.frozen_stages >= stage + 2 else x
 
     def head(self, x: jax.Array) -> jax.Array:

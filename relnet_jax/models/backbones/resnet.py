@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from relnet_jax.errors import UserError
 from relnet_jax.models.backbones.deformable import DeformConv
 from relnet_jax.models.layers import Conv, make_norm, zero_padding
+from relnet_jax.models.remat import call_layer
 
 
 class Layout(NamedTuple):
@@ -91,6 +92,7 @@ class ResNet(nn.Module):
     frozen_stages: int = 0
     deformable: str = ''
     stages: int = 4             # that the call runs: 4, or 3 if layer4 is a head on RoIs
+    remat: bool = False         # blocks keep their input alone for the backward pass
     dtype: jnp.dtype = jnp.float32
 
     def setup(self):
@@ -118,7 +120,7 @@ class ResNet(nn.Module):
 
     def run_stage(self, stage: int, x: jax.Array, valid_in: jax.Array | None, valid_out: jax.Array | None) -> jax.Array:
         for i, block in enumerate(self.blocks[stage]):
-            x = block(x, valid_in if i == 0 else valid_out, valid_out)
+            x = call_layer(block, x, valid_in if i == 0 else valid_out, valid_out, remat=self.remat)
         return jax.lax.stop_gradient(x) if self.frozen_stages >= stage + 2 else x
 
     def head(self, x: jax.Array) -> jax.Array:

@@ -50,7 +50,7 @@ def test_a_body_for_c4_stops_before_its_last_stage_which_is_the_head(name):
 def test_what_a_body_cannot_do_is_refused_by_key(name):
     for neck in BACKBONES[name].takes['neck']:
         validate(settings(name), neck)
-    for key in ('norm', 'deformable', 'stride_in_1x1'):
+    for key in ('norm', 'deformable', 'stride_in_1x1', 'remat'):
         with pytest.raises(ValueError, match=rf"config\.model\.{key}: {name} takes one of .*, got 'odd'"):
             validate(settings(name)._replace(**{key: 'odd'}), 'fpn')
     with pytest.raises(ValueError, match=rf"config\.model\.neck: {name} takes one of .*, got 'c6'"):
