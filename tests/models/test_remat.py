@@ -4,17 +4,22 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from relnet_jax.models.backbones.convnext import ConvNeXt
-from relnet_jax.models.backbones.resnet import ResNet
+from relnet_jax.models.backbones import convnext, resnet
 from relnet_jax.models.layers import valid_map
 from tests.stablehlo import read_ops
 
 STRIDES = (1, 2, 4, 8, 16, 32)
 BODIES = {
-    'resnet18': lambda **fields: ResNet('resnet18', norm='group_norm', frozen_stages=2, **fields),
-    'bottleneck': lambda **fields: ResNet('resnet50', **fields),
-    'deformable': lambda **fields: ResNet('tiny', deformable='v2', **fields),
-    'convnext': lambda **fields: ConvNeXt('convnext_tiny', **fields)}
+    'basic': lambda **fields: resnet.ResNet('tiny', norm='group_norm', frozen_stages=2, **fields),
+    'bottleneck': lambda **fields: resnet.ResNet('small', **fields),
+    'deformable': lambda **fields: resnet.ResNet('tiny', deformable='v2', **fields),
+    'convnext': lambda **fields: convnext.ConvNeXt('small', **fields)}
+
+
+@pytest.fixture(autouse=True)
+def small_layouts(monkeypatch):
+    monkeypatch.setitem(resnet.LAYOUTS, 'small', resnet.Layout(True, (1, 3, 2, 1), (8, 16, 24, 32), 8))
+    monkeypatch.setitem(convnext.LAYOUTS, 'small', convnext.Layout((1, 1, 2, 1), (8, 16, 24, 32)))
 
 
 def loss_of(body, image, valid):
@@ -46,7 +51,7 @@ def test_less_is_kept_for_the_backward_pass():
         body = BODIES['bottleneck'](remat=remat)
         params = jax.eval_shape(body.init, jax.random.key(0), image, valid)['params']
         return jax.jit(loss_of(body, image, valid)).lower(params).compile().memory_analysis().temp_size_in_bytes
-    assert memory(True) < 0.7 * memory(False)
+    assert memory(True) < 0.8 * memory(False)
 
 
 def test_an_accelerator_gets_a_barrier_and_the_forward_pass_twice():
@@ -58,6 +63,6 @@ def test_an_accelerator_gets_a_barrier_and_the_forward_pass_twice():
         lowered = jax.jit(loss_of(body, image, valid)).trace(params).lower(lowering_platforms=('cuda',))
         return len(read_ops(lowered, 'optimization_barrier')), len(read_ops(lowered, 'dot_general'))
 
-    blocks = 18
+    blocks = sum(convnext.LAYOUTS['small'].blocks)
     (no_barrier, products), (barriers, more_products) = ops(False), ops(True)
     assert (no_barrier, barriers) == (0, blocks) and more_products - products == 2 * blocks
