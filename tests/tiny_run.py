@@ -11,6 +11,14 @@ from relnet_jax.models import mask_rcnn
 from relnet_jax.runs import checkpoint
 from relnet_jax.runs.state import TrainState, abstract_params, batch_shapes
 
+# The same for every command that trains the phantom, so that its programs are compiled once.
+TINY = ('data.canvas=(64,64)', 'data.scale=64', 'data.max_size=64', 'data.mask_size=28', 'data.threads=0',
+        'data.phantom.size=64', 'data.phantom.train_images=4', 'data.phantom.val_images=2', 'model.fpn_channels=16',
+        'model.box_head_dim=16', 'model.mask_channels=8', 'model.mask_convs=1', 'train.steps=2', 'train.batch_size=2',
+        'train.log_every=1', 'train.ema=0', 'train.pre_nms=20', 'train.proposals=10', 'train.rpn_samples=8',
+        'train.rois=8', 'test.batch_size=2', 'test.pre_nms=20', 'test.boxes=8', 'test.detections=4',
+        'test.score_threshold=0')
+
 
 def tiny_config():
     """64 x 64 pixels of the phantom with 3 validation images, every box kept."""

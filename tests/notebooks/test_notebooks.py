@@ -8,6 +8,7 @@ import pytest
 from relnet_jax import ablate
 from relnet_jax.runs import startup
 from tests.conftest import CACHE
+from tests.tiny_run import TINY
 
 nbformat = pytest.importorskip('nbformat', reason='pip install -e .[notebooks]')
 nbclient = pytest.importorskip('nbclient', reason='pip install -e .[notebooks]')
@@ -15,12 +16,6 @@ pytest.importorskip('ipykernel', reason='pip install -e .[notebooks]')
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / 'notebooks'
-TINY = ('data.canvas=(64,64)', 'data.scale=64', 'data.max_size=64', 'data.mask_size=28', 'data.threads=0',
-        'data.phantom.size=64', 'data.phantom.train_images=4', 'data.phantom.val_images=2', 'model.fpn_channels=16',
-        'model.box_head_dim=16', 'model.mask_channels=8', 'model.mask_convs=1', 'train.steps=2', 'train.batch_size=2',
-        'train.log_every=1', 'train.ema=0', 'train.pre_nms=20', 'train.proposals=10', 'train.rpn_samples=8',
-        'train.rois=8', 'test.batch_size=2', 'test.pre_nms=20', 'test.boxes=8', 'test.detections=4',
-        'test.score_threshold=0')
 RELATIONS = (
     'region',
     'class',
