@@ -44,7 +44,8 @@ def make_batch(seed=0, *, canvas=(128, 128), size=(128, 128), objects=4):
 
 
 class Detector:
-    """A model with its parameters; jitted `losses` (means, metrics, gradient) and `detect`."""
+    """A model with its parameters; jitted `losses` (means, metrics, gradient) and `detect`. What they return is NumPy's:
+    looked at as JAX's, every operation on it would be compiled for every shape."""
 
     def __init__(self, config):
         self.model = build(config, CLASSES)
@@ -65,10 +66,10 @@ class Detector:
         return tuple({name: (float(total), float(count)) for name, (total, count) in part.items()} for part in parts)
 
     def gradient(self, batch):
-        return self._gradient(self.params, batch, self.keys)[0]
+        return jax.device_get(self._gradient(self.params, batch, self.keys)[0])
 
     def detect(self, batch):
-        return self.detect_from(self.params, batch.image, batch.image_size)
+        return jax.device_get(self.detect_from(self.params, batch.image, batch.image_size))
 
 
 @pytest.fixture(scope='session')
@@ -129,7 +130,7 @@ class RelationalDetector(Detector):
         return batch._replace(part_boxes=boxes, part_valid=valid)
 
     def detect(self, batch):
-        return self.detect_from(self.params, batch)
+        return jax.device_get(self.detect_from(self.params, batch))
 
 
 @pytest.fixture(scope='session')
