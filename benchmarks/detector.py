@@ -34,10 +34,10 @@ CLASSES = 14
 HERE = ('detector_ours', 'detector_torchvision')
 
 
-def write_weights(path: Path) -> None:
+def write_weights(path: Path, classes: int = CLASSES) -> None:
     """A torchvision state dict by rule; classification of RoIs strong enough for many to pass its threshold."""
     config = load(str(ROOT / 'configs' / 'base.py'))
-    template = state.abstract_params(build(config, CLASSES), state.batch_shapes(config, 1, 0))
+    template = state.abstract_params(build(config, classes), state.batch_shapes(config, 1, 0))
     names = to_state_dict(jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), template))
     np.savez(path, **{name: draw_weight(name, value.shape, SEED) for name, value in names.items()})
 
@@ -97,6 +97,7 @@ def main() -> None:
     parser.add_argument('--batch', type=int, help='images; default: 1 in inference, 2 in training')
     parser.add_argument('--objects', nargs='+', type=int, default=[3], help='per image, for training')
     parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'), help='of this project')
+    parser.add_argument('--remat', action='store_true', help='with config.model.remat')
     parser.add_argument('--rounds', type=int, default=3)
     parser.add_argument('--torch-python', help='a Python that has torch and torchvision')
     options = parser.parse_args()
@@ -108,7 +109,7 @@ def main() -> None:
                 for objects in options.objects if kind == 'train' else [3]:
                     job = dict(kind=kind, size=size, objects=objects, classes=CLASSES, weights=str(weights),
                                batch=options.batch or {'inference': 1, 'train': 2}[kind], dtype=options.dtype,
-                               parts=options.parts, threads=os.cpu_count())
+                               parts=options.parts, remat=options.remat, threads=os.cpu_count())
                     found = measure(job, options)
                     show(job, found)
                     RESULTS.parent.mkdir(exist_ok=True)

@@ -36,9 +36,11 @@ def settings(job: dict):
     config = load(str(ROOT / 'configs' / 'base.py')).copy_and_resolve_references()
     with config.unlocked():
         config.data.update(canvas=(job['size'],) * 2, max_objects=job['objects'], mask_size=MASK_SIZE)
-        config.model.dtype = job.get('dtype', 'float32')
+        config.model.update(dtype=job.get('dtype', 'float32'), remat=job.get('remat', False))
         config.train.update(batch_size=job['batch'], base_batch_size=job['batch'], learning_rate=1e-5, warmup_steps=0)
-        config.test.detections = detector_job.DETECTIONS
+        config.test.detections = job.get('detections', detector_job.DETECTIONS)
+        if 'proposals' in job:      # of training, and boxes of inference
+            config.train.pre_nms = config.train.proposals = config.test.pre_nms = config.test.boxes = job['proposals']
     return config
 
 
@@ -61,6 +63,11 @@ def parameters(model: MaskRCNN, config, job: dict) -> dict:
 
 # ---- whole works ----
 
+def program_gib(compiled) -> float:
+    """What a compiled program needs beside its inputs and outputs."""
+    return compiled.memory_analysis().temp_size_in_bytes / 2 ** 30
+
+
 def train_work(model: MaskRCNN, config, job: dict) -> Callable[[], object]:
     """One step after the other, the optimiser's update included, as training runs it."""
     mesh, params = parallel.make_mesh(jax.local_devices()[:1]), parameters(model, config, job)
@@ -77,21 +84,24 @@ def train_work(model: MaskRCNN, config, job: dict) -> Callable[[], object]:
         nonlocal at
         at, out = compiled(at, batch)
         assert np.isfinite(float(out['loss'])), out
+    work.program_gib = program_gib(compiled)
     return work
 
 
 def inference_work(model: MaskRCNN, config, job: dict) -> Callable[[], object]:
     """Images to boxes and masks pasted into the image."""
-    run, batch, side = make_detect(model), make_batch(job), (job['size'],) * 2
+    batch, side = make_batch(job), (job['size'],) * 2
     params = jax.device_put(parameters(model, config, job))
+    inputs = batch.image, batch.image_size, batch.part_boxes, batch.part_valid
+    run = startup.compile_ahead(make_detect(model), params, *inputs)
 
     def work() -> int:
-        found = jax.device_get(run(params, batch.image, batch.image_size, batch.part_boxes, batch.part_valid))
+        found = jax.device_get(run(params, *inputs))
         pasted = [paste_mask(mask, box, side) for image in range(job['batch'])
                   for mask, box in zip(found.masks[image][found.valid[image]],
                                        to_original(found.boxes[image], side, side)[found.valid[image]])]
         return len(pasted)
-    work.detections = work()
+    work.detections, work.program_gib = work(), program_gib(run)
     return work
 
 
@@ -204,7 +214,8 @@ def main() -> None:
     else:
         whole = (train_work if job['kind'] == 'train' else inference_work)(model, config, job)
         whole()
-        work, about = {'whole': whole}, {'detections': getattr(whole, 'detections', None)}
+        work = {'whole': whole}
+        about = {'detections': getattr(whole, 'detections', None), 'program_gib': whole.program_gib}
     serve(work, about | {'compile_s': time.perf_counter() - start, 'version': f'jax {jax.__version__}'})
 
 
