@@ -102,7 +102,10 @@ def get_config() -> ConfigDict:
                      features=1024),     # cells that each part is cut into; features 0: as the RoI features
         lung_feature=dict(parts=(2, 3), norm=True),
         object_attention=dict(keys=0, scale='published'),           # keys: best RoIs looked at; 0 = all
-        object_position=dict(keys=64, em_dim=64, features=512)))    # features 0: the embedding itself
+        object_position=dict(keys=64, em_dim=64, features=512),     # features 0: the embedding itself
+        presence=dict(features=64, iou=0.3, keys=128, graph=True,   # iou: RoIs that overlap less are elsewhere; above
+                      gradient=False,       # 1: a RoI itself counts too; gradient: into the first pass's logits
+                      gt_boxes=False)))     # in training, ground truths count as found (with relation_gt_boxes)
     m.parts = 'given'                    # 'given' | 'predicted' | 'given_or_predicted': parts that the relations see
     m.anatomy_head = False               # predict boxes and presence of data.parts
 

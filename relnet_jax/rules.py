@@ -157,6 +157,8 @@ SECTIONS = {
     'model.relation.lung_feature': {'parts': ROWS, 'norm': SWITCH},
     'model.relation.object_attention': {'keys': LENGTH_OR_NONE, 'scale': SCALES},
     'model.relation.object_position': {'keys': LENGTH_OR_NONE, 'em_dim': LENGTH, 'features': LENGTH_OR_NONE},
+    'model.relation.presence': {'features': LENGTH, 'iou': POSITIVE, 'keys': LENGTH_OR_NONE, 'graph': SWITCH,
+                                'gradient': SWITCH, 'gt_boxes': SWITCH},
     'train': {
         'steps': COUNT, 'phases': _each('dicts, see training/phases.py', lambda v: isinstance(v, (dict, ConfigDict))),
         'batch_size': LENGTH, 'accumulate': LENGTH, 'optimizer': _one_of('sgd', 'adamw'), 'learning_rate': NOT_NEGATIVE,
