@@ -3,6 +3,7 @@ from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from relnet_jax.models.box_head import (
@@ -136,6 +137,8 @@ class RoIHeads(nn.Module):
         """Second pass on RoIs and what the last stage made of them -> logits [B, N, K] and deltas [B, N, K, 4], None
         where config.model.boxes_from is 'first'. proposed bool [B, N]: which RoIs are no ground truths."""
         classifier = self.box_predictors[-1].get_variable('params', 'cls_score')
+        if self.relation.stop_gradient:
+            maps = maps._replace(levels=jax.lax.stop_gradient(maps.levels))
         context = RelationContext(
             roi_features=stage.features, boxes=rois.boxes, roi_valid=rois.valid, class_logits=stage.logits,
             class_weights=classifier['kernel'].T, class_bias=classifier['bias'],
