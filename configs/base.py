@@ -91,7 +91,7 @@ def get_config() -> ConfigDict:
     m.relation_loss = 'published'        # 'published': both passes are trained | 'second_only'
     m.boxes_from = 'second'              # 'second' | 'first': whose box deltas are the detections'
     m.relation_gt_boxes = False          # ground truth boxes take part in the relation pass in training
-    m.relation_stop_gradient = False     # relations take the backbone's maps, and parts' features from them, as they are
+    m.relation_stop_gradient = False     # relations read the backbone's maps, parts' features included, as constants
     m.relation = ConfigDict(dict(        # options of each; 0 stands for None where a comment says so
         class_=dict(form='published', graph=True, attention=True, background=True, norm=False,
                     reduction=0),        # conv channels of the attention = those of the map / this; 0: the form's own

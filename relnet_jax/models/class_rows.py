@@ -7,7 +7,7 @@ import numpy as np
 
 
 class Rows(NamedTuple):
-    """What a parameter counts: along its last axis so many numbers of each entry of a class table, one after another."""
+    """What a parameter counts: along its last axis so many numbers of each entry of a class table, in a row."""
     kind: str       # 'classes', background first, or 'parts'
     numbers: int    # 0: along the first axis a row of each class but the background, once or several times over
 
@@ -53,8 +53,8 @@ def carry_over(initial: np.ndarray, stored: np.ndarray, same: dict[int, int], *,
 
 def carry_over_rows(initial: np.ndarray, stored: np.ndarray, same: dict[int, int], *, classes: int,
                     others: int) -> np.ndarray:
-    """`carry_over` where `numbers` is 0: `initial` [n * (classes - 1), F], `stored` [n * (others - 1), F]; `same` and the
-    two counts are with background."""
+    """`carry_over` where `numbers` is 0: `initial` [n * (classes - 1), F], `stored` [n * (others - 1), F]; `same` and
+    the two counts are with background."""
     foreground = {k - 1: other - 1 for k, other in same.items() if k and other}
     tables, width = len(initial) // (classes - 1), initial.shape[1]
     new, old = initial.reshape(tables, -1), stored.reshape(len(stored) // (others - 1), -1)

@@ -85,5 +85,7 @@ class PresenceRelation(nn.Module):
         known = jnp.broadcast_to(context.class_valid, context.class_logits[:, 0].shape)[:, None, 1:]
         highest = jnp.where(known, highest, 0.0)
         self.sow('intermediates', 'presence', highest)
-        self.sow('intermediates', 'presence_roi', best if rows is None else jnp.take_along_axis(rows[..., None], best, axis=1))
+        if rows is not None:
+            best = jnp.take_along_axis(rows[..., None], best, axis=1)
+        self.sow('intermediates', 'presence_roi', best)
         return highest

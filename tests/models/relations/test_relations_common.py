@@ -139,8 +139,8 @@ def test_an_image_does_not_see_its_batch(name, context, build):
 
 
 @pytest.mark.parametrize('name', ['class_published', 'region_gaussian_norm', 'gaussian_mixture', 'seven', 'part',
-                                  'context_lungs', 'lung_feature', 'object_attention_best', 'object_position_fc', 'presence',
-                                  'presence_best'])
+                                  'context_lungs', 'lung_feature', 'object_attention_best', 'object_position_fc',
+                                  'presence', 'presence_best'])
 def test_jit_changes_nothing(name, context, build):
     module, params, apply = build(name)
     np.testing.assert_allclose(module.apply({'params': params}, context), apply(params, context), rtol=1e-4, atol=1e-4)
