@@ -10,7 +10,8 @@ A relation is a Linen module whose fields are its options in config.model.relati
 * `fields(options, neck)`, static, if its fields are not the options as they stand in the config.
 * `divide_parts(boxes, valid)`, if it looks at other boxes than the parts, such as cells of them.
 
-Weights between classes and boxes are sown under 'intermediates'. A new relation is one file and one line in RELATIONS;
+Weights between classes and boxes are sown under 'intermediates'; `detector.relation_weights` shows those it knows by
+name, and `detector.removal` the score without what they weigh. A new relation is one file and one line in RELATIONS;
 docs/extending.md shows one.
 """
 import keyword
