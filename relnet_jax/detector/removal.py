@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
+from pycocotools import mask as coco_mask
 
 from relnet_jax.detector.relation_weights import Observation, part_names, roi_of
 from relnet_jax.detector.second_pass import Kept
-from relnet_jax.ops.boxes import pairwise_iou
 from relnet_jax.types import Array
 
 TITLES = {'classes': 'change of the score without a class', 'parts': 'change of the score without a part',
@@ -38,11 +38,17 @@ class Input(NamedTuple):
     rows: Array         # int, its entries there
 
 
+def overlaps(a: Array, b: Array) -> Array:
+    """IoU float64 [n, m] of boxes [n, 4] and [m, 4], both at least one; XLA would compile it for every n."""
+    a, b = (np.concatenate([x[:, :2], x[:, 2:] - x[:, :2]], axis=1).astype(np.float64) for x in (a, b))
+    return coco_mask.iou(a, b, [False] * len(b))
+
+
 def regions(seen: Observation, detection: int, roi: int) -> dict[int, Array]:
     """Detection -> RoIs of its region: at most REGIONS, best first, at other places than `detection` and each other."""
     found: dict[int, Array] = {}
     boxes, rois = seen.detections.boxes, seen.contexts[seen.head].boxes[0]
-    among, near = (np.asarray(pairwise_iou(boxes, others)) >= SAME_PLACE for others in (boxes, rois))
+    among, near = (overlaps(boxes, others) >= SAME_PLACE for others in (boxes, rois))
     for other in range(len(boxes)):
         apart = not (among[other, detection] or near[other, roi] or among[other, list(found)].any())
         if apart and near[other].any() and len(found) < REGIONS:
