@@ -1,10 +1,9 @@
-"""Parameters and cost of the relations: python -m benchmarks.relations [--step] [--size=512] [--repeats=5]
+"""Parameters and cost of the relations: python -m benchmarks.relations [--step [--relations=NAME,...]] [--size=512]
 
 Without `--step`: for each relation of models/relations, at R50-FPN width (D = 1024, K = 14, P = 5, 512 RoIs), the
 number of its parameters, XLA's count of the arithmetic of its forward pass, and the time of that pass alone. With
-`--step`: losses and gradients of one training step of R50-FPN at --size px with and without class, part and context
-relation, taking turns in this one process, and the ratio of the medians. Ratios hold on a busy machine, single times do
-not.
+`--step`: losses and gradients of one training step of R50-FPN at --size px with and without the relations named, taking
+turns in this one process, and the ratio of the medians. Ratios hold on a busy machine, single times do not.
 """
 import argparse
 import statistics
@@ -22,7 +21,6 @@ from relnet_jax.models.relations import RELATIONS, RelationContext, chosen
 from relnet_jax.runs.state import batch_shapes, init_params
 
 ROIS, WIDTH, CLASSES, PARTS = 512, 1024, 14, 5
-STEP_RELATIONS = ('class', 'part', 'context')
 
 
 def random_boxes(rng: np.random.Generator, size: int, *shape: int) -> np.ndarray:
@@ -78,7 +76,7 @@ def relation_table(size: int, repeats: int) -> Table:
     return table
 
 
-def step_line(size: int, batch_size: int, repeats: int) -> str:
+def step_line(names: tuple[str, ...], size: int, batch_size: int, repeats: int) -> str:
     """Seconds of losses and gradients of one training step with and without relations, and their ratio."""
     def gradient(relations: tuple):
         config = base.get_config().copy_and_resolve_references()
@@ -96,9 +94,9 @@ def step_line(size: int, batch_size: int, repeats: int) -> str:
         compiled = jax.jit(jax.grad(total)).lower(params, batch).compile()
         return lambda: compiled(params, batch)
 
-    times = seconds({'plain': gradient(()), 'relations': gradient(STEP_RELATIONS)}, repeats)
+    times = seconds({'plain': gradient(()), 'relations': gradient(names)}, repeats)
     return (f'R50-FPN, {batch_size} x {size} px, losses and gradients: plain {times["plain"]:.3f} s, with '
-            f'{", ".join(STEP_RELATIONS)} {times["relations"]:.3f} s: ratio {times["relations"] / times["plain"]:.3f}')
+            f'{", ".join(names)} {times["relations"]:.3f} s: ratio {times["relations"] / times["plain"]:.3f}')
 
 
 def make_batch(config, size: int, batch_size: int):
@@ -118,12 +116,13 @@ def make_batch(config, size: int, batch_size: int):
 def main():
     parser = argparse.ArgumentParser(prog='python -m benchmarks.relations', description=__doc__.splitlines()[0])
     parser.add_argument('--step', action='store_true', help='measure the share of a training step instead')
+    parser.add_argument('--relations', default='class,part,context', help='of --step (default: %(default)s)')
     parser.add_argument('--size', type=int, default=512, help='side of the image in pixels (default: %(default)s)')
     parser.add_argument('--batch', type=int, default=1, help='images of --step (default: %(default)s)')
     parser.add_argument('--repeats', type=int, default=5)
     options = parser.parse_args()
     if options.step:
-        print(step_line(options.size, options.batch, options.repeats))
+        print(step_line(tuple(options.relations.split(',')), options.size, options.batch, options.repeats))
     else:
         Console().print(relation_table(options.size, options.repeats))
 

@@ -91,6 +91,7 @@ def get_config() -> ConfigDict:
     m.relation_loss = 'published'        # 'published': both passes are trained | 'second_only'
     m.boxes_from = 'second'              # 'second' | 'first': whose box deltas are the detections'
     m.relation_gt_boxes = False          # ground truth boxes take part in the relation pass in training
+    m.relation_stop_gradient = False     # relations read the backbone's maps, parts' features included, as constants
     m.relation = ConfigDict(dict(        # options of each; 0 stands for None where a comment says so
         class_=dict(form='published', graph=True, attention=True, background=True, norm=False,
                     reduction=0),        # conv channels of the attention = those of the map / this; 0: the form's own
@@ -102,7 +103,10 @@ def get_config() -> ConfigDict:
                      features=1024),     # cells that each part is cut into; features 0: as the RoI features
         lung_feature=dict(parts=(2, 3), norm=True),
         object_attention=dict(keys=0, scale='published'),           # keys: best RoIs looked at; 0 = all
-        object_position=dict(keys=64, em_dim=64, features=512)))    # features 0: the embedding itself
+        object_position=dict(keys=64, em_dim=64, features=512),     # features 0: the embedding itself
+        presence=dict(features=64, iou=0.3, keys=128, graph=True,   # iou: RoIs that overlap less are elsewhere; above
+                      gradient=False,       # 1: a RoI itself counts too; gradient: into the first pass's logits
+                      gt_boxes=False)))     # in training, ground truths count as found (with relation_gt_boxes)
     m.parts = 'given'                    # 'given' | 'predicted' | 'given_or_predicted': parts that the relations see
     m.anatomy_head = False               # predict boxes and presence of data.parts
 

@@ -76,6 +76,9 @@ FPN3 = OURS | {'model.background_weight': 0.5}
 CASCADE = {'model.cascade': (0.5, 0.6, 0.7)}
 
 
+BEST = relations('part', 'context', 'presence')     # of the run `ours`; OURS above are the lab's relations
+
+
 def ours(*names: str, **options: dict) -> dict:
     """`fpn3` with these relations in place of its own."""
     return FPN3 | relations(*names, **options)
@@ -194,6 +197,11 @@ RUNS = {
     'no_relation': Run('', '`fpn3` without its relations (control)', FPN, {'model.background_weight': 0.5}),
     'fpn3_gt_boxes': Run('', '`fpn3`, ground-truth boxes in the training of the relation pass', FPN,
                          FPN3 | {'model.relation_gt_boxes': True}),
+    # The project's own relation, which the lab did not have; weighed like `base`, which is their control.
+    'presence': Run('', 'presence alone: what the first pass found elsewhere in the film (the project\'s own)', FPN,
+                    relations('presence')),
+    'presence_part': Run('', 'part and presence relation (the project\'s own)', FPN, relations('part', 'presence')),
+    'ours': Run('', 'part, context and presence relation: the best set (the project\'s own)', FPN, BEST),
     'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, ours('context')),
     'all_parts': Run('', '`context_only` with all parts as keys', FPN, ours('context', context=dict(parts=()))),
     'inner_context': Run('', '`context_only`, each lung cut into 3 x 2 cells', FPN,

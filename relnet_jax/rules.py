@@ -143,6 +143,7 @@ SECTIONS = {
         'cascade_weights': _each('numbers', _is_number), 'relations': NAMES, 'fusion': _one_of('cat', 'add'),
         'fusion_order': NAMES, 'relation_loss': _one_of('published', 'second_only'),
         'boxes_from': _one_of('second', 'first'), 'relation_gt_boxes': SWITCH,
+        'relation_stop_gradient': SWITCH,
         'parts': _one_of('given', 'predicted', 'given_or_predicted'), 'anatomy_head': SWITCH},
     'model.relation.class_': {'form': _one_of('published', 'early'), 'graph': SWITCH, 'attention': SWITCH,
                               'background': SWITCH, 'norm': SWITCH, 'reduction': LENGTH_OR_NONE},
@@ -157,6 +158,8 @@ SECTIONS = {
     'model.relation.lung_feature': {'parts': ROWS, 'norm': SWITCH},
     'model.relation.object_attention': {'keys': LENGTH_OR_NONE, 'scale': SCALES},
     'model.relation.object_position': {'keys': LENGTH_OR_NONE, 'em_dim': LENGTH, 'features': LENGTH_OR_NONE},
+    'model.relation.presence': {'features': LENGTH, 'iou': POSITIVE, 'keys': LENGTH_OR_NONE, 'graph': SWITCH,
+                                'gradient': SWITCH, 'gt_boxes': SWITCH},
     'train': {
         'steps': COUNT, 'phases': _each('dicts, see training/phases.py', lambda v: isinstance(v, (dict, ConfigDict))),
         'batch_size': LENGTH, 'accumulate': LENGTH, 'optimizer': _one_of('sgd', 'adamw'), 'learning_rate': NOT_NEGATIVE,

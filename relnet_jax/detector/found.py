@@ -85,9 +85,10 @@ class Found:
         return Image.fromarray(self.picture())
 
     def explain(self, index: int = 0, *, top: int = 5) -> Explanation:
-        """Which classes, parts or regions spoke for finding `index`, the `top` heaviest of each relation.
+        """Which classes, parts or regions spoke for finding `index`, the `top` heaviest of each relation; and the `top`
+        without which its score changes most.
 
-        Runs the detector once more. Raises IndexError without such a finding.
+        Runs the detector once more, and its second pass once for each of these. Raises IndexError without this finding.
         """
         label, score, box = (x[index] for x in (self.labels, self.scores, self.boxes))
         return explain(self.detector.observe(self.item, self.parts), label, score, box, top=top,

@@ -4,6 +4,7 @@
 they weighed; `evidence` ranks that for one detection. A weight says where a feature came from, not that the result
 would have been another without it.
 """
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -14,13 +15,16 @@ import numpy as np
 
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import Source, subset
+from relnet_jax.detector.second_pass import make_second_pass
 from relnet_jax.models.box_head import BoxPredictor
+from relnet_jax.models.relation_head import RelationHead
 from relnet_jax.models.relations import RelationContext
 from relnet_jax.models.relations.attention import best_rois
 from relnet_jax.types import Array, Batch, Detections
 
 TITLES = {'class_attention': 'classes the image asks for', 'class_to_class': 'classes whose features it got',
-          'box_to_part': 'parts it looked at', 'box_to_box': 'regions it looked at'}
+          'box_to_part': 'parts it looked at', 'box_to_box': 'regions it looked at',
+          'presence': 'what was found elsewhere'}
 CLOSE = 1e-3    # largest difference between a detection's score and that of its RoI, which are computed apart
 EQUAL = 1e-6    # scores no farther apart are the same
 
@@ -33,9 +37,11 @@ class Observation(NamedTuple):
     scores: Array               # float32 [passes, N, K] class probabilities of every predictor, and their mean
     weights: dict               # (path of the module, name) -> sown array [B, ...]
     contexts: dict              # path of the module -> the RelationContext it was given, with B
-    options: dict               # path of the module -> dict(parts, grid, keys), its fields of these names, None without
+    options: dict               # path of the module -> dict(parts, grid, keys, needs), its fields so named, or None
     classes: tuple[str, ...]
     parts: tuple[str, ...]
+    head: str                   # path of the module that makes the second pass; '' without one
+    second_pass: Callable | None    # (`second_pass.Kept` by relation, RoI) -> class probabilities [R, K] of that RoI
 
 
 class Evidence(NamedTuple):
@@ -64,15 +70,18 @@ def watch(relation: Callable, predictor: Callable):
 
 
 def make_observer(model, config) -> Callable[[Any, Source, int], Observation]:
-    """Function (params, source, index in `source`) -> Observation; `model` as of `mask_rcnn.build`. Compiled once."""
-    options = {}
+    """Function (params, source, index in `source`) -> Observation; `model` as of `mask_rcnn.build`. Compiled once, and
+    so is the second pass without some of its inputs when it is first asked for."""
+    options, heads = {}, {}
 
     def run(params, batch: Batch):
         contexts, scores = {}, []
 
         def relation(path, module, context, out):
             contexts.setdefault(path, context._replace(dropout_keys=None))      # the first call, as of what is sown
-            options[path] = {name: getattr(module, name, None) for name in ('parts', 'grid', 'keys')}
+            options[path] = {name: getattr(module, name, None) for name in ('parts', 'grid', 'keys', 'needs')}
+            if isinstance(module, RelationHead):
+                heads[path] = make_second_pass(module.clone(parent=None, name=None))
 
         with watch(relation, lambda path, features, out: scores.append(nn.softmax(out[0]))):
             detections, variables = model.apply({'params': params}, batch.image, batch.image_size, batch.part_boxes,
@@ -86,9 +95,13 @@ def make_observer(model, config) -> Callable[[Any, Source, int], Observation]:
         detections, sown, contexts, scores = jax.device_get(compiled(params, batch))
         height, width = batch.image_size[0].astype(int)
         kept = detections.valid[0]
+        head, again = next(iter(heads.items()), ('', None))
+        if again is not None:
+            inside = {path[len(head) + 1:]: c for path, c in contexts.items() if f'{path}/'.startswith(f'{head}/')}
+            again = functools.partial(again, params[head], inside)
         return Observation(batch.image[0, :height, :width], batch.original_size[0],
                            Detections(*(x[0][kept] for x in detections)), scores[:, 0], dict(_leaves(sown)), contexts,
-                           options, source.classes, source.parts)
+                           options, source.classes, source.parts, head, again)
     return observe
 
 
@@ -150,13 +163,19 @@ def _class_to_class(seen: Observation, path: str, weights: Array, roi: int) -> t
     return _class_names(seen, len(weights)), probabilities @ weights, None
 
 
+def part_names(seen: Observation, path: str) -> tuple[list[int], list[str]]:
+    """Rows of a relation's part boxes that it looks at, and their names; cells of a grid are numbered."""
+    options, count = seen.options[path], seen.contexts[path].part_boxes.shape[1]
+    if any(options['grid'] or ()):
+        return list(range(count)), [f'cell {i}' for i in range(1, count + 1)]
+    rows = list(options['parts'] or range(count))
+    return rows, [seen.parts[row] for row in rows]
+
+
 def _box_to_part(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
     """weights [heads, N, Q] of parts, or of the cells of a grid within them."""
-    boxes, options = seen.contexts[path].part_boxes[0], seen.options[path]
-    if any(options['grid']):
-        return [f'cell {i}' for i in range(1, len(boxes) + 1)], weights.mean(0)[roi], boxes
-    rows = list(options['parts'] or range(len(boxes)))
-    return [seen.parts[row] for row in rows], weights.mean(0)[roi], boxes[rows]
+    rows, names = part_names(seen, path)
+    return names, weights.mean(0)[roi], seen.contexts[path].part_boxes[0][rows]
 
 
 def _box_to_box(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
@@ -172,5 +191,12 @@ def _box_to_box(seen: Observation, path: str, weights: Array, roi: int) -> tuple
     return names, weights[roi], context.boxes[0][rows]
 
 
+def _presence(seen: Observation, path: str, weights: Array, roi: int) -> tuple:
+    """weights [N, K - 1]: the highest probability of each class elsewhere, and beside it the RoI that has it."""
+    where = seen.weights[path, 'presence_roi'][0, roi]
+    names = [f'{name} {value:.2f}' for name, value in zip(seen.classes, weights[roi])]
+    return names, weights[roi], seen.contexts[path].boxes[0][where]
+
+
 _KINDS = {'class_attention': _class_attention, 'class_to_class': _class_to_class, 'box_to_part': _box_to_part,
-          'box_to_box': _box_to_box}
+          'box_to_box': _box_to_box, 'presence': _presence}

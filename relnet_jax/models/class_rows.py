@@ -7,15 +7,16 @@ import numpy as np
 
 
 class Rows(NamedTuple):
-    """What the last axis of a parameter counts: so many numbers of each entry of a class table, one after another."""
+    """What a parameter counts: along its last axis so many numbers of each entry of a class table, in a row."""
     kind: str       # 'classes', background first, or 'parts'
-    numbers: int
+    numbers: int    # 0: along the first axis a row of each class but the background, once or several times over
 
 
 PREDICTOR = r'(box_predictor(_\d+)?|relation_head/predictor)'
 ROWS = ((re.compile(PREDICTOR + '/cls_score/.*'), Rows('classes', 1)),
         (re.compile(PREDICTOR + '/bbox_pred/.*'), Rows('classes', 4)),
         (re.compile('mask_predictor/mask_fcn_logits/.*'), Rows('classes', 1)),
+        (re.compile('relation_head/presence/fc/kernel'), Rows('classes', 0)),
         (re.compile('anatomy_head/presence/.*'), Rows('parts', 1)),
         (re.compile('anatomy_head/(columns|rows)_sides/.*'), Rows('parts', 32)))     # two sides on a grid of 16
 
@@ -48,6 +49,16 @@ def carry_over(initial: np.ndarray, stored: np.ndarray, same: dict[int, int], *,
     old = np.asarray(stored).reshape(*stored.shape[:-1], -1, numbers)
     new[..., list(same), :] = old[..., list(same.values()), :]
     return new.reshape(initial.shape)
+
+
+def carry_over_rows(initial: np.ndarray, stored: np.ndarray, same: dict[int, int], *, classes: int,
+                    others: int) -> np.ndarray:
+    """`carry_over` where `numbers` is 0: `initial` [n * (classes - 1), F], `stored` [n * (others - 1), F]; `same` and
+    the two counts are with background."""
+    foreground = {k - 1: other - 1 for k, other in same.items() if k and other}
+    tables, width = len(initial) // (classes - 1), initial.shape[1]
+    new, old = initial.reshape(tables, -1), stored.reshape(len(stored) // (others - 1), -1)
+    return carry_over(new, old, foreground, numbers=width).reshape(initial.shape)
 
 
 def what_differs(names: Sequence[str], others: Sequence[str], same: dict[int, int]) -> dict[str, list[str]]:

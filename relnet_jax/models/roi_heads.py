@@ -3,6 +3,7 @@ from functools import partial
 from typing import NamedTuple
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from relnet_jax.models.box_head import (
@@ -24,7 +25,7 @@ from relnet_jax.models.relation_head import (
     renamed,
     second_pass_sample,
 )
-from relnet_jax.models.relations import RELATIONS, PartWindow, RelationContext
+from relnet_jax.models.relations import ALL, RELATIONS, PartWindow, RelationContext
 from relnet_jax.models.settings import HeadSettings, RelationSettings, TestSettings, TrainSettings
 from relnet_jax.models.used_rows import on_used_rows
 from relnet_jax.ops.anchors import NECK_STRIDES
@@ -132,16 +133,19 @@ class RoIHeads(nn.Module):
         return BoxStage(features, conv5, *self.box_predictors[stage](features))
 
     def relate(self, maps: RoIMaps, rois: Proposals, stage: BoxStage, parts: Parts, image_size: Array,
-               keys: Array | None = None) -> tuple[Array, Array | None]:
+               keys: Array | None = None, proposed: Array = ALL) -> tuple[Array, Array | None]:
         """Second pass on RoIs and what the last stage made of them -> logits [B, N, K] and deltas [B, N, K, 4], None
-        where config.model.boxes_from is 'first'."""
+        where config.model.boxes_from is 'first'. proposed bool [B, N]: which RoIs are no ground truths."""
         classifier = self.box_predictors[-1].get_variable('params', 'cls_score')
+        if self.relation.stop_gradient:
+            maps = maps._replace(levels=jax.lax.stop_gradient(maps.levels))
         context = RelationContext(
             roi_features=stage.features, boxes=rois.boxes, roi_valid=rois.valid, class_logits=stage.logits,
             class_weights=classifier['kernel'].T, class_bias=classifier['bias'],
             image_map=maps.levels[CONTEXT_LEVEL[self.neck]], image_size=image_size, part_boxes=parts.boxes,
             part_features=jnp.zeros((*parts.valid.shape, stage.features.shape[-1]), self.dtype), part_valid=parts.valid,
-            adjacency=None if self.adjacency is None else jnp.asarray(self.adjacency, jnp.float32), dropout_keys=keys)
+            adjacency=None if self.adjacency is None else jnp.asarray(self.adjacency, jnp.float32), dropout_keys=keys,
+            proposed=proposed)
         return self.relation_head(context, lambda boxes: self.part_features(maps, boxes))
 
     def mask_function(self, features: Array, *, after_conv5: bool) -> tuple[Predict, dict, int]:
@@ -229,7 +233,7 @@ class RoIHeads(nn.Module):
         relation = self.relation
         second = second_pass_sample(sample, gt_boxes=relation.gt_boxes)
         logits, deltas = self.relate(maps, as_rois(second, gt_boxes=relation.gt_boxes), out, parts, batch.image_size,
-                                     keys)
+                                     keys, second.proposed)
         found, counts = self.box_terms(logits, deltas, second, batch)
         terms, idle = joint_terms(first[0], found, both=relation.loss == 'published',
                                   second_boxes=relation.boxes_from == 'second')

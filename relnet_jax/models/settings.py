@@ -49,6 +49,7 @@ class RelationSettings(NamedTuple):
     loss: str = 'published'
     boxes_from: str = 'second'
     gt_boxes: bool = False
+    stop_gradient: bool = False
     parts: str = 'given'
 
     @property

@@ -5,7 +5,7 @@ import jax
 import numpy as np
 from absl import logging
 
-from relnet_jax.models.class_rows import carry_over, namesakes, row_names, rows_of, what_differs
+from relnet_jax.models.class_rows import carry_over, carry_over_rows, namesakes, row_names, rows_of, what_differs
 from relnet_jax.runs.checkpoint import CheckpointError, load_params, read_class_table
 from relnet_jax.trees import compact, path_name
 
@@ -52,11 +52,21 @@ def _by_name(have: dict, stored: dict, table: dict, other: dict) -> tuple[dict, 
     for kind in ('classes', 'parts'):
         names, others = row_names(table, kind), row_names(other, kind)
         paths = {path: rows.numbers for path in have.keys() & stored.keys()
-                 if (rows := rows_of(path)) and rows.kind == kind and have[path].shape[:-1] == stored[path].shape[:-1]}
+                 if (rows := rows_of(path)) and rows.kind == kind and _alike(have[path], stored[path], rows.numbers,
+                                                                             len(names), len(others))}
         if names == others or not paths:
             continue
         same = namesakes(names, others)
         for path, numbers in paths.items():
-            stored[path] = carry_over(np.asarray(have[path]), stored[path], same, numbers=numbers)
+            initial = np.asarray(have[path])
+            stored[path] = (carry_over(initial, stored[path], same, numbers=numbers) if numbers else
+                            carry_over_rows(initial, stored[path], same, classes=len(names), others=len(others)))
         differ[kind] = what_differs(names, others, same)
     return stored, differ
+
+
+def _alike(new: Any, old: Any, numbers: int, classes: int, others: int) -> bool:
+    """Whether two arrays differ in nothing but the number of classes or parts, see `class_rows.Rows`."""
+    if numbers:
+        return new.shape[:-1] == old.shape[:-1]
+    return new.shape[1:] == old.shape[1:] and len(new) * (others - 1) == len(old) * (classes - 1)

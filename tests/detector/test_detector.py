@@ -251,6 +251,8 @@ def test_a_run_is_loaded_by_its_folder_and_explains_what_it_finds(run, caplog):
     assert explanation.name == found.names[2] and explanation.score == pytest.approx(found.scores[2])
     titles = {item.title for item in explanation.weights}
     assert titles == {'regions it looked at', 'parts it looked at'}
+    assert {(item.relation, item.title.split()[-1]) for item in explanation.changes} == {
+        ('relation_head/region', 'region'), ('relation_head/context', 'part')}
     regions = next(item for item in explanation.weights if item.title == 'regions it looked at')
     assert (regions.boxes[:, 2:] <= [120, 90]).all() and regions.boxes[:, 2].max() > 64     # not of the canvas
     assert explanation.plot().size[0] > 600

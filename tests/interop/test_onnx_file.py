@@ -27,7 +27,7 @@ needs_packages = pytest.mark.skipif(
 pytestmark = pytest.mark.filterwarnings('ignore:::jax2onnx', 'ignore:::onnx', 'ignore:::onnx_ir')
 MODELS = {
     'all relations': dict(relations=('class', 'region', 'gaussian_mixture', 'class_region', 'part', 'context',
-                                     'object_attention')),
+                                     'presence', 'object_attention')),
     'cascade, positions, half pixels': dict(cascade=(0.5, 0.6), relations=('object_position', 'lung_feature'),
                                             roi_aligned=True),
     'predicted parts': dict(relations=('part',), anatomy_head=True, parts='predicted'),

@@ -21,15 +21,16 @@ def shapes(*, classes, parts, relations):
 
 
 @pytest.mark.parametrize('kind, few, many, relations, count', [
-    # Scores and deltas of two stages and of the second pass, and masks.
-    ('classes', dict(classes=4, parts=5), dict(classes=7, parts=5), tuple(RELATIONS), 14),
+    # Scores and deltas of two stages and of the second pass, and masks; what presence tells of each class.
+    ('classes', dict(classes=4, parts=5), dict(classes=7, parts=5), tuple(RELATIONS), 15),
     # Presence and sides. The part relation, too, is as wide as there are parts, and with it what reads it: these do not
     # fit other parts at all.
     ('parts', dict(classes=4, parts=5), dict(classes=4, parts=8), ('class', 'context'), 6)])
 def test_parameters_that_grow_with_the_classes_or_parts_are_those_of_the_table(kind, few, many, relations, count):
     before, after = (shapes(**sizes, relations=relations) for sizes in (few, many))
     assert before.keys() == after.keys()
-    growing = {path: after[path][-1] // many[kind] for path in before if before[path] != after[path]}
+    growing = {path: after[path][-1] // many[kind] if before[path][-1] != after[path][-1] else 0
+               for path in before if before[path] != after[path]}
     assert growing == {path: rows_of(path).numbers for path in before if rows_of(path) and rows_of(path).kind == kind}
     assert len(growing) == count
 

@@ -11,15 +11,17 @@ from relnet_jax.models.relations import RELATIONS, RelationContext, chosen
 from relnet_jax.models.settings import RelationSettings
 from relnet_jax.ops.geometry import divide_boxes
 from relnet_jax.runs.state import init_params
+from relnet_jax.types import Parts, Proposals
 
 RPN = {f'rpn_{kind}_p{i}' for kind in ('cls', 'bbox') for i in range(2, 7)}
 
 # Together they hold every relation, both losses, both sources of boxes, both necks, and every option of the model.
 PUBLISHED = dict(relations=('class', 'part', 'context', 'object_attention', 'object_position'))
 SECOND_ONLY = dict(relations=('region', 'class_region'), relation_loss='second_only', boxes_from='first')
-CASCADE = dict(relations=('gaussian_mixture', 'lung_feature', 'context'), cascade=(0.5, 0.6, 0.7),
+CASCADE = dict(relations=('gaussian_mixture', 'lung_feature', 'context', 'presence'), cascade=(0.5, 0.6, 0.7),
                cascade_weights=(1.0, 0.5, 0.25), anatomy_head=True, parts='given_or_predicted', relation_gt_boxes=True,
-               deformable='v2', fusion_order=('context', 'roi', 'lung_feature', 'gaussian_mixture'))
+               deformable='v2',
+               fusion_order=('context', 'roi', 'lung_feature', 'presence', 'gaussian_mixture'))
 C4 = dict(neck='c4', anchor_sizes=((16, 32, 64, 128),), relations=('class', 'context'), relation_loss='second_only',
           relation_gt_boxes=True, mask_head=True)
 VARIANTS = {
@@ -112,6 +114,35 @@ def test_ground_truths_stay_out_of_the_relation_pass(detector):
     with_them = detector('cascade')
     losses, _ = with_them.losses(with_them.batch)
     assert losses['loss_cls_first'][1] == losses['loss_cls'][1]
+
+
+@pytest.mark.parametrize('neck', ['fpn', 'c4'])
+def test_relations_that_read_maps_leave_these_alone_where_the_gradient_stops(relational, neck):
+    """Second pass on given RoI features: what reaches the maps has come through the class and the context relation."""
+    shape = dict(neck='c4', anchor_sizes=((16, 32, 64, 128),)) if neck == 'c4' else {}
+    results = {}
+    for stop in (False, True):
+        model = relational({}, relations=('class', 'part', 'context'), relation_stop_gradient=stop, **shape)
+        b, size = model.batch, model.batch.image_size
+
+        def losses(params, levels, model=model, b=b, size=size):
+            def second_pass(detector, levels):
+                maps = detector.roi_maps(levels, size)
+                rois = Proposals(b.gt_boxes, jnp.zeros(b.gt_valid.shape), b.gt_valid)
+                stage = jax.lax.stop_gradient(detector.roi_heads.box_stage(0, maps, rois, size))
+                return detector.roi_heads.relate(maps, rois, stage, Parts(b.part_boxes, b.part_valid), size)
+            logits, deltas = model.model.apply({'params': params}, levels, method=second_pass)
+            return jnp.sum(logits ** 2) + jnp.sum(deltas ** 2)
+        levels, _ = model.model.apply({'params': model.params}, b.image, size, method='features')
+        total, (params, levels) = jax.jit(jax.value_and_grad(losses, argnums=(0, 1)))(model.params, levels)
+        results[stop] = total, params, levels
+        read = levels[2 if neck == 'fpn' else 0]        # P4 or C4
+        assert bool(np.any(read)) != stop, 'the relations read no map, or their gradient was not stopped'
+    assert results[True][0] == results[False][0]
+    for (path, one), other in zip(jax.tree_util.tree_leaves_with_path(results[False][1]),
+                                  jax.tree.leaves(results[True][1]), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6, err_msg=jax.tree_util.keystr(path))
+    assert np.any(results[True][1]['relation_head']['context']['attention']['output']['kernel'])
 
 
 @pytest.mark.parametrize('name', ['cascade', 'c4'])

@@ -2,6 +2,7 @@
 import json
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -24,6 +25,7 @@ RELATIONS = (
     'lung_feature',
     'gaussian_mixture',
     'object_position',
+    'presence',
     'object_attention',
 )
 EVERYTHING = (f'model.relations={RELATIONS}', 'model.cascade=(0.5,0.6)', 'model.deformable=v2', 'model.box_dropout=0.1',
@@ -81,6 +83,15 @@ def test_a_run_is_looked_at(out, monkeypatch):
     notebook = execute('analysis.ipynb', monkeypatch, run=str(out / 'runs' / 'fpn_8_s0'), images=1, score=0)
     assert [bool('image/png' in kind) for kind in kinds(notebook)] == [False, False, True, True, True, False, True]
     assert 'Found(array, 64 x 64: ' in str(notebook.cells[-2])
+    assert 'change of the score without a class (relation_head/presence)' in str(notebook.cells[-1])
+
+
+def test_a_film_of_ones_own_is_explained(out, tmp_path, monkeypatch):
+    cv2.imwrite(str(tmp_path / 'film.png'), np.random.default_rng(0).integers(0, 256, (90, 70), np.uint8))
+    notebook = execute('analysis.ipynb', monkeypatch, run=str(out / 'runs' / 'fpn_8_s0'), images=1, score=0,
+                       film=str(tmp_path / 'film.png'))
+    assert 'film.png, 70 x 90: ' in str(notebook.cells[-2])
+    assert 'change of the score without a class (relation_head/presence)' in str(notebook.cells[-1])
 
 
 def test_a_first_look_trains_and_shows_what_is_found(tmp_path, monkeypatch):

@@ -247,6 +247,23 @@ def test_fine_tuning_to_other_classes_takes_their_rows_by_name(tmp_path, config,
     np.testing.assert_array_equal(more['box_predictor']['cls_score']['bias'], [0, 101, 1, 103, 2, 105])
 
 
+@pytest.mark.parametrize('tables', [1, 2])      # without and with the graph
+def test_what_presence_tells_of_a_class_goes_with_its_name(tmp_path, config, tables):
+    def head(classes, start):
+        rows = start + np.arange(2.0 * tables * classes).reshape(tables * classes, 2)
+        return {'relation_head': {'presence': {'fc': {'kernel': rows}}}}
+
+    checkpoint.save_model(tmp_path, head(3, 0), config=config, class_table=TABLE)       # mass, nodule, effusion
+    for classes, expected in (
+            (('Effusion', 'fracture', 'mass'), [[4, 5], [102, 103], [0, 1], [10, 11], [108, 109], [6, 7]]),
+            (('nodule', 'a', 'b', 'c'), [[2, 3], [102, 103], [104, 105], [106, 107],
+                                         [8, 9], [110, 111], [112, 113], [114, 115]])):
+        got = finetune.start_from_run(head(len(classes), 100), str(tmp_path), strict=False,
+                                      class_table=TABLE | dict(classes=classes))
+        np.testing.assert_array_equal(got['relation_head']['presence']['fc']['kernel'],
+                                      expected[:tables * len(classes)])
+
+
 def test_fine_tuning_to_other_parts_takes_their_rows_by_name(tmp_path, config, caplog):
     def head(start):
         return {'anatomy_head': {'presence': {'bias': start + np.arange(2.)},

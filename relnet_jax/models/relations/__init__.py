@@ -10,7 +10,8 @@ A relation is a Linen module whose fields are its options in config.model.relati
 * `fields(options, neck)`, static, if its fields are not the options as they stand in the config.
 * `divide_parts(boxes, valid)`, if it looks at other boxes than the parts, such as cells of them.
 
-Weights between classes and boxes are sown under 'intermediates'. A new relation is one file and one line in RELATIONS;
+Weights between classes and boxes are sown under 'intermediates'; `detector.relation_weights` shows those it knows by
+name, and `detector.removal` the score without what they weigh. A new relation is one file and one line in RELATIONS;
 docs/extending.md shows one.
 """
 import keyword
@@ -19,12 +20,13 @@ from typing import Any
 from relnet_jax.errors import UserError
 from relnet_jax.models.relations.class_region import ClassRegionRelation
 from relnet_jax.models.relations.class_relation import ClassRelation
-from relnet_jax.models.relations.context import RelationContext
+from relnet_jax.models.relations.context import ALL, RelationContext
 from relnet_jax.models.relations.context_relation import ContextRelation, LungFeature, PartWindow
 from relnet_jax.models.relations.fusion import fuse
 from relnet_jax.models.relations.mixture_relation import MixtureRelation
 from relnet_jax.models.relations.object_relation import ObjectAttention, ObjectPosition
 from relnet_jax.models.relations.part_relation import PartRelation
+from relnet_jax.models.relations.presence_relation import PresenceRelation
 from relnet_jax.models.relations.region_relation import RegionRelation
 
 RELATIONS = {
@@ -37,9 +39,10 @@ RELATIONS = {
     'lung_feature': LungFeature,
     'object_attention': ObjectAttention,
     'object_position': ObjectPosition,
+    'presence': PresenceRelation,
 }
 
-__all__ = ['RELATIONS', 'Chosen', 'PartWindow', 'RelationContext', 'chosen', 'fuse', 'needs']
+__all__ = ['ALL', 'RELATIONS', 'Chosen', 'PartWindow', 'RelationContext', 'chosen', 'fuse', 'needs']
 
 Chosen = tuple[tuple[str, tuple[tuple[str, object], ...]], ...]     # (name, the module's fields) in order, hashable
 

@@ -3,7 +3,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from relnet_jax.models.relations.context import RelationContext
+from relnet_jax.models.relations.context import RelationContext, class_graph
 from relnet_jax.types import Array
 
 FORMS = ('published', 'early')
@@ -76,11 +76,10 @@ class ClassMessages(nn.Module):
 
         adjacency = jnp.eye(classes - first)
         if self.graph:
-            if context.adjacency is None or context.adjacency.shape != (classes, classes):
-                got = None if context.adjacency is None else list(context.adjacency.shape)
-                raise ValueError(f'class relation: adjacency must be [{classes}, {classes}], got {got}')
-            adjacency = jnp.asarray(context.adjacency, jnp.float32)[first:, first:]
-        messages = jnp.matmul(adjacency, matrix)[None] if self.graph else matrix[None]
+            adjacency = class_graph(context, 'class relation')[first:, first:]
+        known = jnp.broadcast_to(context.class_valid, (len(context.class_valid), classes))[:, first:, None]
+        rows = jnp.where(known, matrix, 0.0)
+        messages = jnp.matmul(adjacency, rows) if self.graph else rows
         weights = jnp.ones((len(context.class_logits), classes - first))
         if self.attention:
             reduction = self.reduction or (4 if published else 64)

@@ -1,7 +1,12 @@
 """What every relation is given. A relation is a Linen module `(context) -> enhanced [B, N, E]` and knows no other."""
 from typing import NamedTuple
 
+import jax.numpy as jnp
+import numpy as np
+
 from relnet_jax.types import Array
+
+ALL = np.ones((1, 1), bool)
 
 
 class RelationContext(NamedTuple):
@@ -24,3 +29,14 @@ class RelationContext(NamedTuple):
     part_valid: Array       # bool [B, P]
     adjacency: Array | None = None     # float32 [K, K] class graph; None if no relation needs it
     dropout_keys: Array | None = None  # PRNG keys [B], one per image; None = no dropout
+    proposed: Array = ALL   # bool [B, N] or such as broadcasts to it, False for ground truths that joined the RoIs
+    class_valid: Array = ALL    # bool [B, K], the same, False for classes that class relation and presence do without
+
+
+def class_graph(context: RelationContext, who: str) -> Array:
+    """The context's adjacency, float32 [K, K]. Raises ValueError, naming `who` asks, if it is missing or not [K, K]."""
+    classes, graph = context.class_logits.shape[-1], context.adjacency
+    if graph is None or graph.shape != (classes, classes):
+        got = None if graph is None else list(graph.shape)
+        raise ValueError(f'{who}: adjacency must be [{classes}, {classes}], got {got}')
+    return jnp.asarray(graph, jnp.float32)

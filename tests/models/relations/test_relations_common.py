@@ -35,11 +35,16 @@ VARIANTS = {  # name: (relation, options, width of the result for D = 16, K = 5,
     'object_attention_best': ('object_attention', dict(keys=4), 1024),
     'object_position_fc': ('object_position', dict(keys=16), 512),
     'object_position': ('object_position', dict(keys=8, em_dim=32, features=0), 256),
+    'presence': ('presence', {}, 64),
+    'presence_no_graph': ('presence', dict(graph=False, features=32), 32),
+    'presence_best': ('presence', dict(keys=4, gradient=True), 64),
+    'presence_own': ('presence', dict(iou=1.1), 64),
 }
 everything = pytest.mark.parametrize('name', VARIANTS)
 REPRESENTATIVE = ('class_published', 'class_no_background', 'class_early', 'region_gaussian_norm',
                   'region_no_similarity', 'gaussian_mixture', 'seven', 'part', 'context_lungs', 'context_inner',
-                  'lung_feature', 'object_attention', 'object_attention_best', 'object_position_fc')
+                  'lung_feature', 'object_attention', 'object_attention_best', 'object_position_fc', 'presence',
+                  'presence_best')
 representative = pytest.mark.parametrize('name', REPRESENTATIVE)  # one for each way through the code
 
 
@@ -134,7 +139,8 @@ def test_an_image_does_not_see_its_batch(name, context, build):
 
 
 @pytest.mark.parametrize('name', ['class_published', 'region_gaussian_norm', 'gaussian_mixture', 'seven', 'part',
-                                  'context_lungs', 'lung_feature', 'object_attention_best', 'object_position_fc'])
+                                  'context_lungs', 'lung_feature', 'object_attention_best', 'object_position_fc',
+                                  'presence', 'presence_best'])
 def test_jit_changes_nothing(name, context, build):
     module, params, apply = build(name)
     np.testing.assert_allclose(module.apply({'params': params}, context), apply(params, context), rtol=1e-4, atol=1e-4)
@@ -166,6 +172,7 @@ SOWN = {  # relation: {what is sown: shape}
     'seven': dict(class_attention=(2, 5), class_to_class=(2, 5, 5), box_to_box=(2, 12, 12)),
     'context_lungs': dict(box_to_part=(2, 16, 12, 2)),
     'object_attention_best': dict(box_to_box=(2, 16, 12, 4)),
+    'presence_best': dict(presence=(2, 12, 4), presence_roi=(2, 12, 4)),
 }
 
 
@@ -191,7 +198,7 @@ def test_every_relation_says_what_it_needs_and_where_it_acts(name):
 
 
 def test_a_graph_that_is_turned_off_is_not_needed():
-    for name in ('class', 'class_region'):
+    for name in ('class', 'class_region', 'presence'):
         assert RELATIONS[name]().needs == {'graph'} and not RELATIONS[name](graph=False).needs
 
 
