@@ -1,6 +1,6 @@
 """Resident memory of a long training: python -m benchmarks.soak [--minutes=60] [--out=benchmarks/results/soak]
 
-Trains the default phantom, with an evaluation every 200 steps and a checkpoint every 50, in a process of its own for
+Trains the default phantom, with an evaluation every 100 steps and a checkpoint every 50, in a process of its own for
 that time, and stops it by SIGTERM. Writes to OUT memory.jsonl, a line every few seconds with `seconds`, `resident_mb`
 and the last logged `step`; memory.png, the curve; and summary.json. The memory counts as flat where its median over
 the last quarter of the samples is at most 2 % above that over the quarter before the middle; else the exit code is 1.
@@ -25,7 +25,7 @@ from relnet_jax import cli, files
 from relnet_jax.runs import checkpoint, metrics
 
 ROOT = Path(__file__).resolve().parents[1]
-OPTIONS = ('train.steps=1000000', 'train.eval_every=200', 'train.checkpoint_every=50', 'data.phantom.val_images=40')
+OPTIONS = ('train.steps=1000000', 'train.eval_every=100', 'train.checkpoint_every=50', 'data.phantom.val_images=40')
 EVERY = 2.0             # seconds between samples
 ALLOWED = 0.02          # growth that counts as none
 

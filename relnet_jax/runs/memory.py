@@ -1,10 +1,6 @@
 """Memory: what a compiled training step will ask for and what is free, and one line for whoever ran out of it."""
-import os
-import re
-import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -12,10 +8,9 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.errors import UserError
+from relnet_jax.host_memory import gigabytes, host_free
 
 FULL = 'RESOURCE_EXHAUSTED'     # how XLA's errors begin where memory is what lacked
-UNLIMITED = 1 << 60             # bytes; a limit of a group of processes above it is none
-CGROUPS, PROC = Path('/sys/fs/cgroup'), Path('/proc')
 
 
 class OutOfMemory(UserError):
@@ -55,11 +50,6 @@ def log_need(compiled: Any, state: Any, config: ConfigDict) -> None:
                         gigabytes(need.running * shared), gigabytes(free), training_remedies(config))
 
 
-def gigabytes(count: int) -> str:
-    return f'{count / 1e9:.2f} GB' if count < 1e10 else f'{count / 1e9:.0f} GB'
-
-
-# ---- what is free ----
 def free_bytes(devices: Sequence[jax.Device]) -> int | None:
     """On the fullest of `devices`; where these are processors, what this process may still take of the system. None
     where nothing tells."""
@@ -68,53 +58,6 @@ def free_bytes(devices: Sequence[jax.Device]) -> int | None:
     found = [stats['bytes_limit'] - stats['bytes_in_use'] for stats in (d.memory_stats() or {} for d in devices)
              if {'bytes_limit', 'bytes_in_use'} <= stats.keys()]
     return min(found, default=None)
-
-
-def host_free(*, proc: Path = PROC, cgroups: Path = CGROUPS) -> int | None:
-    """Bytes that the system has to give, or less where a limit of the process (ulimit -v) or of its group (a container,
-    a batch system) comes first. None outside Linux."""
-    found = []
-    if available := _number(proc / 'meminfo', r'MemAvailable:\s*(\d+) kB'):
-        found.append(1024 * available)
-    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
-    if limit != resource.RLIM_INFINITY and (pages := _number(proc / 'self' / 'statm', r'(\d+)')):
-        found.append(max(limit - pages * os.sysconf('SC_PAGE_SIZE'), 0))
-    for folder, most, taken, cache in _groups(proc, cgroups):
-        limit, used = _number(folder / most, r'(\d+)'), _number(folder / taken, r'(\d+)')
-        if limit is not None and used is not None and limit < UNLIMITED:
-            given_back = _number(folder / 'memory.stat', rf'{cache} (\d+)') or 0    # of files, when it is wanted
-            found.append(max(limit - used + given_back, 0))
-    return min(found, default=None)
-
-
-def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, str, str, str]]:
-    """(folder, names of its limit, of what is taken and of the part of that which can be given back) of the control
-    groups, of version 2 and 1, that this process is in and of those around them."""
-    try:
-        lines = (proc / 'self' / 'cgroup').read_text(encoding='utf-8').splitlines()
-    except (OSError, ValueError):
-        return
-    for line in lines:
-        _, kinds, name = line.split(':', 2)
-        if kinds and 'memory' not in kinds.split(','):
-            continue
-        root = cgroups / 'memory' if kinds else cgroups
-        names = (('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file') if kinds else
-                 ('memory.max', 'memory.current', 'inactive_file'))
-        folder = root / name.lstrip('/')
-        for place in (folder, *folder.parents):
-            yield place, *names
-            if place == root:
-                break
-
-
-def _number(file: Path, pattern: str) -> int | None:
-    """What the pattern finds at the beginning of a line of a file; None without it."""
-    try:
-        found = re.search(f'^{pattern}', file.read_text(encoding='utf-8'), re.MULTILINE)
-    except (OSError, ValueError):
-        return None
-    return int(found[1]) if found else None
 
 
 # ---- where it was too little ----
