@@ -206,6 +206,9 @@ def run(name: str, doc: str, define: Callable[[FlagValues], None], command: Call
     except (UserError, OSError) as error:
         say(told(error))
         return WRONG
+    except MemoryError as error:
+        say(f'out of memory {error}'.rstrip())
+        return WRONG
     except KeyboardInterrupt:
         if own_process:
             leave()     # Python's own ending waits for compiled code that still runs, and has crashed in it

@@ -17,7 +17,7 @@ from relnet_jax.errors import UserError
 from relnet_jax.evaluation import evaluate
 from relnet_jax.evaluation.matching import CONVENTIONS
 from relnet_jax.evaluation.submissions import SUBMISSIONS
-from relnet_jax.runs import checkpoint
+from relnet_jax.runs import checkpoint, memory
 
 
 def define(values: FlagValues) -> None:
@@ -47,12 +47,13 @@ def command(call: cli.Call) -> None:
             raise UserError(f'--{flag}: of one number of boxes, not of --boxes')
     if f.calibrate and f.split != 'val':
         raise UserError('--calibrate: on validation images, not on --split=train, which the detector has seen')
-    if boxes:
-        evaluate.sweep_boxes(f.ckpt, config, boxes, out=f.out, split=f.split, convention=f.voc_boxes)
-    else:
-        evaluate.evaluate_checkpoint(f.ckpt, config, out=f.out, split=f.split, num_overlays=f.overlays,
-                                     convention=f.voc_boxes, submission=f.submission,
-                                     calibrate=f.fp_per_film if f.calibrate else 0.0)
+    with memory.told(memory.detection_remedies(config)):
+        if boxes:
+            evaluate.sweep_boxes(f.ckpt, config, boxes, out=f.out, split=f.split, convention=f.voc_boxes)
+        else:
+            evaluate.evaluate_checkpoint(f.ckpt, config, out=f.out, split=f.split, num_overlays=f.overlays,
+                                         convention=f.voc_boxes, submission=f.submission,
+                                         calibrate=f.fp_per_film if f.calibrate else 0.0)
 
 
 def main(argv: list[str] | None = None) -> int:

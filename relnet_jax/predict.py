@@ -25,7 +25,7 @@ from relnet_jax.detector.outputs import film_line
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation.submissions import SUBMISSIONS, check_form, write_submission
 from relnet_jax.progress import Bar
-from relnet_jax.runs import checkpoint
+from relnet_jax.runs import checkpoint, memory
 from relnet_jax.visualize import write_image
 
 
@@ -144,9 +144,10 @@ def command(call: cli.Call) -> int:
         raise UserError('--dicom_seg: this detector predicts no masks')
     if documents:
         _writer()
-    detector = Detector.load(f.ckpt, config=config)
-    written, skipped = predict(detector, found, out, score=score, overlays=f.overlays, documents=documents,
-                               submission=f.submission)
+    with memory.told(memory.detection_remedies(config)):
+        detector = Detector.load(f.ckpt, config=config)
+        written, skipped = predict(detector, found, out, score=score, overlays=f.overlays, documents=documents,
+                                   submission=f.submission)
     for problem in [*problems, *skipped]:
         print(f'skipped: {problem}', file=sys.stderr)
     print(*written, sep='\n')

@@ -21,7 +21,7 @@ from relnet_jax.evaluation.overlays import overlays
 from relnet_jax.interop import load
 from relnet_jax.models import mask_rcnn
 from relnet_jax.progress import Bar
-from relnet_jax.runs import checkpoint, finetune, resume, startup
+from relnet_jax.runs import checkpoint, finetune, memory, resume, startup
 from relnet_jax.runs import state as train_state
 from relnet_jax.runs.fingerprint import fingerprint
 from relnet_jax.runs.metrics import MetricWriter, logged, progress_lines
@@ -51,7 +51,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     function of the config alone, however often the run was killed and started again, and so is metrics.jsonl but for
     its times. After its first step SIGTERM or SIGINT saves and stops.
     Raises window.NonFiniteLoss (no checkpoint of the bad state is written), UserError if another process trains in the
-    folder, CheckpointError for a save that failed, and what the parts raise.
+    folder, CheckpointError for a save that failed, memory.OutOfMemory, and what the parts raise.
     """
     workdir = Path(workdir).absolute()
     startup.use_compilation_cache()
@@ -59,7 +59,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     startup.log_devices()
     mesh = parallel.make_mesh()
     parallel.check_divisible(config.train.batch_size, mesh.size, config.train.accumulate)
-    with held(workdir) if jax.process_index() == 0 else nullcontext():
+    with (held(workdir) if jax.process_index() == 0 else nullcontext(), memory.told(memory.training_remedies(config))):
         return go_on(config, workdir, mesh)
 
 
@@ -133,7 +133,8 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
           ExitStack() as listening):
 
         def measure(step: int) -> dict[str, float] | None:
-            scores = evaluate(now.detect_fn, state, val, config, step=step, workdir=workdir, final=step == steps)
+            with memory.told(memory.detection_remedies(config)):
+                scores = evaluate(now.detect_fn, state, val, config, step=step, workdir=workdir, final=step == steps)
             if first_process and scores and not logged(workdir, step, 'val'):
                 writer.write(step, 'val', scores)
             return scores
@@ -155,6 +156,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
             if step in (first_step + 1, now.phase.first):
                 startup.log_compilation('the training step')
                 train_step = startup.compile_ahead(now.step_fn, state, placed)
+                memory.log_need(train_step, state, now.phase.config)
             with jax.transfer_guard('disallow'):
                 state, metrics = train_step(state, placed)
             window.add(step, batch.image_index, metrics)

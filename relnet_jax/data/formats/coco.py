@@ -1,9 +1,9 @@
 """COCO instances JSON, and its relatives without annotations: image lists, as test sets come."""
-import json
 from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from relnet_jax.data.formats import json_file
 from relnet_jax.data.issues import Issue
 from relnet_jax.errors import UserError
 
@@ -23,7 +23,9 @@ def read_document(path: Path) -> dict:
         what = 'is a folder, expected a JSON file' if path.is_dir() else 'is not there'
         raise FileNotFoundError(f"annotation file '{path}' {what}")
     try:
-        document = json.loads(path.read_bytes())
+        document = json_file.load(path)
+    except UserError:
+        raise
     except ValueError as e:
         raise UserError(f'{path}: not valid JSON: {e}') from e
     except RecursionError:

@@ -1,11 +1,11 @@
 """JSON files that hold one record per film with parallel lists of names, boxes and polygons: what ChestX-Det and the
 lab's files have in common."""
-import json
 import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from relnet_jax.data.formats import json_file
 from relnet_jax.data.formats.broken import Broken
 from relnet_jax.data.issues import Issue
 from relnet_jax.errors import UserError
@@ -18,7 +18,9 @@ def read_json(path: Path) -> Any:
     if not path.is_file():
         raise FileNotFoundError(f"annotation file '{path}' is not there")
     try:
-        return json.loads(path.read_bytes())
+        return json_file.load(path)
+    except UserError:
+        raise
     except (ValueError, RecursionError) as e:
         raise UserError(f'{path}: not valid JSON: {e}') from e
 
