@@ -44,8 +44,10 @@ def make_batch(seed=0, *, canvas=(128, 128), size=(128, 128), objects=4):
 
 
 class Detector:
-    """A model with its parameters; jitted `losses` (means, metrics, gradient) and `detect`. What they return is NumPy's:
-    looked at as JAX's, every operation on it would be compiled for every shape."""
+    """A model with its parameters; jitted `losses` (means, metrics, gradient) and `detect`.
+
+    What they return is NumPy's: looked at as JAX's, every operation on it would be compiled for every shape.
+    """
 
     def __init__(self, config):
         self.model = build(config, CLASSES)

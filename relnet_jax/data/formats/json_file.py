@@ -14,7 +14,7 @@ from relnet_jax.host_memory import gigabytes, host_free
 
 SMALL = 1 << 24         # bytes; below, nothing is reckoned
 LARGE = 1 << 28         # above, a line says that it takes long
-LIST, DICT, VALUE, QUOTE = 88, 240, 50, 12      # bytes of a list, a dict, a number with its place; more for a text's quote
+LIST, DICT, VALUE, QUOTE = 88, 240, 50, 12      # bytes of a list, a dict, a number with its place; more for a quote
 BYTES_PER_SECOND = 8e6      # until a file is opened
 
 
@@ -36,7 +36,8 @@ def memory_of(data: bytes) -> int:
     """Bytes that reading a JSON text takes at most: the text itself, as read and decoded, and what becomes of it."""
     copies = 3 if data.isascii() and b'\\u' not in data else 9      # one letter beyond 16 bits makes all of 32
     values = data.count(b',') + data.count(b':')
-    return copies * len(data) + LIST * data.count(b'[') + DICT * data.count(b'{') + VALUE * values + QUOTE * data.count(b'"')
+    return (copies * len(data) + LIST * data.count(b'[') + DICT * data.count(b'{') + VALUE * values
+            + QUOTE * data.count(b'"'))
 
 
 def _check(path: Path, size: int, needed: int, free: int | None) -> None:
