@@ -93,7 +93,7 @@ def inference_work(model: MaskRCNN, config, job: dict) -> Callable[[], object]:
     batch, side = make_batch(job), (job['size'],) * 2
     params = jax.device_put(parameters(model, config, job))
     inputs = batch.image, batch.image_size, batch.part_boxes, batch.part_valid
-    run = startup.compile_ahead(make_detect(model), params, *inputs)
+    run = startup.compile_ahead(make_detect(model, jax.local_devices()[:1]), params, *inputs)
 
     def work() -> int:
         found = jax.device_get(run(params, *inputs))

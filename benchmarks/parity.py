@@ -168,7 +168,7 @@ def of_checkpoint(ckpt: str, dtype: str, *, images: int = 40) -> list[dict]:
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.model.dtype = dtype
-    run, params = load_detector(ckpt, config, table)
+    run, params = load_detector(ckpt, config, table, devices=jax.local_devices()[:1])
     source = pipeline.open_sources(config)[1]
     found = []
     for batch in pipeline.eval_batches(source, config, config.test.batch_size):

@@ -66,6 +66,15 @@ def define_config(values: FlagValues, default: str) -> None:
                         f'{", ".join(config_lib.shipped())}', flag_values=values)
 
 
+def define_processes(values: FlagValues) -> None:
+    """Flags for `processes.join`."""
+    flags.DEFINE_string('coordinator', '', 'work as one with other processes: host:port of process 0, or auto, as JAX '
+                        'finds it under Slurm, Open MPI, on TPUs and Kubernetes (docs/scaling.md)', flag_values=values)
+    flags.DEFINE_integer('num_processes', 0, 'how many they are, beside --coordinator=host:port', lower_bound=0,
+                         flag_values=values)
+    flags.DEFINE_integer('process_id', -1, 'which of them this is, from 0', lower_bound=-1, flag_values=values)
+
+
 def config_of(call: Call) -> ConfigDict:
     """The config that --config names, with the overrides."""
     return config_lib.with_overrides(config_lib.load(call.flags.config), call.overrides)

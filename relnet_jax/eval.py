@@ -11,7 +11,7 @@ import sys
 from absl import flags
 from absl.flags import FlagValues
 
-from relnet_jax import cli
+from relnet_jax import cli, processes
 from relnet_jax import config as config_lib
 from relnet_jax.errors import UserError
 from relnet_jax.evaluation import evaluate
@@ -30,6 +30,7 @@ def define(values: FlagValues) -> None:
                          flag_values=values)
     flags.DEFINE_enum('voc_boxes', 'pixel_inclusive', sorted(CONVENTIONS), 'widths of VOC-style AP: x2 - x1 (+ 1)',
                       flag_values=values)
+    cli.define_processes(values)
     flags.DEFINE_bool('calibrate', False, 'choose score thresholds for --fp_per_film, and a temperature, on these '
                       'validation images, and keep them in the checkpoint', flag_values=values)
     flags.DEFINE_float('fp_per_film', 0.2, 'false positives of each class per film that --calibrate allows',
@@ -41,6 +42,7 @@ def define(values: FlagValues) -> None:
 def command(call: cli.Call) -> None:
     f = call.flags
     boxes = cli.numbers(f.boxes, 'boxes')
+    processes.join(f.coordinator, f.num_processes, f.process_id)
     config = config_lib.with_overrides(checkpoint.read_config(f.ckpt), call.overrides)
     for flag in ('submission', 'calibrate'):
         if boxes and f[flag].value:
@@ -57,7 +59,8 @@ def command(call: cli.Call) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return cli.run('eval', __doc__, define, command, argv)
+    code = cli.run('eval', __doc__, define, command, argv)
+    return code if code == cli.DONE else processes.leave(code)
 
 
 if __name__ == '__main__':

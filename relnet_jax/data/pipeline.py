@@ -1,7 +1,8 @@
-"""Opened data sets as streams of batches. The training batch of step s is a pure function of (seed, s).
+"""Opened data sets as streams of batches. A row of the training batch of step s is a pure function of (seed, s, row).
 
-So resuming needs the step alone. Grain gives the order (a new shuffle per epoch), the random numbers of every sample
-and the reader threads; everything else is plain functions on numpy arrays.
+So resuming needs the step alone, and each of several processes reads its own rows only. Grain gives the order (a new
+shuffle per epoch), the random numbers of every sample and the reader threads; everything else is plain functions on
+numpy arrays.
 """
 import dataclasses
 import sys
@@ -24,6 +25,7 @@ from relnet_jax.errors import UserError
 from relnet_jax.types import Batch, Example
 
 EPOCHS = 1 << 30        # endless for all purposes; Grain's own endless repeat cannot be counted in batches of one
+SAMPLES = 1 << 62       # the same for samples
 
 
 def open_sources(config: ConfigDict) -> tuple[Source, Source]:
@@ -132,9 +134,10 @@ class _Reader:
                             f'data.max_unreadable = {self.data.max_unreadable} allows; last: {error}') from error
 
 
-def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_step: int = 0,
-                  seed: int) -> Iterator[Batch]:
-    """Endless batches of `batch_size` from step `start_step` on, read ahead by `config.data.threads` threads.
+def train_batches(source: Source, config: ConfigDict, *, batch_size: int, rows: range | None = None,
+                  start_step: int = 0, seed: int) -> Iterator[Batch]:
+    """Endless batches of `batch_size` from step `start_step` on, read ahead by `config.data.threads` threads. Of each
+    only `rows` are read and given, all of them by default.
 
     Every epoch has its own order, in which images with rare classes come again if `config.data.repeat_threshold` says
     so; a batch may span two epochs. Raises UserError for an empty source, and when more
@@ -160,22 +163,27 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, start_
         images = grain.MapDataset.range(sys.maxsize).map(repeated_order(source, d.repeat_threshold, int(order)))
     else:
         images = grain.MapDataset.range(len(source)).shuffle(seed=int(order)).repeat(EPOCHS)
-    batches = images.random_map(row, seed=int(noise)).batch(batch_size, batch_fn=batching.stack)
+    samples, rows = images.random_map(row, seed=int(noise)), range(batch_size) if rows is None else rows
+    own = grain.MapDataset.range(SAMPLES).map(lambda i: samples[i // len(rows) * batch_size + rows[i % len(rows)]])
+    batches = own.batch(len(rows), batch_fn=batching.stack)
     return iter(batches[start_step:].to_iter_dataset(_read_options(config)))
 
 
-def eval_batches(source: Source, config: ConfigDict, batch_size: int) -> Iterator[Batch]:
-    """Every image once and in order; the last batch is filled up with rows whose `image_valid` is False.
+def eval_batches(source: Source, config: ConfigDict, batch_size: int, positions: range | None = None
+                 ) -> Iterator[Batch]:
+    """Every image (of `positions`, if given) once and in order; the last batch is filled up with rows whose
+    `image_valid` is False.
 
     An unreadable image keeps its row and its `image_index`, with `image_valid` False, and is logged by name.
     """
     d = config.data
-    canvas, count = tuple(d.canvas), len(source)
+    canvas, positions = tuple(d.canvas), range(len(source)) if positions is None else positions
 
-    def row(index: int) -> Batch:
+    def row(place: int) -> Batch:
         blank = dict(canvas=canvas, max_objects=d.max_objects, mask_size=d.mask_size, parts=len(source.parts))
-        if index >= count:
+        if place >= len(positions):
             return batching.empty_row(0, **blank)
+        index = positions[place]
         try:
             example, size = prepared(source, index, d, jitter=1.0)
         except UnreadableImage as e:
@@ -183,7 +191,7 @@ def eval_batches(source: Source, config: ConfigDict, batch_size: int) -> Iterato
             return batching.empty_row(index, **blank)
         return batching.pad_example(example, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
-    rows = -(-count // batch_size) * batch_size
+    rows = -(-len(positions) // batch_size) * batch_size
     return iter(grain.MapDataset.range(rows).map(row).batch(batch_size, batch_fn=batching.stack)
                 .to_iter_dataset(_read_options(config)))
 

@@ -22,7 +22,7 @@ from relnet_jax.data.read_options import read_options
 from relnet_jax.detector.found import Found
 from relnet_jax.detector.inputs import KINDS, files_in, image_source, read_item
 from relnet_jax.detector.relation_weights import Observation, make_observer
-from relnet_jax.detector.run import build_model, detect_batches, load_detector
+from relnet_jax.detector.run import build_model, detect_batches, load_detector, rows_of
 from relnet_jax.errors import UserError
 from relnet_jax.models.relations import chosen, needs
 from relnet_jax.runs import checkpoint, operating_points, startup
@@ -45,7 +45,7 @@ class Detector:
         self.synthetic = config.data.format == 'phantom'
         self.caption = PHANTOM_CAPTION if self.synthetic else ''
         self._detect, self._films, self._options = detect, films, read_options(config.data)
-        self._shapes = set()    # batch sizes that were compiled
+        self._shapes = set()    # numbers of rows that were compiled
 
     @classmethod
     def load(cls, ckpt: str | Path, *, config: ConfigDict | None = None) -> 'Detector':
@@ -106,14 +106,14 @@ class Detector:
                parts: Sequence[Mapping | None] = ()) -> Iterator[Found]:
         """`Found` of each file or array in their order; few are in memory at a time.
 
-        batch_size: images that are computed at once; 0 = config.test.batch_size, or one by one where there are fewer,
-        so that no more than two shapes are ever compiled.
+        batch_size: images that each device computes at once; 0 = config.test.batch_size, or one by one where there are
+        fewer, so that few shapes are ever compiled.
         """
         if not items:
             return
         batch_size = batch_size or self.batch_size(len(items))
-        if batch_size not in self._shapes:
-            self._shapes.add(batch_size)
+        if (rows := rows_of(len(items), batch_size)) not in self._shapes:
+            self._shapes.add(rows)
             startup.log_compilation('the detector')
         if score is not None and score < self.config.test.score_threshold:
             logging.warning('score %g: no detection below config.test.score_threshold = %g is kept', score,
@@ -123,13 +123,13 @@ class Detector:
         done = 0
         for batch, results in detect_batches(self._detect, self.params, source, self.config, batch_size=batch_size,
                                              lowest=self.lowest(score)):
-            for row in range(min(batch_size, len(items) - done)):
+            for row in range(min(len(batch.image), len(items) - done)):
                 records = [r for r in results if r['image_id'] == done + 1]
                 yield self._found(items[done], batch, row, records, about.pop(done), parts[done] if parts else None)
                 done += 1
 
     def batch_size(self, count: int) -> int:
-        """How many of `count` images are computed at once."""
+        """How many of `count` images each device computes at once."""
         return self.config.test.batch_size if count >= self.config.test.batch_size else 1
 
     def lowest(self, score: float | None) -> np.ndarray:

@@ -15,6 +15,7 @@ import numpy as np
 
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import Source, subset
+from relnet_jax.detector.devices import on_first
 from relnet_jax.detector.second_pass import make_second_pass
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relation_head import RelationHead
@@ -88,9 +89,10 @@ def make_observer(model, config) -> Callable[[Any, Source, int], Observation]:
                                                 batch.part_valid, method='detect', mutable=['intermediates'])
         return detections, variables.get('intermediates', {}), contexts, jnp.stack([*scores, sum(scores) / len(scores)])
 
-    compiled = jax.jit(run)
+    compiled = jax.jit(run)     # of one image: on one device
 
     def observe(params: Any, source: Source, index: int) -> Observation:
+        params = on_first(params)
         batch = next(pipeline.eval_batches(subset(source, [index], name=source.name), config, 1))
         detections, sown, contexts, scores = jax.device_get(compiled(params, batch))
         height, width = batch.image_size[0].astype(int)

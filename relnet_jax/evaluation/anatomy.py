@@ -7,21 +7,22 @@ from rich.console import Console
 from rich.table import Table
 
 from relnet_jax.data import pipeline
-from relnet_jax.detector.run import build_model
+from relnet_jax.detector.devices import over_devices
+from relnet_jax.detector.run import build_model, rows_of
 from relnet_jax.models.anatomy_head import PRESENT
 from relnet_jax.ops.boxes import pairwise_iou
 
 
 def make_find_parts(config, class_table: dict):
-    """Jitted function (params, image uint8 [B, H, W, 3], image_size float32 [B, 2], true part boxes [B, P, 4]) ->
-    (IoU of each part's box with its true one, probability that the part is there), both [B, P]."""
+    """Function (params, image uint8 [B, H, W, 3], image_size float32 [B, 2], true part boxes [B, P, 4]) -> (IoU of each
+    part's box with its true one, probability that the part is there), both [B, P]; `over_devices` of this process."""
     parts = len(class_table['parts'])
     model = build_model(config, class_table)
 
     def find(params, image, image_size, truth):
         boxes, presence = model.apply({'params': params}, image, image_size, parts, method='parts')
         return jnp.diagonal(pairwise_iou(boxes, truth), axis1=-2, axis2=-1), presence
-    return jax.jit(find)
+    return over_devices(find, jax.local_devices())
 
 
 def part_metrics(find_fn, params, source, config) -> dict:
@@ -31,7 +32,7 @@ def part_metrics(find_fn, params, source, config) -> dict:
     Images without a single annotated part count for nothing.
     """
     ious, said, there = [], [], []
-    for batch in pipeline.eval_batches(source, config, config.test.batch_size):
+    for batch in pipeline.eval_batches(source, config, rows_of(len(source), config.test.batch_size)):
         iou, presence = jax.device_get(find_fn(params, batch.image, batch.image_size, batch.part_boxes))
         annotated = batch.image_valid & batch.part_valid.any(1)
         ious.append(iou[annotated])

@@ -6,7 +6,7 @@ from absl import logging
 from rich.console import Console
 from rich.table import Table
 
-from relnet_jax import files
+from relnet_jax import files, processes
 from relnet_jax.data import pipeline
 from relnet_jax.detector.run import detect_source, load_detector
 from relnet_jax.errors import UserError
@@ -30,6 +30,7 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
                         convention: str = 'pixel_inclusive', submission: str = '', calibrate: float = 0.0) -> dict:
     """Detect in the chosen split, print the report and write it with overlays to `out` (default: the run's eval/).
 
+    Several processes divide the detection among them; process 0 measures and writes, the others return {}.
     A model with an anatomy head is also measured on the parts that are annotated, in parts.json. Of images without
     annotations detections.json and overlays are written, and there are no metrics. submission: '', or the form in
     `submissions.SUBMISSIONS` of a submission.csv beside them. calibrate: above 0, the false positives of each class per
@@ -44,7 +45,27 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
     detect_fn, params = load_detector(step_folder, config, class_table)
     startup.log_compilation('the detector')
     results = detect_source(detect_fn, params, source, config, progress=f'{split} images')
-    out = Path(out) if out else step_folder.parent.parent / 'eval'
+    metrics = {}
+
+    def measure() -> None:
+        metrics.update(_measure(results, source, step_folder, config, out, num_overlays=num_overlays,
+                                convention=convention, submission=submission, calibrate=calibrate))
+        if config.model.anatomy_head and source.annotated:
+            parts = anatomy.part_metrics(anatomy.make_find_parts(config, class_table), params, source, config)
+            anatomy.print_parts(parts, title=f'anatomical parts, {source.name}')
+            files.write_json(folder_of(out, step_folder) / 'parts.json', parts)
+    processes.from_first(measure)
+    return metrics
+
+
+def folder_of(out: str, step_folder: Path) -> Path:
+    return Path(out) if out else step_folder.parent.parent / 'eval'
+
+
+def _measure(results: list, source, step_folder: Path, config, out: str, *, num_overlays: int, convention: str,
+             submission: str, calibrate: float) -> dict:
+    """`evaluate_checkpoint` from the results on."""
+    out = folder_of(out, step_folder)
     if submission:
         out.mkdir(parents=True, exist_ok=True)
         submissions.write_submission(out / 'submission.csv', submission, results, source)
@@ -63,10 +84,6 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
         report.print_operating(operating.table(ground_truth, results, points, convention=convention))
     metrics = report.full_report(out, source, ground_truth, results, config, checkpoint=str(step_folder),
                                  convention=convention, points=points)
-    if config.model.anatomy_head:
-        parts = anatomy.part_metrics(anatomy.make_find_parts(config, class_table), params, source, config)
-        anatomy.print_parts(parts, title=f'anatomical parts, {source.name}')
-        files.write_json(out / 'parts.json', parts)
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
     logging.info('written: %s; metrics.json, curves.json, detections.json, ground_truth.json and overlays/ beside it',
                  out / 'report.html')
@@ -75,7 +92,8 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
 
 def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
                 convention: str = 'pixel_inclusive') -> dict:
-    """Metrics of `report.evaluate` for the checkpoint in `folder` at each number of test boxes: count -> metrics."""
+    """Metrics of `report.evaluate` for the checkpoint in `folder` at each number of test boxes: count -> metrics, {}
+    but in process 0."""
     truth, found = source.ground_truth(), {}
     for count in box_counts:
         config = config.copy_and_resolve_references()
@@ -83,7 +101,8 @@ def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
             config.test.boxes = count
         detect_fn, params = load_detector(folder, config, class_table)
         results = detect_source(detect_fn, params, source, config, progress=f'{source.name}, {count} test boxes')
-        found[count] = report.evaluate(truth, results, convention=convention)
+        if processes.is_first():
+            found[count] = report.evaluate(truth, results, convention=convention)
     return found
 
 
@@ -97,15 +116,19 @@ def sweep_boxes(ckpt: str, config, counts: list, *, out: str = '', split: str = 
     if not source.annotated:
         raise UserError(f'{source.name} has no annotations: no metrics')
     found = evaluate_at(counts, step_folder, config, class_table, source, convention=convention)
+    processes.from_first(lambda: _write_sweep(found, source, step_folder, out))
+    return found
+
+
+def _write_sweep(found: dict, source, step_folder: Path, out: str) -> None:
     names = [name for name in SWEEP_METRICS if any(name in metrics for metrics in found.values())]
     table = Table('test boxes', *names, title=f'{source.name}, {step_folder}, per cent', title_justify='left')
     for count, metrics in found.items():
         values = [metrics.get(name, math.nan) for name in names]
         table.add_row(str(count), *('-' if math.isnan(v) else f'{100 * v:.2f}' for v in values))
     Console().print(table)
-    path = (Path(out) if out else step_folder.parent.parent / 'eval') / 'boxes.json'
+    path = folder_of(out, step_folder) / 'boxes.json'
     path.parent.mkdir(parents=True, exist_ok=True)
     numbers = {count: {name: metrics.get(name) for name in names} for count, metrics in found.items()}
     files.write_json(path, dict(checkpoint=str(step_folder), data=source.name, boxes=numbers))
     logging.info('written: %s', path)
-    return found

@@ -69,7 +69,7 @@ def export(ckpt: str, out: str | Path, config: ConfigDict | None = None, *, batc
     if form is onnx_file and config.model.dtype != 'float32':
         raise UserError(f"--format=onnx: onnxruntime lacks operators for model.dtype='{config.model.dtype}', add "
                         '--config.model.dtype=float32')
-    detect, params = load_detector(ckpt, config, table)
+    detect, params = load_detector(ckpt, config, table, devices=jax.local_devices()[:1])
     parts = len(table['parts'])
     shapes = input_shapes(config, batch=batch, parts=parts)
     call = standalone(detect, jax.device_get(params), parts)

@@ -1,4 +1,5 @@
 """A training run from top to bottom. Started again with the same folder it goes on from its last checkpoint."""
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -10,11 +11,14 @@ import jax
 import numpy as np
 import optax
 from absl import logging
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from relnet_jax import processes
 from relnet_jax.data import familiarity, graph, pipeline
 from relnet_jax.data.source import Source
+from relnet_jax.detector.devices import on_first, on_own
 from relnet_jax.detector.run import detect_source, make_detect
 from relnet_jax.evaluation import report
 from relnet_jax.evaluation.overlays import overlays
@@ -79,7 +83,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
     adjacency = graph.class_graph(source, config, workdir=workdir if first_process else None)
     if adjacency is not None:
         class_table[checkpoint.GRAPH] = adjacency
-    films = familiarity.of_source(source, config)
+    films = processes.from_first(lambda: familiarity.of_source(source, config))
 
     # ---- model, phases and their optimisers ----
     plan = phases.plan(config)
@@ -95,7 +99,8 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
         tx = optimizer.make_optimizer(phase.config, params_like)
         body = make_train_step(own, tx, phase.config, begin=phase.begin, axis_name=parallel.AXIS)
         log_model(phase.config, params_like)
-        return Running(phase, tx, parallel.parallel_step(body, mesh, parallel=how), make_detect(own))
+        step_fn = parallel.parallel_step(body, mesh, parallel=how)
+        return Running(phase, tx, step_fn, make_detect(own, jax.local_devices()))
 
     # ---- restore: 1. resume this run; 2. else start from another; 3. else from scratch ----
     if first_process:
@@ -124,7 +129,9 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
     state = parallel.replicate(state, mesh)
 
     # ---- loop ----
-    batches = pipeline.train_batches(source, config, batch_size=t.batch_size, start_step=first_step, seed=config.seed)
+    rows = parallel.own_rows(t.batch_size, mesh)
+    batches = pipeline.train_batches(source, config, batch_size=t.batch_size, rows=rows, start_step=first_step,
+                                     seed=config.seed)
     window = Window(source, batch_size=t.batch_size, since_log=since_log)
     unevaluated = evaluation_due(first_step, now.phase, config) and not logged(workdir, first_step, 'val')
     with (checkpoint.make_manager(workdir, keep=t.keep, best=t.best) as manager,
@@ -147,7 +154,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
             if step > now.phase.last:
                 position += 1
                 before, now = now.phase, prepare(plan[position])
-                state = jax.device_get(parallel.local_copy(state))
+                state = jax.device_get(on_first(state))
                 state = parallel.replicate(phases.enter(state, before, now.phase, now.tx), mesh)
                 window.restart()
             # The step runs on the device while the host reads on and copies the next batch: `train_step` does not wait.
@@ -166,7 +173,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
                 stop = listening.enter_context(stop_signal())
             bar.advance()
 
-            last, stopping = step == now.phase.last, stop.is_set()
+            last, stopping = step == now.phase.last, stop(step)
             evaluating = not stopping and evaluation_due(step, now.phase, config)
             if step % t.log_every == 0 or last:
                 values = window.means()
@@ -199,25 +206,28 @@ def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: Config
              final: bool) -> dict[str, float] | None:
     """Metrics of `report.evaluate` of all classes together, by the averaged parameters if any; None without images.
 
-    `final` also prints the report and writes WORKDIR/eval. With several processes each evaluates everything on its
-    first device, and the first one reports: no process waits for another in the middle of a step.
+    `final` also prints the report and writes WORKDIR/eval. Several processes divide the images among them, and process
+    0 measures.
     """
     if not len(val):
         logging.warning('%s has no images: nothing to evaluate', val.name)
         return None
-    params = parallel.local_copy(state.params if state.ema is None else state.ema)
+    params = on_own(state.params if state.ema is None else state.ema)
     results = detect_source(detect_fn, params, val, config, progress=f'evaluation at step {step}')
-    truth = val.ground_truth()
-    if final and jax.process_index() == 0:
-        metrics = report.full_report(workdir / 'eval', val, truth, results, config,
-                                     checkpoint=f'{workdir.name}, step {step}')
-        overlays(val, results, workdir / 'eval' / 'overlays', config=config)
-    else:
-        metrics = report.evaluate(truth, results)
-    scores = {k: v for k, v in metrics.items() if k not in ('per_class', 'intervals')}
-    logging.info('step %d, %s: %s', step, val.name,
-                 ', '.join(f'{k} {scores[k]:.4f}' for k in report.HEADLINE if k in scores))
-    return scores
+
+    def measure() -> dict[str, float]:
+        truth = val.ground_truth()
+        if final:
+            metrics = report.full_report(workdir / 'eval', val, truth, results, config,
+                                         checkpoint=f'{workdir.name}, step {step}')
+            overlays(val, results, workdir / 'eval' / 'overlays', config=config)
+        else:
+            metrics = report.evaluate(truth, results)
+        scores = {k: float(v) for k, v in metrics.items() if k not in ('per_class', 'intervals')}
+        logging.info('step %d, %s: %s', step, val.name,
+                     ', '.join(f'{k} {scores[k]:.4f}' for k in report.HEADLINE if k in scores))
+        return scores
+    return processes.from_first(measure)
 
 
 def evaluation_due(step: int, phase: Phase, config: ConfigDict) -> bool:
@@ -247,28 +257,36 @@ def warn_of_mask_loss(step: int, values: dict[str, float]) -> None:
 
 
 @contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM or SIGINT sets; at a second one KeyboardInterrupt is raised.
+def stop_signal() -> Iterator[Callable[[int], bool]]:
+    """Function: whether to stop after this step, since SIGTERM or SIGINT came; at a second SIGINT (with one process
+    also a second SIGTERM) KeyboardInterrupt is raised. Signals are left alone outside the main thread.
 
-    Signals are left alone outside the main thread, and with several processes, which would not stop at the same step:
-    there the last checkpoint has to do.
+    Of several processes one signal is enough: JAX notes SIGTERM, which SIGINT is passed on as, tells the others, and
+    finds a step that none of them has passed.
     """
-    stop = threading.Event()
-    if threading.current_thread() is not threading.main_thread() or jax.process_count() > 1:
-        yield stop
+    stop, together = threading.Event(), jax.process_count() > 1
+
+    def stops(step: int) -> bool:
+        return multihost_utils.reached_preemption_sync_point(step) if together else stop.is_set()
+
+    if threading.current_thread() is not threading.main_thread():
+        yield stops
         return
-    before = {s: signal.getsignal(s) for s in (signal.SIGTERM, signal.SIGINT)}
+    before = {s: signal.getsignal(s) for s in (signal.SIGINT, signal.SIGTERM)[:1 if together else 2]}
 
     def handle(number, frame):
         if stop.is_set():
             raise KeyboardInterrupt
-        logging.warning('%s: saving after this step', signal.Signals(number).name)
+        logging.warning('%s: saving after %s', signal.Signals(number).name, 'one of the next steps' if together else
+                        'this step')
         stop.set()
+        if together:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     for number in before:
         signal.signal(number, handle)
     try:
-        yield stop
+        yield stops
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

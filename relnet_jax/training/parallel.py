@@ -21,8 +21,16 @@ AXIS = 'batch'
 
 
 def make_mesh(devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """One axis, 'batch', over `devices` (all devices of all processes by default)."""
-    return Mesh(np.asarray(devices if devices is not None else jax.devices()), (AXIS,))
+    """One axis, 'batch', over `devices` (all devices of all processes by default), those of a process side by side."""
+    devices = sorted(jax.devices() if devices is None else devices, key=lambda d: (d.process_index, d.id))
+    return Mesh(np.asarray(devices), (AXIS,))
+
+
+def own_rows(batch_size: int, mesh: Mesh) -> range:
+    """The rows of the global batch that the devices of this process hold."""
+    own = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()]
+    each = batch_size // mesh.size
+    return range(own[0] * each, (own[-1] + 1) * each)
 
 
 def check_divisible(batch_size: int, num_devices: int, parts: int = 1) -> None:
@@ -31,13 +39,6 @@ def check_divisible(batch_size: int, num_devices: int, parts: int = 1) -> None:
         raise UserError(f'a batch of {batch_size} images cannot be divided evenly over {num_devices} devices'
                          + (f' in {parts} parts each (config.train.accumulate)' if parts != 1 else '')
                          + f'; choose config.train.batch_size as a multiple of {num_devices * max(parts, 1)}')
-
-
-def split(batch: Batch, num_devices: int) -> Batch:
-    """Every leaf [B, ...] -> [num_devices, B / num_devices, ...]. Raises ValueError where B is not divisible."""
-    size = batch.image.shape[0]
-    check_divisible(size, num_devices)
-    return jax.tree.map(lambda x: x.reshape(num_devices, size // num_devices, *x.shape[1:]), batch)
 
 
 def pmap_step(body: Callable, mesh: Mesh) -> Callable:
@@ -90,21 +91,18 @@ def replicate(tree: Any, mesh: Mesh) -> Any:
 
 
 def place_batch(batch: Batch, mesh: Mesh, *, parallel: str) -> Batch:
-    """Starts the copy of a GLOBAL numpy batch [B, ...] to the devices; with several processes each sends its own rows.
+    """Starts the copy of a numpy batch to the devices; each process gives its `own_rows` of the global batch [B, ...].
 
-    The result is [D, B/D, ...] for 'pmap' and [B, ...] for 'shard_map'.
+    The result is [D, B/D, ...] for 'pmap' and [B, ...] for 'shard_map'. Raises ValueError for rows that cannot be
+    divided evenly over the devices of this process.
     """
-    parts = split(batch, mesh.size)
-    local = [i for i, d in enumerate(mesh.devices.flat) if d.process_index == jax.process_index()]
+    rows, devices = len(batch.image), sum(d.process_index == jax.process_index() for d in mesh.devices.flat)
+    check_divisible(rows, devices)
     sharding = NamedSharding(mesh, PartitionSpec(AXIS))
 
     def place(x):
-        x = x[local[0]:local[-1] + 1]
-        x = x if parallel == 'pmap' else x.reshape(x.shape[0] * x.shape[1], *x.shape[2:])
-        return jax.make_array_from_process_local_data(sharding, x)
-    return jax.tree.map(place, parts)
-
-
-def local_copy(tree: Any) -> Any:
-    """The replicated `tree` as seen by this process's first device, for evaluation on one device (no copy)."""
-    return jax.tree.map(lambda x: x.addressable_data(0), tree)
+        shape = (devices, rows // devices) if parallel == 'pmap' else (rows,)
+        count = shape[0] // devices * mesh.size
+        x = x.reshape(*shape, *x.shape[1:])
+        return jax.make_array_from_process_local_data(sharding, x, (count, *x.shape[1:]))
+    return jax.tree.map(place, batch)

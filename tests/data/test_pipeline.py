@@ -65,6 +65,25 @@ def test_threads_and_the_cache_change_no_batch(source, threads):
         assert_equal(a, b)
 
 
+def test_processes_that_read_some_rows_each_read_the_batch_of_one_and_no_image_twice(source):
+    whole, decoded = take(source, make_config(threads=0), 4, batch_size=6, start_step=2), []
+    counting = dataclasses.replace(source, load=lambda i: (decoded.append(i), source.load(i))[1])
+    for rows in (range(0, 2), range(2, 6)):
+        decoded.clear()
+        part = take(counting, make_config(threads=0), 4, batch_size=6, start_step=2, rows=rows)
+        assert len(decoded) == 4 * len(rows)
+        for a, b in zip(whole, part, strict=True):
+            assert_equal(Batch(*(x[rows.start:rows.stop] for x in a)), b)
+
+
+def test_images_of_some_positions_are_evaluated_and_no_others_decoded(source):
+    decoded = []
+    counting = dataclasses.replace(source, load=lambda i: (decoded.append(i), source.load(i))[1])
+    batches = list(eval_batches(counting, make_config(threads=0), 2, range(3, 6)))
+    assert decoded == [3, 4, 5]
+    assert [b.image_index[b.image_valid].tolist() for b in batches] == [[3, 4], [5]]
+
+
 def test_another_seed_gives_other_batches_and_batches_differ(source):
     a, b = take(source, make_config(), 4), take(source, make_config(), 4, seed=6)
     assert any(x.image.tobytes() != y.image.tobytes() for x, y in zip(a, b))

@@ -160,14 +160,17 @@ def test_average_ramps_up_to_its_decay():
 
 def test_batch_that_does_not_divide_names_both_numbers():
     with pytest.raises(ValueError, match='batch of 3 images .* over 2 devices'):
-        parallel.split(make_batch(3, 0), 2)
+        parallel.place_batch(make_batch(3, 0), parallel.make_mesh(), parallel='shard_map')
 
 
-def test_split_keeps_the_order():
+@pytest.mark.parametrize('name, shape', [('pmap', (2, 3)), ('shard_map', (6,))])
+def test_a_placed_batch_keeps_its_order(name, shape):
     batch = make_batch(6, 0)
-    parts = parallel.split(batch, 3)
-    np.testing.assert_array_equal(parts.image_index, [[0, 1], [2, 3], [4, 5]])
-    np.testing.assert_array_equal(parts.image[1, 1], batch.image[3])
+    placed = parallel.place_batch(batch, parallel.make_mesh(), parallel=name)
+    assert placed.image.shape == (*shape, 64, 64, 3)
+    np.testing.assert_array_equal(np.ravel(placed.image_index), np.arange(6))
+    assert [np.ravel(part.data).tolist() for part in placed.image_index.addressable_shards] == [[0, 1, 2], [3, 4, 5]]
+    np.testing.assert_array_equal(np.reshape(placed.image, batch.image.shape), batch.image)
 
 
 def test_unknown_parallel_is_named():
