@@ -23,12 +23,13 @@ def over_devices(function: Callable, devices: Sequence[jax.Device]) -> Callable:
     # Each device runs the very program that one device would: what is left to the compiler to divide it may gather.
     mapped = jax.shard_map(lambda params, rows: function(params, *rows), mesh=mesh, in_specs=(everywhere, divided),
                            out_specs=divided, check_vma=False)
-    all_of_them = jax.jit(mapped, in_shardings=(NamedSharding(mesh, everywhere), NamedSharding(mesh, divided)))
+    apart = NamedSharding(mesh, divided)
+    all_of_them = jax.jit(mapped, in_shardings=(NamedSharding(mesh, everywhere), apart))
 
     def run(params: Any, *rows: Any) -> Any:
         if len(rows[0]) % len(devices):
             return one(on_first(params), *rows)
-        return all_of_them(params, rows)
+        return all_of_them(params, jax.device_put(rows, apart))     # by jit itself not where processes are several
     return run
 
 

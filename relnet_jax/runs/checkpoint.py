@@ -23,7 +23,7 @@ import orbax.checkpoint as ocp
 from absl import logging
 from ml_collections import ConfigDict
 
-from relnet_jax import __version__, files
+from relnet_jax import __version__, files, processes
 from relnet_jax import config as config_lib
 from relnet_jax.data.source import CLASS_TABLE
 from relnet_jax.errors import UserError
@@ -77,6 +77,8 @@ def _failure_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
+        if processes.lost(error):
+            raise
         number = SYSTEM_ERROR.search(str(error))
         cause = os.strerror(int(number[1])) if number else ' '.join(str(error).split())[:200]
         whole = f'the last one is step {done[-1]}' if (done := steps(folder.parent)) else 'there is none yet'

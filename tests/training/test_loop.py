@@ -31,6 +31,15 @@ def test_a_run_killed_and_started_again_ends_bit_for_bit_like_one_that_was_not(c
         assert a.get('loss') == b.get('loss')
 
 
+def test_pmap_is_there_for_who_asks_for_it_and_trains_the_same_run(config, tmp_path):
+    want = loop.train(config, tmp_path / 'shard_map')
+    config.train.parallel = 'pmap'
+    got = loop.train(config, tmp_path / 'pmap')
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got, want)
+    a, b = (json.loads((tmp_path / run / 'eval' / 'detections.json').read_text()) for run in ('shard_map', 'pmap'))
+    np.testing.assert_allclose([r['score'] for r in a], [r['score'] for r in b], rtol=1e-5)
+
+
 def test_a_run_leaves_checkpoints_metrics_and_a_report(config, tmp_path):
     config.train.eval_every = 3
     loop.train(config, tmp_path)
