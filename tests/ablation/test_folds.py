@@ -89,7 +89,8 @@ def test_every_film_is_measured_by_the_fold_that_did_not_see_it(family, tmp_path
         if difference['mean'] is not None:
             assert difference['mean'] == pytest.approx(same[name] - evaluated[name])
     assert '`nodule_radius_0.5`' in (out / 'patients.md').read_text()
-    assert (work / 'eval' / 'report.html').exists() and 'plain' in (out / 'table.md').read_text()
+    assert (work / 'eval' / 'report.html').exists()
+    assert '| `other` | changed |' in (out / 'table.md').read_text() and 'lab' not in (out / 'table.md').read_text()
 
 
 def test_a_finished_fold_is_not_trained_again(family, tmp_path, trained, monkeypatch, caplog):
