@@ -32,8 +32,8 @@ def draw(folders: list[Path], *, by: str, count: int = bootstrap.RESAMPLES) -> t
                    for name in seeds[0]}
 
 
-def _interval(measured: float, drawn: np.ndarray, seeds: int) -> Interval:
-    return Interval(measured, *bootstrap.interval(drawn, measured), seeds)
+def _interval(measured: float, drawn: np.ndarray, patients: int) -> Interval:
+    return Interval(measured, *bootstrap.interval(drawn, measured), patients)
 
 
 def measure(runs: dict[str, list[Path]], *, by: str, controls: tuple[str, ...],
@@ -50,11 +50,11 @@ def measure(runs: dict[str, list[Path]], *, by: str, controls: tuple[str, ...],
         control = '' if run in controls else next(filter(comparable, controls), '')
         beside = drawn[control][1] if control else {}
         group, _ = bootstrap.patients(truth['images'], by)
-        seeds = len(runs[run])
+        patients = int(group.max()) + 1
         rows[run] = dict(
-            seeds=seeds, films=len(group), patients=int(group.max()) + 1, control=control,
-            metrics={name: _interval(*value, seeds) for name, value in found.items()},
-            differences={name: _interval(value - beside[name][0], draws - beside[name][1], seeds)
+            seeds=len(runs[run]), films=len(group), patients=patients, control=control,
+            metrics={name: _interval(*value, patients) for name, value in found.items()},
+            differences={name: _interval(value - beside[name][0], draws - beside[name][1], patients)
                          for name, (value, draws) in found.items() if name in beside})
     return rows
 
