@@ -20,22 +20,25 @@ STRUCTURES = ('Left Clavicle', 'Right Clavicle', 'Left Lung', 'Right Lung', 'Hea
 FLIP_PAIRS = (('Left Clavicle', 'Right Clavicle'), ('Left Lung', 'Right Lung'))
 
 ANATOMY = {'data.classes': STRUCTURES, 'data.flip': 0.0, 'data.flip_pairs': FLIP_PAIRS,
-           'model.anchor_sizes': (12, 24, 48, 80, 144), 'train.roi_positive': 0.5}
+           'model.anchor_sizes': (12, 24, 48, 80, 144), 'model.roi_aligned': True, 'train.roi_positive': 0.5,
+           'train.steps': 2000}
 NODULES = {'data.classes': ('Nodule',), 'data.parts': STRUCTURES, 'data.flip_pairs': FLIP_PAIRS,
-           'data.canvas': (512, 512), 'data.scale': 512, 'data.max_size': 512,
-           'model.anchor_sizes': (11, 22, 36, 56, 88), 'model.mask_head': False,
+           'data.canvas': (384, 384), 'data.scale': 384, 'data.max_size': 384,
+           'model.anchor_sizes': (8, 16, 26, 40, 66), 'model.mask_head': False, 'train.steps': 600,
            'test.score_threshold': 0.005, 'train.best': 'froc_mean'}
+# Adam moves every weight alike: in wide layers the sum over their inputs runs away, and attention sees constants.
+WIDE = {'train.lr_factors': (('relation_head|part_window', 0.25),)}
 PREDICTED = {'model.anatomy_head': True, 'model.parts': 'predicted'}
 
 RUNS = {
     'anatomy': Run('', 'masks of the five structures', ANATOMY, {}),
     'base': Run('', 'nodules, no relation', NODULES, {}),
-    'part': Run('', 'places relative to the given parts', NODULES, relations('part')),
-    'context': Run('', 'attention over the given lungs', NODULES, relations('context')),
-    'part_context': Run('', '`part` and `context`', NODULES, relations('part', 'context')),
-    'part_predicted': Run('', '`part`, parts predicted by the detector', NODULES, relations('part') | PREDICTED),
+    'part': Run('', 'places relative to the given parts', NODULES, relations('part') | WIDE),
+    'context': Run('', 'attention over the given lungs', NODULES, relations('context') | WIDE),
+    'part_context': Run('', '`part` and `context`', NODULES, relations('part', 'context') | WIDE),
+    'part_predicted': Run('', '`part`, parts predicted by the detector', NODULES, relations('part') | WIDE | PREDICTED),
     'part_context_predicted': Run('', '`part_context`, parts predicted by the detector', NODULES,
-                                  relations('part', 'context') | PREDICTED),
+                                  relations('part', 'context') | WIDE | PREDICTED),
 }
 
 
@@ -54,13 +57,10 @@ def get_config(run: str = 'base') -> ConfigDict:
     c.data.contrast = 0.2
     c.data.gamma = 0.2
 
-    c.train.steps = 800
     c.train.ema = 0.99
     c.train.rois = 64
     c.train.rpn_samples = 64
     c.train.checkpoint_every = 400
-    # Adam moves every weight alike: in wide layers the sum over their inputs runs away, and attention sees constants.
-    c.train.lr_factors = (('relation_head|part_window', 0.25),)
     c.test.detections = 20
     with c.unlocked():
         apply(c, RUNS[run].base | RUNS[run].delta)

@@ -9,6 +9,7 @@ from relnet_jax.data import pipeline
 from relnet_jax.models import mask_rcnn
 from relnet_jax.models.relations import chosen, needs
 from relnet_jax.runs import state as train_state
+from relnet_jax.training import optimizer
 
 SPEC = 'configs/jsrt.py'
 MODULE = config_lib.module(SPEC)
@@ -28,6 +29,7 @@ def test_every_run_is_a_model(run):
     config = config_lib.load(f'{SPEC}:{run}')
     model = mask_rcnn.build(config, num_classes=len(config.data.classes) + 1, adjacency=None)
     params = train_state.abstract_params(model, train_state.batch_shapes(config, 1, len(config.data.parts)))
+    optimizer.make_optimizer(config, params)        # refuses rates of layers that are not there
     assert ('mask_head' in params) == (run == 'anatomy')
     assert ('relation_head' in params) == bool(config.model.relations)
     assert ('anatomy_head' in params) == run.endswith('predicted') == (config.model.parts == 'predicted')
