@@ -1,13 +1,17 @@
-"""Train and evaluate runs of configs/lab.py one after another, and write their table.
+"""Train and evaluate runs of a config with names, as configs/lab.py is, one after another, and write their table.
 
     python -m relnet_jax.ablate --runs=base,fpn_5,fpn_6 --data=phantom --seeds=3 --out=runs/table \
         --config.train.steps=600 --config.data.phantom.ambiguity=0.7
+    python -m relnet_jax.ablate --config=configs/jsrt.py --runs=base,part --folds=4 --seeds=1 --out=runs/nodules \
+        --config.data.train.annotations=DIR/instances.json --config.data.train.images=DIR/images
 
 Installed, the command is relnet-ablate. `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves
 OUT/results/RUN_sSEED.json and is skipped from then on; one that was interrupted goes on from its checkpoint in
-OUT/runs. Renewed after every run: OUT/table.md, .csv, .json and .png. `--table_only` makes them from the result files
-alone; `--docs=FILE` also renews the tables in FILE, with the results of the folders in `--docs_with` beside those of
-OUT.
+OUT/runs. Renewed after every run: OUT/table.md, .csv, .json and .png. With `--folds=K` a run is K trainings, each
+without one K-th of the patients, and what they find in the films that they did not see is measured together, in
+OUT/runs/RUN_sSEED/eval; OUT/patients.md and .json have intervals over patients. `--table_only` makes the tables from
+the result files alone; `--docs=FILE` also renews the tables in FILE, with the results of the folders in `--docs_with`
+beside those of OUT.
 """
 import datetime
 import gc
@@ -25,13 +29,13 @@ from ml_collections import ConfigDict
 
 from relnet_jax import cli, files
 from relnet_jax import config as config_lib
-from relnet_jax.ablation import docs, figure, results, runner, table
+from relnet_jax.ablation import docs, figure, folds, patients, results, runner, table
 from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.training import phases
 from relnet_jax.training.window import NonFiniteLoss
 
-LAB = 'configs/lab.py'
+LAB, LAB_DATA = 'configs/lab.py', 'phantom'
 
 
 class Job(NamedTuple):
@@ -39,6 +43,7 @@ class Job(NamedTuple):
     config: ConfigDict
     asked: dict             # the keys of a result file that are known before running
     result: dict | None     # of the result file, if there is one
+    folds: int = 1          # trainings of the run, each with another part held out
 
     @property
     def name(self) -> str:
@@ -51,8 +56,10 @@ class Job(NamedTuple):
 
 
 # ---- what to run ----
-def load_run(run: str, *, data: str, seed: int, overrides: Sequence[str]) -> ConfigDict:
-    config = config_lib.with_overrides(config_lib.load(f'{LAB}:{run},data={data}'), overrides)
+def load_run(run: str, *, data: str, seed: int, overrides: Sequence[str], family: str = '') -> ConfigDict:
+    """family: the config file with the runs; '' = LAB, which alone has a choice of `data`."""
+    spec = f'{family}:{run}' if family else f'{LAB}:{run},data={data}'
+    config = config_lib.with_overrides(config_lib.load(spec), overrides)
     with config.unlocked():
         config.seed = seed
     return config
@@ -73,18 +80,20 @@ def start_from_shared(config: ConfigDict, out: Path) -> str:
 
 
 def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: Sequence[str],
-         share_plain: bool = False) -> list[Job]:
+         share_plain: bool = False, family: str = '', fold_count: int = 1) -> list[Job]:
     """All runs with seed 0, then all with seed 1, so that the table is whole early. Loads every config.
 
     Raises ResultError, naming the difference, if a result under `out` was made under other settings than those asked,
     and with `share_plain` for a run that starts from one which is neither asked for before it nor finished.
     """
-    reference = load_run(results.REFERENCE, data=data, seed=0, overrides=overrides)
+    if fold_count > 1:
+        overrides = (*overrides, f'data.split.folds={fold_count}', 'data.split.hold_out=0')
+    reference = load_run(results.REFERENCE, data=data, seed=0, overrides=overrides, family=family)
     stored = {(r['run'], r['seed']): r for r in results.read_all(out)}
     jobs = []
     for seed in range(seeds):
         for i, run in enumerate(runs):
-            config = load_run(run, data=data, seed=seed, overrides=overrides)
+            config = load_run(run, data=data, seed=seed, overrides=overrides, family=family)
             shared = start_from_shared(config, out) if share_plain else ''
             finished = (shared, seed) in stored and checkpoint.steps(workdir_of(out, shared, seed))
             if shared and shared not in runs[:i] and not finished:
@@ -92,22 +101,39 @@ def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: Sequen
                                           f'before it in --runs and not finished with its checkpoint in {out}')
             asked = dict(run=run, seed=seed, data=data, overrides=overrides,
                          **results.describe_config(config, reference))
-            jobs.append(Job(config, asked, stored.get((run, seed))))
+            if fold_count > 1:
+                folds.check(config)
+                asked[results.FOLDS] = fold_count
+            jobs.append(Job(config, asked, stored.get((run, seed)), fold_count))
     results.check_comparable([*stored.values(), *(job.asked for job in jobs)])
     return jobs
 
 
-def time_left(jobs: list[Job]) -> str:
-    """From the seconds per step of what is done; steps of different runs are taken to cost about the same."""
-    done = [job.result for job in jobs if job.result and not job.result['resumed_at_step']]
+def time_left(jobs: list[Job], folds_done: Sequence[dict] = ()) -> str:
+    """From the seconds per step of what is done; steps of different runs are taken to cost about the same.
+
+    folds_done: those of the run that is on its way.
+    """
+    done = [r for r in (*(job.result for job in jobs), *folds_done) if r and not r['resumed_at_step']]
     if not done:
-        return 'unknown before the first run is done'
-    pace = sum(r['seconds'] for r in done) / sum(r['steps'] for r in done)
-    steps = sum(phases.total_steps(job.config) for job in jobs if not job.result)
+        return f"unknown before the first {'fold' if jobs[0].folds > 1 else 'run'} is done"
+    pace = sum(r['seconds'] for r in done) / sum(r['steps'] * r.get(results.FOLDS, 1) for r in done)
+    steps = sum(phases.total_steps(job.config) * job.folds for job in jobs if not job.result)
+    steps -= sum(r['steps'] for r in folds_done)
     return str(datetime.timedelta(seconds=round(pace * steps)))
 
 
 # ---- running ----
+def run_job(job: Job, workdir: Path, jobs: list[Job]) -> dict | None:
+    """The measured part of its result file; None if it was stopped."""
+    if job.folds == 1:
+        return runner.run_once(job.config, workdir)
+
+    def announce(fold: int, done: list[dict]) -> None:
+        logging.info('%s, fold %d of %d; time left: %s', job.name, fold + 1, job.folds, time_left(jobs, done))
+    return folds.run_folds(job.config, workdir, announce=announce)
+
+
 def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, texts: dict,
              controls: tuple[str, ...], command: str) -> list[str]:
     """Runs what has no result yet; renews the tables after each. Returns the names of those that did not finish.
@@ -122,7 +148,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
         if job.result is None:
             logging.info('run %d of %d: %s; time left: %s', i + 1, len(jobs), job.name, time_left(jobs))
             try:
-                measured = runner.run_once(job.config, workdir)
+                measured = run_job(job, workdir, jobs)
             except NonFiniteLoss as error:
                 logging.error('%s is passed over: %s', job.name, error)
                 failed.append(job.name)
@@ -136,7 +162,8 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
             jobs[i] = job
         add_boxes(job, boxes, out=out, workdir=workdir)
         if not keep_checkpoints:
-            shutil.rmtree(workdir / checkpoint.FOLDER, ignore_errors=True)
+            for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
+                shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
         write_tables(out, texts, controls)
         jax.clear_caches()      # a run's compiled programs are of no use to the next one
         gc.collect()
@@ -156,7 +183,8 @@ def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:
 
 # ---- tables ----
 def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict]:
-    """Writes table.md, .csv, .json and .png from the result files under `out`, which it returns."""
+    """Writes table.md, .csv, .json and .png from the result files under `out`, which it returns; for cross-validated
+    runs also patients.md and .json, as long as their evaluations are in OUT/runs."""
     found = results.read_all(out)
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
@@ -165,12 +193,21 @@ def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict
         rows = table.make_rows(found, texts, controls=controls)
         with files.replacing(out / 'table.png') as scratch:
             figure.draw(rows, synthetic=found[0]['about']['synthetic']).savefig(scratch, dpi=130)
+    crossed = [r for r in found if results.FOLDS in r]
+    if crossed and not patients.write(out, crossed, lambda run, seed: workdir_of(out, run, seed), controls=controls,
+                                      by=results.run_config(crossed[0])['data.split.by']):
+        logging.warning('%s: patients.md stays as it is, not all evaluations are in its runs/ folder', out)
     return found
 
 
-def lab_texts() -> dict:
-    """Run -> LabRun of every run in configs/lab.py."""
-    runs = config_lib.module(LAB).RUNS
+def lab_texts(family: str = '') -> dict:
+    """Run -> LabRun of every run in configs/lab.py, or in the config file `family`, whose RUNS are alike.
+
+    Raises UserError for a config without runs.
+    """
+    runs = getattr(config_lib.module(family or LAB), 'RUNS', None)
+    if runs is None:
+        raise UserError(f"--config: '{family}' has no RUNS, a dict of runs by name as {LAB} has")
     return {name: table.LabRun(run.description, run.section, run.map50, run.map1) for name, run in runs.items()}
 
 
@@ -179,8 +216,11 @@ def define(values: FlagValues) -> None:
     def text(name: str, default: str, meaning: str) -> None:
         flags.DEFINE_string(name, default, meaning, flag_values=values)
 
-    text('runs', '', f'names in {LAB}, separated by commas')
-    text('data', 'phantom', f'data set, as in {LAB}:RUN,data=...')
+    text('config', '', f"config file with runs by name, as {LAB}, which '' stands for")
+    text('runs', '', 'names of runs in it, separated by commas')
+    text('data', '', f"data set, as in {LAB}:RUN,data=...; '' = {LAB_DATA}. Other config files have their own")
+    flags.DEFINE_integer('folds', 1, 'above 1: cross-validation, with data.split.folds of this number',
+                         lower_bound=1, flag_values=values)
     flags.DEFINE_integer('seeds', 3, 'seeds 0 to N - 1', lower_bound=1, flag_values=values)
     cli.define_path(values, 'out', None, 'folder for results, runs and tables', kind='folder')
     text('boxes', '', 'also evaluate at these numbers of test boxes: 512,256,...')
@@ -194,7 +234,12 @@ def define(values: FlagValues) -> None:
 
 
 def command(call: cli.Call) -> int:
-    f, out, texts, controls = call.flags, Path(call.flags.out), lab_texts(), tuple(call.flags.controls.split(','))
+    f, out, controls = call.flags, Path(call.flags.out), tuple(call.flags.controls.split(','))
+    family, texts = f.config, lab_texts(f.config)
+    if family and f.data:
+        raise UserError(f'--data: only {LAB} has a choice of data sets; {family} has its own')
+    if f.folds > 1 and (f.boxes or f.share_plain):
+        raise UserError('--folds does not go with --boxes or --share_plain')
     if not f.table_only and not f.runs:
         raise UserError(f'--runs: expected names, or --table_only; there are {", ".join(texts)}')
     if f.share_plain and not f.keep_checkpoints:
@@ -203,8 +248,9 @@ def command(call: cli.Call) -> int:
     startup.quiet_libraries()
     startup.use_compilation_cache()
     logging.info('working in %s, runs and tables in %s', Path.cwd(), out.absolute())
-    jobs = [] if f.table_only else plan(f.runs.split(','), data=f.data, seeds=f.seeds, out=out,
-                                        overrides=call.overrides, share_plain=f.share_plain)
+    jobs = [] if f.table_only else plan(
+        f.runs.split(','), data=Path(family).stem if family else f.data or LAB_DATA, seeds=f.seeds, out=out,
+        overrides=call.overrides, share_plain=f.share_plain, family=family, fold_count=f.folds)
     failed = run_jobs(jobs, out=out, boxes=boxes, keep_checkpoints=f.keep_checkpoints, texts=texts,
                       controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(call.argv)}')
     found = write_tables(out, texts, controls)

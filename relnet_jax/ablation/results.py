@@ -31,6 +31,7 @@ NOT_COMPARED = (*checkpoint.HARMLESS, 'seed', 'test.batch_size')   # no influenc
 DATA_SET = ('data_set', 'images', 'objects')
 KEYS = ('run', 'seed', 'data', 'overrides', 'settings', 'delta', 'config_hash', 'steps', 'metrics', 'per_class_AP50',
         'boxes', 'about', 'seconds', 'resumed_at_step', 'machine', 'date', 'command')
+FOLDS = 'folds'     # a further key of cross-validated runs: how many trainings stand behind the result
 
 
 class ResultError(UserError):
@@ -94,7 +95,7 @@ def write(path: Path, result: dict) -> None:
     """Writes at once, NaN as null."""
     if missing := [k for k in KEYS if k not in result]:
         raise ResultError(f'{path}: the result lacks {", ".join(missing)}')
-    lines = [f'{json.dumps(key)}: {files.to_json(result[key])}' for key in KEYS]
+    lines = [f'{json.dumps(key)}: {files.to_json(result[key])}' for key in (*KEYS, *[FOLDS] * (FOLDS in result))]
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_text(path, '{\n' + ',\n'.join(lines) + '\n}\n')    # a key a line: short, and git shows what changed
 
@@ -130,7 +131,7 @@ def check_comparable(found: list[dict]) -> None:
     runs, data_set = {}, None
     for r in found:
         first = found[0]
-        wrong = differences({'data': first['data']} | first['settings'], {'data': r['data']} | r['settings'])
+        wrong = differences(*({'data': x['data'], FOLDS: x.get(FOLDS, 1)} | x['settings'] for x in (first, r)))
         if not wrong:
             first = runs.setdefault(r['run'], r)
             wrong = differences(first['settings'] | first['delta'], r['settings'] | r['delta'])

@@ -32,11 +32,15 @@ def run_once(config: ConfigDict, workdir: str | Path) -> dict | None:
     if not written.exists():
         return None
     found = json.loads(written.read_text())
-    return dict(steps=int(state.step), resumed_at_step=finished[-1] if finished else 0,
-                seconds=round(time.monotonic() - started, 1), about=about_data(found['about']),
-                metrics={m: found['metrics'].get(m) for m in results.METRICS},
-                per_class_AP50={name: v['box_AP50'] for name, v in found['metrics']['per_class'].items()},
-                boxes={str(config.test.boxes): {m: found['metrics'].get(m) for m in results.METRICS}})
+    return dict(measured(config, found['metrics'], found['about']), steps=int(state.step),
+                resumed_at_step=finished[-1] if finished else 0, seconds=round(time.monotonic() - started, 1))
+
+
+def measured(config: ConfigDict, metrics: dict, about: dict) -> dict:
+    """What a result file has of `metrics` and `about` in a metrics.json."""
+    chosen = {m: metrics.get(m) for m in results.METRICS}
+    return dict(about=about_data(about), metrics=chosen, boxes={str(config.test.boxes): chosen},
+                per_class_AP50={name: v['box_AP50'] for name, v in metrics['per_class'].items()})
 
 
 def about_data(about: dict) -> dict:

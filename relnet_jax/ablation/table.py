@@ -124,16 +124,18 @@ def markdown(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CO
     rows = make_rows(results, texts, controls=controls)
     if not rows:
         return '# Ablations\n\nNo results yet.\n'
+    lab = any(r.text.map50 or r.text.map1 for r in rows)
     header = ['run', 'what it is', 'seeds', 'steps', TITLES['box_AP50'], 'difference', 'to',
-              *(TITLES[m] for m in METRICS if m != 'box_AP50'), 'lab mAP50', 'lab mAP1']
+              *(TITLES[m] for m in METRICS if m != 'box_AP50'), *['lab mAP50', 'lab mAP1'] * lab]
     steps = {r['run']: str(r['steps']) for r in results}
     body = [[f'`{r.run}`', r.text.description, str(len(r.seeds)), steps[r.run], mean_text(r.means['box_AP50']),
              difference_text(r.differences['box_AP50']) if r.differences else '-', f'`{r.control}`' * bool(r.control),
-             *(mean_text(r.means[m]) for m in METRICS if m != 'box_AP50'), r.text.map50 or '-', r.text.map1 or '-']
+             *(mean_text(r.means[m]) for m in METRICS if m != 'box_AP50'),
+             *[r.text.map50 or '-', r.text.map1 or '-'] * lab]
             for r in rows]
     parts = ['# Ablations', '\n'.join(f'{line}  ' for line in summary(results)),
              'Per cent; mean over seeds ± half of the 95 % t interval. Differences are of box AP50 and paired by seed; '
-             'bold where the interval, not corrected for the number of runs, excludes 0. ' + LAB_NOTE,
+             'bold where the interval, not corrected for the number of runs, excludes 0. ' + LAB_NOTE * lab,
              pipe_table(header, body, left=2)]
     counts = sorted({n for r in rows for n in r.boxes}, reverse=True)
     if len(counts) > 1:

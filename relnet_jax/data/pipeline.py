@@ -54,6 +54,11 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     return train, val
 
 
+def open_undivided(config: ConfigDict) -> Source:
+    """The training images before a part of them is held out. Raises as `open_sources`."""
+    return _open(config, 'train', None)
+
+
 def open_for_model(config: ConfigDict, split_name: str, class_table: Mapping[str, Sequence]) -> Source:
     """The 'train' or 'val' images of a config for the model whose `class_table` (with the keys CLASS_TABLE) this is, by
     the names of classes and parts.

@@ -4,6 +4,7 @@ from pycocotools.cocoeval import COCOeval
 
 from relnet_jax.evaluation import calibration, image_level, operating
 from relnet_jax.evaluation.bootstrap import Measure
+from relnet_jax.evaluation.chest_films import of_chest_films
 from relnet_jax.evaluation.coco import coco_evaluation, has_mask, rankings
 from relnet_jax.evaluation.froc import CHESTX_DET10_RATES, RATES, chestx_det10_recall, froc, lab_recall
 from relnet_jax.evaluation.matching import by_overlap, ranked
@@ -20,12 +21,13 @@ COCO_AT = {'AP': slice(None), 'AP50': slice(0, 1), 'AP75': slice(5, 6)}     # of
 def everything(ground_truth: dict, results: list, *, convention: str = 'pixel_inclusive',
                points: OperatingPoints | None = None) -> tuple[dict[str, COCOeval], Measure]:
     """('box' and, if the ground truth holds any mask and no result lacks one, 'mask' -> pycocotools' evaluation; all of
-    `of_coco` and `of_boxes`)."""
+    `of_coco`, `of_boxes` and `chest_films.of_chest_films`)."""
     masks = any(map(has_mask, ground_truth['annotations'])) and all('segmentation' in r for r in results)
     coco = {prefix: coco_evaluation(ground_truth, results, iou_type)
             for prefix, iou_type in (('box', 'bbox'), ('mask', 'segm'))[:1 + masks]}
     parts = [of_coco(rankings(evaluation, ground_truth), prefix) for prefix, evaluation in coco.items()]
     parts.append(of_boxes(ground_truth, results, convention=convention, points=points))
+    parts.append(of_chest_films(ground_truth, results, masks=masks))
     return coco, lambda weights: {name: v for part in parts for name, v in part(weights).items()}
 
 

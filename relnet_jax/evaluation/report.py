@@ -13,13 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from relnet_jax import __version__, files
-from relnet_jax.evaluation import bootstrap, html_report, measures
+from relnet_jax.evaluation import bootstrap, chest_films, html_report, measures, structures
 from relnet_jax.evaluation.coco import has_mask, summary
 from relnet_jax.evaluation.curve_data import curves
 from relnet_jax.evaluation.worst_films import worst_films
 from relnet_jax.runs.operating_points import OperatingPoints
 
-GROUND_TRUTH = 'ground_truth.json'
+GROUND_TRUTH, DETECTIONS = 'ground_truth.json', 'detections.json'
 # What is shown of all classes together, and what it is; the names with more detail are in docs/metrics.md.
 HEADLINE = {
     'box_AP': 'COCO, boxes, IoU 0.50 to 0.95', 'box_AP50': 'COCO, boxes, IoU 0.50',
@@ -27,6 +27,9 @@ HEADLINE = {
     'voc_AP_0.50': 'VOC, boxes, IoU 0.50', 'voc_AP_0.01': 'VOC, boxes, IoU 0.01',
     'froc_mean': 'sensitivity at 1/8 to 8 false positives per film and class',
     'chestx_det10_recall_0.20': 'recall at 0.2 false positives per film and class',
+    **{f'{prefix}_{rate:g}': f'nodules: sensitivity at {rate:g} false positives per film, centre within {hit}'
+       for prefix, hit in (('nodule_radius', 'the radius'), ('nodule_22mm', '22 mm')) for rate in chest_films.RATES},
+    **{f'jaccard_{name}': f'Jaccard index, mean over films: {name.lower()}' for name in structures.SCR},
     'image_AUC': 'films with the class against films without',
     'no_finding_AUC': 'films without findings against others',
     'ECE': 'calibration error of scores', 'ECE_calibrated': 'the same under the temperature of the checkpoint',
@@ -207,7 +210,7 @@ def write_report(out, *, metrics: dict, results: list, about: dict, ground_truth
 
 def write_detections(out, results: list) -> Path:
     """Write `detections.json` into the folder `out`, which is made if needed. Returns its path."""
-    path = Path(out) / 'detections.json'
+    path = Path(out) / DETECTIONS
     path.parent.mkdir(parents=True, exist_ok=True)
     files.write_json(path, results, indent=None)
     return path

@@ -38,7 +38,7 @@ def lab(tmp_path, monkeypatch):
     path.write_text(LAB)
     monkeypatch.setattr(ablate, 'LAB', str(path))
     monkeypatch.setattr(ablate, 'lab_texts',
-                        lambda: {'base': LabRun('plain', 'F', '12.3'), 'other': LabRun('changed', 'E')})
+                        lambda family: {'base': LabRun('plain', 'F', '12.3'), 'other': LabRun('changed', 'E')})
     monkeypatch.setattr(mask_rcnn, 'build', lambda config, num_classes, **_: standin.Standin(num_classes=num_classes))
 
 

@@ -1,0 +1,67 @@
+"""JSRT: nodules and the five structures of SCR in real chest films, from scratch, on a small machine.
+
+    D=~/jsrt
+    python train.py --config=configs/jsrt.py --workdir=runs/jsrt \
+        --config.data.train.annotations=$D/instances.json --config.data.train.images=$D/images
+    python -m relnet_jax.ablate --config=configs/jsrt.py --runs=base,part --folds=4 --seeds=1 --out=runs/nodules \
+        --config.data.train.annotations=$D/instances.json --config.data.train.images=$D/images
+
+A COCO file whose categories are Nodule (boxes) and STRUCTURES (masks), with `patient` and `mm_per_pixel` in the image
+records. A run is chosen by its name in RUNS: `--config=configs/jsrt.py:anatomy`. A quarter of the patients is held out;
+what was measured, and what each choice brought, is in docs/jsrt.md.
+"""
+from ml_collections import ConfigDict
+
+from configs import base, coco
+from configs.lab import Run, apply, nearest, relations
+
+# In the order of configs/lab.py's parts: the lungs are the rows that relations look at by default.
+STRUCTURES = ('Left Clavicle', 'Right Clavicle', 'Left Lung', 'Right Lung', 'Heart')
+FLIP_PAIRS = (('Left Clavicle', 'Right Clavicle'), ('Left Lung', 'Right Lung'))
+
+ANATOMY = {'data.classes': STRUCTURES, 'data.flip': 0.0, 'data.flip_pairs': FLIP_PAIRS,
+           'model.anchor_sizes': (12, 24, 48, 80, 144), 'model.roi_aligned': True, 'train.roi_positive': 0.5,
+           'train.steps': 2000}
+NODULES = {'data.classes': ('Nodule',), 'data.parts': STRUCTURES, 'data.flip_pairs': FLIP_PAIRS,
+           'data.canvas': (384, 384), 'data.scale': 384, 'data.max_size': 384,
+           'model.anchor_sizes': (8, 16, 26, 40, 66), 'model.mask_head': False, 'train.steps': 600,
+           'test.score_threshold': 0.005, 'train.best': 'froc_mean'}
+# Adam moves every weight alike: in wide layers the sum over their inputs runs away, and attention sees constants.
+WIDE = {'train.lr_factors': (('relation_head|part_window', 0.25),)}
+PREDICTED = {'model.anatomy_head': True, 'model.parts': 'predicted'}
+
+RUNS = {
+    'anatomy': Run('', 'masks of the five structures', ANATOMY, {}),
+    'base': Run('', 'nodules, no relation', NODULES, {}),
+    'part': Run('', 'places relative to the given parts', NODULES, relations('part') | WIDE),
+    'context': Run('', 'attention over the given lungs', NODULES, relations('context') | WIDE),
+    'part_context': Run('', '`part` and `context`', NODULES, relations('part', 'context') | WIDE),
+    'part_predicted': Run('', '`part`, parts predicted by the detector', NODULES, relations('part') | WIDE | PREDICTED),
+    'part_context_predicted': Run('', '`part_context`, parts predicted by the detector', NODULES,
+                                  relations('part', 'context') | WIDE | PREDICTED),
+}
+
+
+def get_config(run: str = 'base') -> ConfigDict:
+    """Raises ValueError with the nearest right name of a run."""
+    if run not in RUNS:
+        raise ValueError(nearest('run', run, RUNS))
+    c = base.get_config()
+    c.name = run
+    coco.small(c)
+    c.data.split.by = 'patient'
+    c.data.split.folds = 4
+    c.data.max_objects = 8
+    c.data.scale_jitter = (0.8, 1.0)
+    c.data.brightness = 0.1
+    c.data.contrast = 0.2
+    c.data.gamma = 0.2
+
+    c.train.ema = 0.99
+    c.train.rois = 64
+    c.train.rpn_samples = 64
+    c.train.checkpoint_every = 400
+    c.test.detections = 20
+    with c.unlocked():
+        apply(c, RUNS[run].base | RUNS[run].delta)
+    return c

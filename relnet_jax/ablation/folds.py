@@ -1,0 +1,100 @@
+"""Cross-validation: as many trainings as there are folds, each film measured by the one that did not see it."""
+import dataclasses
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from relnet_jax import files
+from relnet_jax.ablation import results, runner
+from relnet_jax.data import pipeline
+from relnet_jax.data.formats import has_validation
+from relnet_jax.errors import UserError
+from relnet_jax.evaluation import report
+
+DONE = 'fold.json'      # in the folder of a finished fold: its flat config, and what `runner.run_once` gave
+
+
+def folder_of(workdir: str | Path, fold: int) -> Path:
+    return Path(workdir) / f'fold_{fold}'
+
+
+def fold_config(config: ConfigDict, fold: int) -> ConfigDict:
+    """`config` with part `fold` of data.split.folds held out."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.data.split.hold_out = fold
+    return config.lock()
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError for a config whose films folds cannot cover."""
+    if has_validation(config.data) or config.data.val.max_images or config.data.subset:
+        raise UserError('--folds holds out parts of the training images: expected no validation data and no choice '
+                        '(data.val.annotations, data.val.max_images, data.subset; the phantom has its own)')
+
+
+def read_done(folder: Path, config: ConfigDict) -> dict | None:
+    """What `runner.run_once` gave for the finished fold in `folder`, None if it is not finished.
+
+    Raises ResultError if it was trained with another config.
+    """
+    path = folder / DONE
+    if not path.exists():
+        return None
+    found = json.loads(path.read_text())
+    if wrong := results.differences(results.flat(config), found.pop('settings')):
+        raise results.ResultError(f'{folder} holds a fold of another config; remove it, or choose another folder:\n  '
+                                  + '\n  '.join(wrong))
+    return found
+
+
+def run_folds(config: ConfigDict, workdir: str | Path, *, announce: Callable[[int, list[dict]], None]) -> dict | None:
+    """Trains the folds that are not finished in WORKDIR/fold_K, pools what they say of their held-out films, writes the
+    report of all films to WORKDIR/eval and returns the measured part of a result file; None if it was stopped.
+
+    announce(fold, results of those before) is called before each training. `steps` are those of one fold, `seconds`
+    those of all, and `about` and the metrics those of the pooled films.
+    Raises ResultError for folds that do not belong together, and what training raises.
+    """
+    done = []
+    for fold in range(config.data.split.folds):
+        own, folder = fold_config(config, fold), folder_of(workdir, fold)
+        found = read_done(folder, own)
+        if found is None:
+            announce(fold, done)
+            found = runner.run_once(own, folder)
+            if found is None:
+                return None
+            files.write_json(folder / DONE, dict(settings=results.flat(own)) | found)
+        done.append(found)
+    metrics, about = pool(config, Path(workdir))
+    return dict(runner.measured(config, metrics, about), steps=done[0]['steps'], folds=len(done),
+                resumed_at_step=max(found['resumed_at_step'] for found in done),
+                seconds=round(sum(found['seconds'] for found in done), 1))
+
+
+def pool(config: ConfigDict, workdir: Path) -> tuple[dict, dict]:
+    """(metrics, about) of WORKDIR/eval/metrics.json, which it writes with the rest of the report: the detections of
+    every fold in its held-out films, together. Scores of different folds are ranked as they are.
+
+    Raises ResultError unless every film is held out once.
+    """
+    source = pipeline.open_undivided(config)
+    held, found = [], []
+    for fold in range(config.data.split.folds):
+        evaluated = folder_of(workdir, fold) / 'eval'
+        held += [image['id'] for image in json.loads((evaluated / report.GROUND_TRUTH).read_text())['images']]
+        found += json.loads((evaluated / report.DETECTIONS).read_text())
+    if sorted(map(str, held)) != sorted(map(str, source.image_ids)):
+        raise results.ResultError(f'{workdir}: its {config.data.split.folds} folds hold out {len(held)} images, '
+                                  f'{len(set(held))} different ones, expected each of the {len(source)} of '
+                                  f'{source.name} once')
+    place = {number: i for i, number in enumerate(source.image_ids)}
+    found.sort(key=lambda record: place[record['image_id']])
+    source = dataclasses.replace(source, name=f'{source.name}, {config.data.split.folds} folds')
+    report.full_report(workdir / 'eval', source, source.ground_truth(), found, config,
+                       checkpoint=f'{workdir.name}, each film by the fold that held it out')
+    written = json.loads((workdir / 'eval' / 'metrics.json').read_text())
+    return written['metrics'], written['about']
