@@ -2,9 +2,9 @@
 
 One size at a time is changed, each point in a process of its own: processor seconds (the better of two), what the
 compiled program needs beside its inputs and outputs, and the peak memory of the process. A point is a line of JSON in
-benchmarks/results/scaling.jsonl, which is written anew but for the series left out; docs/scaling_curves.png shows the
-series on logarithmic axes. `large` is one training step on many of everything, `remat` the effect of
-config.model.remat.
+benchmarks/results/scaling.jsonl; what stands there is not measured again, unless `--only` names its series.
+docs/scaling_curves.png shows the series on logarithmic axes. `large` is one training step on many of everything,
+`remat` the effect of config.model.remat.
 """
 import argparse
 import datetime
@@ -79,19 +79,22 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('--only', help=f'some of the series, with commas: {", ".join(jobs())}')
     options = parser.parse_args(argv)
-    wanted = options.only.split(',') if options.only else list(jobs())
-    if unknown := set(wanted) - set(jobs()):
+    again = options.only.split(',') if options.only else []
+    if unknown := set(again) - set(jobs()):
         parser.error(f'no series {sorted(unknown)}')
-    todo = [(name, job) for name in wanted for job in jobs()[name]]
     stored = [json.loads(line) for line in FILE.read_text().splitlines()] if FILE.exists() else []
-    points = [point for point in stored if point['series'] not in wanted]
+    points = [point for point in stored if point['series'] not in again]
+    done = {(point['series'], json.dumps(point['job'])) for point in points}
+    todo = [(name, job) for name in again or jobs() for job in jobs()[name] if (name, json.dumps(job)) not in done]
     about = dict(date=f'{datetime.date.today()}', cores=os.cpu_count(), machine=platform.machine(),
                  jax=jax.__version__, python=platform.python_version())
     with tempfile.TemporaryDirectory() as folder:
         for name, job in track(todo, 'points'):
-            points.append(dict(series=name, job=job, **measure(job, Path(folder)), **about))
+            same = next((point for point in points if point['job'] == job), None)     # where series cross
+            points.append(same | {'series': name} if same else
+                          dict(series=name, job=job, **measure(job, Path(folder)), **about))
             print(json.dumps(points[-1]), flush=True)
-    FILE.write_text(''.join(json.dumps(point) + '\n' for point in points))
+            FILE.write_text(''.join(json.dumps(point) + '\n' for point in points))
     draw(points).savefig(FIGURE, dpi=110)
 
 
