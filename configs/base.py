@@ -131,7 +131,8 @@ def get_config() -> ConfigDict:
     t.clip_norm = 0.0                    # global gradient norm; 0 = off
     t.ema = 0.0                          # decay of the parameter average used for evaluation; 0 = off
     t.freeze = ()                        # regular expressions on parameter paths such as 'backbone/layer1'
-    t.init_from = ''                     # what to fine-tune from: a run's folder, or a weights file (docs)
+    t.init_from = ''                     # what to fine-tune from: a run's folder, or a weights file (docs);
+                                         # {fold}: the number of the fold, with ablate --folds
     t.plain_from = ''                    # run that stands for the plain phases, then left out; {seed}: its seed
     t.init_strict = False                # stop if init_from leaves anything new or unused
     t.pre_nms = 2000                     # RPN candidates per level before NMS

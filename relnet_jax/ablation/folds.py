@@ -21,10 +21,12 @@ def folder_of(workdir: str | Path, fold: int) -> Path:
 
 
 def fold_config(config: ConfigDict, fold: int) -> ConfigDict:
-    """`config` with part `fold` of data.split.folds held out."""
+    """`config` with part `fold` of data.split.folds held out; {fold} in train.init_from is its number, for what it
+    starts from must not have seen its held-out films either."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
         config.data.split.hold_out = fold
+        config.train.init_from = config.train.init_from.replace('{fold}', str(fold))
     return config.lock()
 
 

@@ -93,6 +93,18 @@ def test_every_film_is_measured_by_the_fold_that_did_not_see_it(family, tmp_path
     assert '| `other` | changed |' in (out / 'table.md').read_text() and 'lab' not in (out / 'table.md').read_text()
 
 
+def test_a_fold_starts_from_the_same_fold_of_another_run(family, tmp_path, monkeypatch):
+    out, real, begun = tmp_path / 'out', runner.train, []
+    assert command(family, out) == 0
+
+    def train(config, workdir):
+        begun.append(config.train.init_from)
+        return real(config, workdir)
+    monkeypatch.setattr(runner, 'train', train)
+    assert command(family, tmp_path / 'tuned', f'--config.train.init_from={out}/runs/base_s0/fold_{{fold}}') == 0
+    assert begun == [str(folds.folder_of(out / 'runs' / 'base_s0', fold)) for fold in range(3)]
+
+
 def test_a_finished_fold_is_not_trained_again(family, tmp_path, trained, monkeypatch, caplog):
     out, real = tmp_path / 'out', runner.run_once
     monkeypatch.setattr(runner, 'run_once', lambda config, workdir: real(config, workdir)
