@@ -82,7 +82,9 @@ def write_steps(out):
 
 
 def in_eight_devices(code, *arguments):
-    done = subprocess.run([sys.executable, '-c', code, *map(str, arguments)], cwd=ROOT, env=environment(8),
+    variables = environment(8)
+    variables['XLA_FLAGS'] += ' --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true'
+    done = subprocess.run([sys.executable, '-c', code, *map(str, arguments)], cwd=ROOT, env=variables,
                           capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
 
