@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> None:
         for count in counts:
             line = json.dumps(measure(Path(folder), count, overlays=options.overlays))
             print(line, flush=True)
-            with open(RESULTS, 'a') as file:
+            with open(RESULTS, 'a', encoding='utf-8') as file:
                 file.write(line + '\n')
 
 

@@ -8,6 +8,7 @@ one line on stderr that says why (a wrong flag, config key or file, a loss that 
 training that SIGTERM or Ctrl-C stopped after it saved, which the same command goes on with; 130 stopped by Ctrl-C. A
 traceback is a bug (and its exit code 1).
 """
+import io
 import logging as python_logging
 import os
 import re
@@ -210,6 +211,7 @@ def run(name: str, doc: str, define: Callable[[FlagValues], None], command: Call
         with interrupt.heard_at_once(leave):
             call = parse(define, argv, words=words, overrides=overrides)
             flags.FLAGS.mark_as_parsed()        # Grain and absl's logging look at absl's own, which nothing sets
+            _write_any_letter()
             _log_to_stderr()
             return command(call) or DONE
     except (UserError, OSError) as error:
@@ -223,6 +225,13 @@ def run(name: str, doc: str, define: Callable[[FlagValues], None], command: Call
             leave()     # Python's own ending waits for compiled code that still runs, and has crashed in it
         say('interrupted')
         return INTERRUPTED
+
+
+def _write_any_letter() -> None:
+    """A letter that the terminal's encoding lacks (names of classes in an 8-bit locale) becomes \\xd6 or the like."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in ('strict', 'surrogateescape'):
+            stream.reconfigure(errors='backslashreplace')
 
 
 def _log_to_stderr() -> None:

@@ -28,7 +28,7 @@ from relnet_jax.evaluation.report import GROUND_TRUTH, HEADLINE
 def read_json(path: Path, kind: type, expected: str) -> Any:
     """Raises UserError for a file that is not JSON or holds another kind of value."""
     try:
-        value = json.loads(path.read_text())
+        value = json.loads(path.read_text(encoding='utf-8'))
     except ValueError as error:
         raise UserError(f'{path}: not JSON: {error}') from error
     if not isinstance(value, kind):

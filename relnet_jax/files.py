@@ -31,7 +31,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 def write_text(path: str | Path, text: str) -> None:
     """`text` as the file `path`, see `replacing`."""
     with replacing(path) as scratch:
-        scratch.write_text(text)
+        scratch.write_text(text, encoding='utf-8')
 
 
 def nulls(value: Any) -> Any:

@@ -52,7 +52,7 @@ def renew(path: Path, tables: list[list[dict]], texts: dict, *, controls: tuple[
 
     Raises ResultError if the file has no markers, or not exactly one of each in order.
     """
-    old = path.read_text() if path.exists() else f'# Every run of the lab\'s log\n\n{BEGIN}\n{END}\n'
+    old = path.read_text(encoding='utf-8') if path.exists() else f'# Every run of the lab\'s log\n\n{BEGIN}\n{END}\n'
     if old.count(BEGIN) != 1 or old.count(END) != 1 or old.index(BEGIN) > old.index(END):
         raise ResultError(f"{path}: expected one line '{BEGIN}' and after it one '{END}'")
     head, tail = old[:old.index(BEGIN)], old[old.index(END):]

@@ -45,7 +45,7 @@ def read_done(folder: Path, config: ConfigDict) -> dict | None:
     path = folder / DONE
     if not path.exists():
         return None
-    found = json.loads(path.read_text())
+    found = json.loads(path.read_text(encoding='utf-8'))
     if wrong := results.differences(results.flat(config), found.pop('settings')):
         raise results.ResultError(f'{folder} holds a fold of another config; remove it, or choose another folder:\n  '
                                   + '\n  '.join(wrong))
@@ -87,8 +87,8 @@ def pool(config: ConfigDict, workdir: Path) -> tuple[dict, dict]:
     held, found = [], []
     for fold in range(config.data.split.folds):
         evaluated = folder_of(workdir, fold) / 'eval'
-        held += [image['id'] for image in json.loads((evaluated / report.GROUND_TRUTH).read_text())['images']]
-        found += json.loads((evaluated / report.DETECTIONS).read_text())
+        held += [image['id'] for image in json.loads((evaluated / report.GROUND_TRUTH).read_text(encoding='utf-8'))['images']]
+        found += json.loads((evaluated / report.DETECTIONS).read_text(encoding='utf-8'))
     if sorted(map(str, held)) != sorted(map(str, source.image_ids)):
         raise results.ResultError(f'{workdir}: its {config.data.split.folds} folds hold out {len(held)} images, '
                                   f'{len(set(held))} different ones, expected each of the {len(source)} of '
@@ -98,5 +98,5 @@ def pool(config: ConfigDict, workdir: Path) -> tuple[dict, dict]:
     source = dataclasses.replace(source, name=f'{source.name}, {config.data.split.folds} folds')
     report.full_report(workdir / 'eval', source, source.ground_truth(), found, config,
                        checkpoint=f'{workdir.name}, each film by the fold that held it out')
-    written = json.loads((workdir / 'eval' / 'metrics.json').read_text())
+    written = json.loads((workdir / 'eval' / 'metrics.json').read_text(encoding='utf-8'))
     return written['metrics'], written['about']

@@ -21,8 +21,8 @@ def draw(folders: list[Path], *, by: str, count: int = bootstrap.RESAMPLES) -> t
     """(ground truth, headline metrics) of a run from the evaluations of its seeds, which measured the same films."""
     seeds, truth = [], {}
     for folder in folders:
-        truth = json.loads((folder / GROUND_TRUTH).read_text())
-        _, measure = measures.everything(truth, json.loads((folder / DETECTIONS).read_text()))
+        truth = json.loads((folder / GROUND_TRUTH).read_text(encoding='utf-8'))
+        _, measure = measures.everything(truth, json.loads((folder / DETECTIONS).read_text(encoding='utf-8')))
         group, _ = bootstrap.patients(truth['images'], by)
         once = bootstrap.means(measure(np.ones((1, len(group)))))
         drawn = bootstrap.draws(measure, group, count=count)

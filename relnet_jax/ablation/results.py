@@ -68,7 +68,7 @@ def machine() -> dict:
     model = platform.processor() or platform.machine()
     info = Path('/proc/cpuinfo')
     if info.is_file():
-        names = [line.partition(':')[2].strip() for line in info.read_text().splitlines()
+        names = [line.partition(':')[2].strip() for line in info.read_text(encoding='utf-8').splitlines()
                  if line.startswith('model name')]
         model = names[0] if names else model
     devices = jax.devices()
@@ -103,7 +103,7 @@ def write(path: Path, result: dict) -> None:
 def read(path: Path) -> dict:
     """Raises ResultError for a file that is not a result, or that is called after another run or seed."""
     try:
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding='utf-8'))
     except json.JSONDecodeError as error:
         raise ResultError(f'{path}: not JSON: {error}') from error
     missing = [k for k in KEYS if not isinstance(result, dict) or k not in result]

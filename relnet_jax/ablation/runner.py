@@ -31,7 +31,7 @@ def run_once(config: ConfigDict, workdir: str | Path) -> dict | None:
     state = train(config, workdir)
     if not written.exists():
         return None
-    found = json.loads(written.read_text())
+    found = json.loads(written.read_text(encoding='utf-8'))
     return dict(measured(config, found['metrics'], found['about']), steps=int(state.step),
                 resumed_at_step=finished[-1] if finished else 0, seconds=round(time.monotonic() - started, 1))
 

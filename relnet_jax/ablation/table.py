@@ -68,7 +68,8 @@ def make_rows(results: list[dict], texts: dict, *, controls: tuple[str, ...] = C
 
 def stored_texts(table_json: str | Path) -> dict:
     """Run -> LabRun of the runs in a table.json, in its order."""
-    return {row['run']: LabRun(**row['text']) for row in json.loads(Path(table_json).read_text())['rows']}
+    rows = json.loads(Path(table_json).read_text(encoding='utf-8'))['rows']
+    return {row['run']: LabRun(**row['text']) for row in rows}
 
 
 # ---- numbers as text, in per cent ----

@@ -88,7 +88,7 @@ def _cooccurrence(source: Source, config: ConfigDict, names: tuple[str, ...], ca
     about = json.dumps(dict(classes=names, data=source.name, images=len(source), ids=_digest(source),
                             file=_file_state(config.data.train.annotations),
                             edges_among=list(config.data.graph_classes)))
-    if cache and cache.exists() and cache.read_text().split('\n', 1)[0] == f'# {about}':
+    if cache and cache.exists() and cache.read_text(encoding='utf-8').split('\n', 1)[0] == f'# {about}':
         return read_adjacency(cache, len(names))
     if about not in _counted:
         _counted[about] = _count(source, config, names)

@@ -2,6 +2,7 @@
 import difflib
 import os
 import stat
+import sys
 import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -50,7 +51,7 @@ def image_finder(folder: Path, names: Iterable[str], *, allow_outside: bool = Fa
             if allow_outside or is_inside(path):
                 return Found(Path(path))
         except (OSError, ValueError):       # not there; or a name too long, with a null byte, half a surrogate pair
-            return Found(None, 'not found')
+            return Found(None, _not_found(name))
         return Found(None, 'outside of the image folder')
 
     def by_ending(name: str) -> Found:
@@ -64,7 +65,7 @@ def image_finder(folder: Path, names: Iterable[str], *, allow_outside: bool = Fa
         if len(best) > 1:
             return Found(None, f'not found, and {len(best)} files are called so')
         if not best or best[0] in claimed or best[0] in given:
-            return Found(None, 'not found')
+            return Found(None, _not_found(name))
         given.add(best[0])
         return at(best[0])
 
@@ -93,6 +94,12 @@ def image_finder(folder: Path, names: Iterable[str], *, allow_outside: bool = Fa
         return exact if exact.remark == 'outside of the image folder' else found
 
     return find
+
+
+def _not_found(name: str) -> str:
+    encoding = sys.getfilesystemencoding()
+    return 'not found' if name.isascii() or encoding == 'utf-8' else (
+        f'not found (this system writes file names in {encoding}; PYTHONUTF8=1 makes it UTF-8)')
 
 
 def nearest_name(folder: Path, name: str) -> str:

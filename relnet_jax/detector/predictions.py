@@ -54,7 +54,7 @@ def begun(out: Path, settings: dict) -> Iterator[tuple[dict[Path, str | None], T
     that are none, and while another process is at it.
     """
     out.mkdir(parents=True, exist_ok=True)
-    with open(out / LINES, 'a') as file:
+    with open(out / LINES, 'a', encoding='utf-8') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)        # dropped by the system however the process ends
         except BlockingIOError:
@@ -70,7 +70,7 @@ def begun(out: Path, settings: dict) -> Iterator[tuple[dict[Path, str | None], T
 
 def _check(out: Path, settings: dict) -> None:
     try:
-        stored = json.loads((out / SETTINGS).read_text())
+        stored = json.loads((out / SETTINGS).read_text(encoding='utf-8'))
     except (OSError, ValueError):
         raise UserError(f'{out}: holds {LINES} without a readable {SETTINGS} beside it: choose another folder, or '
                         'remove them') from None
@@ -116,14 +116,14 @@ def lines(out: Path, *, mend: bool = False) -> Iterator[dict]:
 
 def finish(out: Path, categories: list[dict]) -> list[Path]:
     """Writes the COCO file and the table of all lines, and returns their paths."""
-    with files.replacing(out / COCO) as scratch, open(scratch, 'w') as file:
+    with files.replacing(out / COCO) as scratch, open(scratch, 'w', encoding='utf-8') as file:
         file.write('{"images": [')
         _write_items(file, (outputs.coco_image(line, i) for i, line in enumerate(lines(out), 1)))
         file.write(f'],\n"categories": {json.dumps(categories)},\n"annotations": [')
         ids = itertools.count(1)
         _write_items(file, (a for i, line in enumerate(lines(out), 1) for a in outputs.coco_annotations(line, i, ids)))
         file.write(']}\n')
-    with files.replacing(out / TABLE) as scratch, open(scratch, 'w', newline='') as file:
+    with files.replacing(out / TABLE) as scratch, open(scratch, 'w', encoding='utf-8', newline='') as file:
         outputs.write_table(lines(out), file)
     return [out / COCO, out / TABLE]
 

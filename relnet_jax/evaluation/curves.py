@@ -18,7 +18,7 @@ def read_metrics(workdir: str | Path, split: str = 'train') -> dict:
 
     Raises FileNotFoundError without the file.
     """
-    lines = [json.loads(line) for line in (Path(workdir) / METRICS_FILE).read_text().splitlines()]
+    lines = [json.loads(line) for line in (Path(workdir) / METRICS_FILE).read_text(encoding='utf-8').splitlines()]
     lines = [line for line in lines if line['split'] == split]
     found = {}
     for name in dict.fromkeys(key for line in lines for key in line):

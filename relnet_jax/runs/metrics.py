@@ -19,7 +19,7 @@ def read(workdir: str | Path, *, until: int | None = None) -> list[tuple[str, di
     """(line as it stands, what it says) of WORKDIR/metrics.jsonl up to the step `until`; [] without the file. What is
     no line of ours is left out: a killed run may have left the last one unfinished."""
     path, found = Path(workdir) / METRICS_FILE, []
-    for line in path.read_text(errors='replace').splitlines() if path.exists() else ():
+    for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if path.exists() else ():
         try:
             values = json.loads(line)
             if until is None or values['step'] <= until:
@@ -45,7 +45,7 @@ class MetricWriter:
         workdir.mkdir(parents=True, exist_ok=True)
         files.write_text(workdir / METRICS_FILE, ''.join(line + '\n' for line, _ in read(workdir, until=step)))
         self._path = workdir / METRICS_FILE
-        self._lines = open(self._path, 'a')
+        self._lines = open(self._path, 'a', encoding='utf-8')
         self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:

@@ -48,7 +48,7 @@ def read(step_folder: str | Path) -> OperatingPoints | None:
     """
     path = Path(step_folder) / FILE
     try:
-        document = json.loads(path.read_text())
+        document = json.loads(path.read_text(encoding='utf-8'))
     except FileNotFoundError:
         return None
     except ValueError as error:

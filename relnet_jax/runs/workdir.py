@@ -27,7 +27,8 @@ def held(workdir: str | Path) -> Iterator[None]:
     """
     path = Path(workdir) / LOCK
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, 'a+') as file:      # not emptied before it is ours; never removed: another may wait for this file
+    # Not emptied before it is ours; never removed: another may wait for this file.
+    with open(path, 'a+', encoding='utf-8') as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -14,7 +14,7 @@ from relnet_jax.host_memory import gigabytes, host_free
 
 SMALL = 1 << 24         # bytes; below, nothing is reckoned
 LARGE = 1 << 28         # above, a line says that it takes long
-LIST, DICT, VALUE, QUOTE = 88, 240, 50, 12      # bytes of a list, a dict, a number with its place; more for a quote
+LIST, DICT, VALUE, QUOTE = 88, 240, 50, 12      # bytes of a list, a dict, any other value; more for a quote
 BYTES_PER_SECOND = 8e6      # until a file is opened
 
 

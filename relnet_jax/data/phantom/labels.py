@@ -30,7 +30,7 @@ class Request(NamedTuple):
 @functools.cache
 def statistics() -> dict:
     """The table as read; treat as read-only."""
-    return json.loads(STATISTICS.read_text())
+    return json.loads(STATISTICS.read_text(encoding='utf-8'))
 
 
 def classes() -> tuple[str, ...]:
