@@ -87,7 +87,8 @@ def pool(config: ConfigDict, workdir: Path) -> tuple[dict, dict]:
     held, found = [], []
     for fold in range(config.data.split.folds):
         evaluated = folder_of(workdir, fold) / 'eval'
-        held += [image['id'] for image in json.loads((evaluated / report.GROUND_TRUTH).read_text(encoding='utf-8'))['images']]
+        truth = json.loads((evaluated / report.GROUND_TRUTH).read_text(encoding='utf-8'))
+        held += [image['id'] for image in truth['images']]
         found += json.loads((evaluated / report.DETECTIONS).read_text(encoding='utf-8'))
     if sorted(map(str, held)) != sorted(map(str, source.image_ids)):
         raise results.ResultError(f'{workdir}: its {config.data.split.folds} folds hold out {len(held)} images, '
