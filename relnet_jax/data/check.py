@@ -4,9 +4,9 @@
 
 Installed, the command is relnet-check. Prints per class objects, images, masks, crowds, size on the canvas, and the
 share of boxes that no anchor overlaps with IoU >= 0.5, for which the RPN has only its fall-back match, with sizes that
-would cover more; the issues found at opening by kind, with the rule applied; unreadable and repeated images (by their
-pixels), and what training and validation share: files, content, names, patients, classes. docs/data_checks.md shows
-reports and what to make of them.
+would cover more; the issues found at opening by kind, with the rule applied; unreadable, blank and repeated images (by
+their pixels), and what training and validation share: files, content, names, patients, classes. docs/data_checks.md
+shows reports and what to make of them.
 
 --plot=DIR draws the training set, --json=FILE writes everything (- is the standard output), --no-images reads the
 annotation files alone, for those whose images are elsewhere. Exit code 0; 1 with --strict if anything was found; 2 if
@@ -30,6 +30,7 @@ from relnet_jax.data.check_plots import write_plots
 from relnet_jax.data.coco_source import counted
 from relnet_jax.data.duplicates import (
     Look,
+    blank_images,
     look_at_images,
     parts_found,
     repeated_images,
@@ -61,6 +62,7 @@ def _findings(train: Contents, val: Contents, looks: Sequence[Sequence[Look]], i
     return {
         ISSUES: summary(issues),
         'unreadable images': [f'{s.name}: {line}' for s, seen in pairs for line in unreadable_images(s, seen)],
+        'images of one grey level': [f'{s.name}: {line}' for s, seen in pairs for line in blank_images(s, seen)],
         'repeated images': [f'{s.name}: {line}' for s, seen in pairs for line in repeated_images(s, seen)],
         'images in both training and validation': shared_images(train.source, val.source, *looks),
         'patients in both training and validation': shared_patients(train.source, val.source, by),

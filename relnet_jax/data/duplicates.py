@@ -1,4 +1,4 @@
-"""Images that cannot be read, that are there twice, or that training and validation share."""
+"""Images that cannot be read, that show nothing, that are there twice, or that training and validation share."""
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from relnet_jax.data.grey import is_blank
 from relnet_jax.data.images import UnreadableImage
 from relnet_jax.data.source import Source
 from relnet_jax.progress import Bar
@@ -17,6 +18,7 @@ PATIENT_KEYS = ('patient_id', 'patientid', 'PatientID', 'patientId', 'patient')
 class Look(NamedTuple):
     """What was seen of an image when it was loaded."""
     problem: str = ''       # why it cannot be
+    blank: bool = False     # of one grey level
     content: bytes = b''    # hash of its pixels: that of another file, too, if only its packing differs
     parts: tuple[str, ...] = ()     # names of those that are annotated
 
@@ -30,7 +32,8 @@ def look_at_images(source: Source, threads: int) -> list[Look]:
             return Look(problem=str(e))
         pixels = np.ascontiguousarray(example.image)
         content = hashlib.sha1(pixels.data, usedforsecurity=False).digest() + bytes(str(pixels.shape), 'ascii')
-        return Look(content=content, parts=tuple(n for n, there in zip(source.parts, example.part_valid) if there))
+        parts = tuple(n for n, there in zip(source.parts, example.part_valid) if there)
+        return Look(blank=is_blank(pixels), content=content, parts=parts)
 
     looks = []
     if source.counts:
@@ -51,6 +54,11 @@ def called(record: dict) -> str:
 def unreadable_images(source: Source, looks: Sequence[Look]) -> list[str]:
     """One line for each image that cannot be loaded."""
     return [f'image {record["id"]}: {look.problem}' for record, look in zip(source.records, looks) if look.problem]
+
+
+def blank_images(source: Source, looks: Sequence[Look]) -> list[str]:
+    """One line for each image of one grey level, which shows nothing."""
+    return [f'image {called(record)}' for record, look in zip(source.records, looks) if look.blank]
 
 
 def repeated_images(source: Source, looks: Sequence[Look]) -> list[str]:

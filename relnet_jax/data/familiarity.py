@@ -11,10 +11,13 @@ from collections.abc import Mapping
 
 import cv2
 import numpy as np
+from absl import logging
 from ml_collections import ConfigDict
 
 from relnet_jax.data import pipeline
+from relnet_jax.data.grey import is_blank
 from relnet_jax.data.images import UnreadableImage
+from relnet_jax.data.issues import listed
 from relnet_jax.data.source import Source
 
 SIDE, GRID = 64, 5
@@ -52,13 +55,19 @@ def measure(looks: np.ndarray) -> dict | None:
 
 def of_source(source: Source, config: ConfigDict) -> dict | None:
     """`measure` of up to LOOKED_AT films of a source, as the detector is shown them; unreadable ones are passed by."""
-    looks, source = [], dataclasses.replace(source, memory=None)    # what training keeps there has another size
+    looks, blank = [], []
+    source = dataclasses.replace(source, memory=None)       # what training keeps there has another size
     for index in np.unique(np.linspace(0, len(source) - 1, min(LOOKED_AT, len(source))).astype(int)):
         try:
             example, _ = pipeline.prepared(source, int(index), config.data, jitter=1.0)
         except UnreadableImage:     # training names it
             continue
         looks.append(look(example.image))
+        if is_blank(example.image):
+            blank.append(source.image_ids[index])
+    if blank:
+        logging.warning('%s: %d of %d images looked at are of one grey level, with nothing to see in them: %s',
+                        source.name, len(blank), len(looks), listed(map(str, blank)))
     return measure(np.array(looks))
 
 

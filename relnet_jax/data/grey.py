@@ -23,3 +23,8 @@ def window_16bit(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """uint16 -> uint8 of the same shape, by the percentiles of all samples."""
     counts = np.bincount(image.ravel(), minlength=65536)
     return np.rint(by_percentiles(np.arange(65536), counts, window)).astype(np.uint8)[image]
+
+
+def is_blank(image: np.ndarray) -> bool:
+    """Whether all values of an array are the same: a picture that shows nothing."""
+    return bool(image.min() == image.max())

@@ -6,9 +6,8 @@ import os
 import shutil
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-
 from relnet_jax import files
+from relnet_jax.runs.event_file import EventFile
 
 METRICS_FILE = 'metrics.jsonl'
 ROOM = 1_000_000        # bytes
@@ -46,20 +45,17 @@ class MetricWriter:
         files.write_text(workdir / METRICS_FILE, ''.join(line + '\n' for line, _ in read(workdir, until=step)))
         self._path = workdir / METRICS_FILE
         self._lines = open(self._path, 'a', encoding='utf-8')
-        self._events = SummaryWriter(str(workdir / 'tensorboard'), purge_step=step + 1)
+        self._events = EventFile(workdir / 'tensorboard', step=step)
 
     def write(self, step: int, split: str, values: dict[str, float]) -> None:
         """`split` is 'train' or 'val'; NaN and infinity become null in the JSON and are no point in TensorBoard."""
         values = files.nulls({name: float(value) for name, value in values.items()})
         try:
-            if shutil.disk_usage(self._path.parent).free < ROOM:    # tensorboardX fails in a thread, with tracebacks
+            if shutil.disk_usage(self._path.parent).free < ROOM:    # before half a line is written
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             self._lines.write(json.dumps({'step': step, 'split': split, **values}) + '\n')
             self._lines.flush()
-            for name, value in values.items():
-                if value is not None:
-                    self._events.add_scalar(f'{split}/{name}', value, step)
-            self._events.flush()
+            self._events.write(step, {f'{split}/{name}': v for name, v in values.items() if v is not None})
         except OSError as error:
             error.filename = str(self._path)
             raise

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from configs import base
-from relnet_jax.data import anchor_fit, duplicates, records, statistics
+from relnet_jax.data import anchor_fit, duplicates, familiarity, records, statistics
 from relnet_jax.data import check as C
 from relnet_jax.data.duplicates import Look
 from relnet_jax.data.source import subset
@@ -106,6 +106,16 @@ def test_content_is_that_of_the_pixels_however_they_are_packed(write_coco):
         'validation image 4 (4.png): same content as training image 1 (1.png)']
     assert duplicates.repeated_images(source, duplicates.look_at_images(source, 2)) == [
         'image 3 (3.png): same content as image 1 (1.png)', 'image 4 (4.png): same content as image 1 (1.png)']
+
+
+def test_images_that_show_nothing_are_named_by_the_check_and_before_a_training(write_coco, caplog):
+    source = open_coco(*write_coco([], sizes=[(40, 60)] * 4))
+    for i, level in ((1, 0), (3, 200)):
+        cv2.imwrite(str(source.image_path(i)), np.full((40, 60), level, np.uint8))
+    looks = duplicates.look_at_images(source, 2)
+    assert duplicates.blank_images(source, looks) == ['image 2 (2.png)', 'image 4 (4.png)']
+    familiarity.of_source(source, base.get_config())
+    assert '2 of 4 images looked at are of one grey level, with nothing to see in them: 2, 4' in caplog.text
 
 
 def test_the_same_name_in_every_patients_folder_is_no_leak(write_coco):

@@ -3,6 +3,7 @@ import dataclasses
 import json
 import logging
 import random
+import re
 import time
 from itertools import islice
 
@@ -11,6 +12,7 @@ import pytest
 
 from configs import base
 from relnet_jax.data.pipeline import eval_batches, open_for_model, open_sources, train_batches
+from relnet_jax.errors import UserError
 from relnet_jax.types import Batch
 from tests.data.opening import open_coco
 
@@ -245,6 +247,36 @@ def test_a_model_opens_validation_data_as_training_did(write_boxes, write_coco, 
 def test_training_data_without_an_object_to_detect_stop(write_coco, annotations):
     with pytest.raises(ValueError, match=f'instances: nothing to train on, none of its {len(annotations)} annotations'):
         open_sources(coco_config(write_coco(annotations), classes=('nodule',), parts=('left lung',)))
+
+
+ONE_BOX = dict(category_id=7, bbox=[5, 5, 9, 9])
+
+
+def test_training_images_that_are_left_without_an_object_stop(write_coco):
+    """All objects are in the fold that is held out, or in images that the subset leaves out."""
+    files = write_coco([dict(id=1, image_id=3, **ONE_BOX)], sizes=[(40, 60)] * 6)
+    said = 'nothing to train on, none of its . images has an object of the classes'
+    found = []
+    for hold_out in range(6):
+        config = coco_config(files, split=dict(by='id', folds=6, hold_out=hold_out))
+        try:
+            found.append(len(open_sources(config)[0]))
+        except UserError as error:
+            assert re.search(said, str(error))
+    assert found == [5] * 5
+    with pytest.raises(UserError, match=said):
+        open_sources(coco_config(files, files, subset='id=1'))
+    assert len(open_sources(coco_config(files, files, subset='id=3'))[0]) == 1
+
+
+def test_validation_images_without_an_object_are_said(write_coco, tmp_path, caplog):
+    files = write_coco([dict(id=i, image_id=i, **ONE_BOX) for i in (1, 2)], sizes=[(40, 60)] * 3)
+    empty = tmp_path / 'empty.json'
+    document = json.loads(files[0].read_text())
+    part = dict(id=1, image_id=1, category_id=20, bbox=[1, 1, 5, 5])
+    empty.write_text(json.dumps(document | dict(annotations=[part])))
+    open_sources(coco_config(files, (empty, files[1]), classes=('mass',)))
+    assert 'empty: none of its 3 images has an object: no precision can be measured' in caplog.text
 
 
 def test_a_validation_file_without_annotations_stops_a_training_and_opens_for_a_model(write_boxes, tmp_path):
