@@ -36,7 +36,8 @@ def assert_same_run(a, b):
         assert_same(*(step_folder.read_tree(folder, item) for folder in folders))
     assert step_folder.read_json(folders[0], 'metrics') == step_folder.read_json(folders[1], 'metrics')
     for name in ('metrics.json', 'detections.json'):
-        texts = [(run / 'eval' / name).read_text().replace(run.name, 'RUN') for run in (a, b)]
+        texts = [(run / 'eval' / name).read_text(encoding='utf-8').replace(str(run), 'RUN').replace(
+            f'{run.name}, step', 'RUN, step') for run in (a, b)]
         one, other = (re.sub(r'"date": "[^"]+"', '', text) for text in texts)
         assert one == other
 

@@ -1,5 +1,6 @@
 """What a run meets beside its data: readers that fail or hang, slow disks, clocks that jump."""
 import dataclasses
+import itertools
 import os
 import random
 import shutil
@@ -111,30 +112,26 @@ def test_slow_disks_change_no_number(config, whole, tmp_path, load, monkeypatch)
     assert_same_run(whole, tmp_path / 'slow')
 
 
-def jumping_clock(begin, jump):
-    """A `time.time` that jumps with every call, to and fro."""
-    real, calls = time.time(), [0]
-
-    def now():
-        calls[0] += 1
-        return begin + real + jump * (-1) ** calls[0]
-    return now
-
-
 YEAR = 365 * 86400.0
 
 
-def test_a_clock_that_jumps_and_goes_back_between_starts_changes_no_number(config, whole, tmp_path, at_batch,
-                                                                          monkeypatch):
+def clock(begin, jump):
+    """A `time.time` that is `begin` seconds off and jumps by `jump` whenever it is looked at."""
+    real, looks = time.time(), itertools.count()
+    return lambda: real + begin + jump * next(looks)
+
+
+def test_a_clock_that_is_set_back_all_the_while_and_between_starts_changes_no_number(config, whole, tmp_path, at_batch,
+                                                                                    monkeypatch):
     run = tmp_path / 'cut'
-    monkeypatch.setattr(time, 'time', jumping_clock(20 * YEAR, 3 * YEAR))
+    monkeypatch.setattr(time, 'time', clock(20 * YEAR, -YEAR / 12))
     undo = at_batch(4, lambda: os.kill(os.getpid(), signal.SIGTERM))
     assert loop.train(config, run).step == 4
     undo()
     for path in sorted(run.rglob('*')):        # the newest step looks the oldest
         age = 10 * YEAR if '/4' in str(path) else 0
         os.utime(path, (2e9 - age, 2e9 - age))
-    monkeypatch.setattr(time, 'time', jumping_clock(-30 * YEAR, 5 * YEAR))
+    monkeypatch.setattr(time, 'time', clock(-20 * YEAR, -3600))
     loop.train(config, run)
     assert checkpoint.steps(run)[-1] == 6
     assert_same_run(whole, run)
