@@ -138,7 +138,7 @@ def part_works(model: MaskRCNN, config, params: dict, job: dict) -> dict[str, tu
             if kind == 'train':
                 return used_rows.sum_over_used_rows(lambda p, x, labels: predict(p, x, labels).mean((1, 2)),
                                                     used_rows.CPU_CHUNK, own, rows, (labels,), used)
-            return used_rows.on_used_rows(partial(predict, own), used, (rows, labels), chunk=used_rows.CPU_CHUNK)
+            return used_rows.on_used_rows(partial(predict, own), used, (rows, labels))
         return apply(params, inside, x)
 
     def proposals(*maps):

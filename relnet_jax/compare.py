@@ -5,7 +5,6 @@ by a paired bootstrap: both are measured on the same resamples of patients, or o
 patients. --annotations is the COCO file that both were made for; without it the ground_truth.json that evaluation
 writes beside the first. --out=FILE.json writes the numbers of all metrics as well.
 """
-import json
 import math
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ from relnet_jax.evaluation.report import GROUND_TRUTH, HEADLINE
 def read_json(path: Path, kind: type, expected: str) -> Any:
     """Raises UserError for a file that is not JSON or holds another kind of value."""
     try:
-        value = json.loads(path.read_text(encoding='utf-8'))
+        value = files.read_json(path)
     except ValueError as error:
         raise UserError(f'{path}: not JSON: {error}') from error
     if not isinstance(value, kind):

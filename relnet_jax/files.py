@@ -48,6 +48,11 @@ def to_json(value: Any, *, indent: int | None = None) -> str:
     return json.dumps(nulls(value), indent=indent, allow_nan=False)
 
 
+def read_json(path: str | Path) -> Any:
+    """Raises ValueError for a file that is no JSON."""
+    return json.loads(Path(path).read_text(encoding='utf-8'))
+
+
 def write_json(path: str | Path, value: Any, *, indent: int | None = 1) -> None:
     """`to_json` as a file, see `replacing`."""
     write_text(path, to_json(value, indent=indent) + '\n')

@@ -1,6 +1,6 @@
 """Several processes that work as one: how they meet, what they tell each other, and how all end when one does.
 
-JAX connects them: `joined` wraps jax.distributed. With one process everything here does nothing, or calls the function.
+JAX connects them: `join` wraps jax.distributed. With one process everything here does nothing, or calls the function.
 """
 import json
 import os

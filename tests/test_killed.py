@@ -6,7 +6,6 @@ had been none; signals, a second training in the folder, and a file system that 
 import collections
 import json
 import random
-import re
 import resource
 import signal
 import subprocess
@@ -22,6 +21,7 @@ import pytest
 from relnet_jax import cli
 from relnet_jax.runs import checkpoint, manifest, metrics, step_folder
 from tests.conftest import CACHE
+from tests.training.conftest import without_origin
 from tests.training.test_processes import SMALL_RUN, environment
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -97,12 +97,6 @@ def assert_same_run(a: Path, b: Path):
         jax.tree.map(np.testing.assert_array_equal, *trees)
     for name in ('metrics.json', 'detections.json'):
         assert without_origin(a / 'eval' / name, a) == without_origin(b / 'eval' / name, b)
-
-
-def without_origin(path: Path, folder: Path) -> bytes:
-    """A file without the minute and the command that it was written by, which names the folder that was written to."""
-    text = re.sub(rb'\d{4}-\d\d-\d\d \d\d:\d\d UTC', b'', path.read_bytes())
-    return text.replace(str(folder).encode(), b'FOLDER').replace(f'{folder.name}, step'.encode(), b'RUN, step')
 
 
 def assert_nothing_torn(out: Path):

@@ -1,6 +1,5 @@
 """Cross-validation: as many trainings as there are folds, each film measured by the one that did not see it."""
 import dataclasses
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +44,7 @@ def read_done(folder: Path, config: ConfigDict) -> dict | None:
     path = folder / DONE
     if not path.exists():
         return None
-    found = json.loads(path.read_text(encoding='utf-8'))
+    found = files.read_json(path)
     if wrong := results.differences(results.flat(config), found.pop('settings')):
         raise results.ResultError(f'{folder} holds a fold of another config; remove it, or choose another folder:\n  '
                                   + '\n  '.join(wrong))
@@ -87,9 +86,9 @@ def pool(config: ConfigDict, workdir: Path) -> tuple[dict, dict]:
     held, found = [], []
     for fold in range(config.data.split.folds):
         evaluated = folder_of(workdir, fold) / 'eval'
-        truth = json.loads((evaluated / report.GROUND_TRUTH).read_text(encoding='utf-8'))
+        truth = files.read_json(evaluated / report.GROUND_TRUTH)
         held += [image['id'] for image in truth['images']]
-        found += json.loads((evaluated / report.DETECTIONS).read_text(encoding='utf-8'))
+        found += files.read_json(evaluated / report.DETECTIONS)
     if sorted(map(str, held)) != sorted(map(str, source.image_ids)):
         raise results.ResultError(f'{workdir}: its {config.data.split.folds} folds hold out {len(held)} images, '
                                   f'{len(set(held))} different ones, expected each of the {len(source)} of '
@@ -99,5 +98,5 @@ def pool(config: ConfigDict, workdir: Path) -> tuple[dict, dict]:
     source = dataclasses.replace(source, name=f'{source.name}, {config.data.split.folds} folds')
     report.full_report(workdir / 'eval', source, source.ground_truth(), found, config,
                        checkpoint=f'{workdir.name}, each film by the fold that held it out')
-    written = json.loads((workdir / 'eval' / 'metrics.json').read_text(encoding='utf-8'))
+    written = files.read_json(workdir / 'eval' / 'metrics.json')
     return written['metrics'], written['about']

@@ -3,7 +3,6 @@
 A metric of a run is the mean over its seeds. All runs and seeds are measured on the same resamples of the patients, so
 that differences to the control are paired twice, by patient and by seed.
 """
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ def draw(folders: list[Path], *, by: str, count: int = bootstrap.RESAMPLES) -> t
     """(ground truth, headline metrics) of a run from the evaluations of its seeds, which measured the same films."""
     seeds, truth = [], {}
     for folder in folders:
-        truth = json.loads((folder / GROUND_TRUTH).read_text(encoding='utf-8'))
-        _, measure = measures.everything(truth, json.loads((folder / DETECTIONS).read_text(encoding='utf-8')))
+        truth = files.read_json(folder / GROUND_TRUTH)
+        _, measure = measures.everything(truth, files.read_json(folder / DETECTIONS))
         group, _ = bootstrap.patients(truth['images'], by)
         once = bootstrap.means(measure(np.ones((1, len(group)))))
         drawn = bootstrap.draws(measure, group, count=count)

@@ -103,7 +103,7 @@ def write(path: Path, result: dict) -> None:
 def read(path: Path) -> dict:
     """Raises ResultError for a file that is not a result, or that is called after another run or seed."""
     try:
-        result = json.loads(path.read_text(encoding='utf-8'))
+        result = files.read_json(path)
     except json.JSONDecodeError as error:
         raise ResultError(f'{path}: not JSON: {error}') from error
     missing = [k for k in KEYS if not isinstance(result, dict) or k not in result]

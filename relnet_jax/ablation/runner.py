@@ -1,5 +1,4 @@
 """Trains and evaluates one run with one seed, and evaluates its checkpoint at other numbers of test boxes."""
-import json
 import time
 from pathlib import Path
 
@@ -31,7 +30,7 @@ def run_once(config: ConfigDict, workdir: str | Path) -> dict | None:
     state = train(config, workdir)
     if not written.exists():
         return None
-    found = json.loads(written.read_text(encoding='utf-8'))
+    found = files.read_json(written)
     return dict(measured(config, found['metrics'], found['about']), steps=int(state.step),
                 resumed_at_step=finished[-1] if finished else 0, seconds=round(time.monotonic() - started, 1))
 

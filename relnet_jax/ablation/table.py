@@ -1,7 +1,6 @@
 """Result files -> rows with means and paired differences -> Markdown, CSV and JSON."""
 import csv
 import io
-import json
 import math
 from pathlib import Path
 from typing import NamedTuple
@@ -68,7 +67,7 @@ def make_rows(results: list[dict], texts: dict, *, controls: tuple[str, ...] = C
 
 def stored_texts(table_json: str | Path) -> dict:
     """Run -> LabRun of the runs in a table.json, in its order."""
-    rows = json.loads(Path(table_json).read_text(encoding='utf-8'))['rows']
+    rows = files.read_json(table_json)['rows']
     return {row['run']: LabRun(**row['text']) for row in rows}
 
 

@@ -9,6 +9,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 AXIS = 'rows'
 
 
+def _sharding(devices: Sequence[jax.Device], *axes: str) -> NamedSharding:
+    """Of arrays that lie whole on each of the devices, or are divided over them along AXIS."""
+    return NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec(*axes))
+
+
 def over_devices(function: Callable, devices: Sequence[jax.Device]) -> Callable:
     """`function(params, *rows)`, jitted, each of whose arrays and results has B rows: device i of D computes those from
     i * B/D on. Where D does not divide B the first device computes them all, so that a single image costs one.
@@ -18,13 +23,11 @@ def over_devices(function: Callable, devices: Sequence[jax.Device]) -> Callable:
     one = jax.jit(function)
     if len(devices) == 1:
         return one
-    mesh = Mesh(np.asarray(devices), (AXIS,))
-    everywhere, divided = PartitionSpec(), PartitionSpec(AXIS)
+    everywhere, apart = _sharding(devices), _sharding(devices, AXIS)
     # Each device runs the very program that one device would: what is left to the compiler to divide it may gather.
-    mapped = jax.shard_map(lambda params, rows: function(params, *rows), mesh=mesh, in_specs=(everywhere, divided),
-                           out_specs=divided, check_vma=False)
-    apart = NamedSharding(mesh, divided)
-    all_of_them = jax.jit(mapped, in_shardings=(NamedSharding(mesh, everywhere), apart))
+    mapped = jax.shard_map(lambda params, rows: function(params, *rows), mesh=apart.mesh,
+                           in_specs=(everywhere.spec, apart.spec), out_specs=apart.spec, check_vma=False)
+    all_of_them = jax.jit(mapped, in_shardings=(everywhere, apart))
 
     def run(params: Any, *rows: Any) -> Any:
         if len(rows[0]) % len(devices):
@@ -37,7 +40,7 @@ def on_all(tree: Any, devices: Sequence[jax.Device]) -> Any:
     """A copy of `tree` on each of the devices."""
     if len(devices) == 1:
         return jax.device_put(tree)
-    return jax.device_put(tree, NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec()))
+    return jax.device_put(tree, _sharding(devices))
 
 
 def on_first(tree: Any) -> Any:
@@ -48,7 +51,7 @@ def on_first(tree: Any) -> Any:
 def on_own(tree: Any) -> Any:
     """A tree that the devices of all processes hold, as one that those of this process hold (no copy)."""
     devices = jax.local_devices()
-    sharding = NamedSharding(Mesh(np.asarray(devices), (AXIS,)), PartitionSpec())
+    sharding = _sharding(devices)
 
     def own(x: jax.Array) -> jax.Array:
         parts = {part.device: part.data for part in x.addressable_shards}

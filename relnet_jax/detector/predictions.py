@@ -70,7 +70,7 @@ def begun(out: Path, settings: dict) -> Iterator[tuple[dict[Path, str | None], T
 
 def _check(out: Path, settings: dict) -> None:
     try:
-        stored = json.loads((out / SETTINGS).read_text(encoding='utf-8'))
+        stored = files.read_json(out / SETTINGS)
     except (OSError, ValueError):
         raise UserError(f'{out}: holds {LINES} without a readable {SETTINGS} beside it: choose another folder, or '
                         'remove them') from None

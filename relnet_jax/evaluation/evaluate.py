@@ -94,7 +94,7 @@ def evaluate_at(box_counts: list, folder, config, class_table: dict, source, *,
                 convention: str = 'pixel_inclusive') -> dict:
     """Metrics of `report.evaluate` for the checkpoint in `folder` at each number of test boxes: count -> metrics, {}
     but in process 0."""
-    truth, found = source.ground_truth(), {}
+    truth, found = source.ground_truth() if processes.is_first() else {}, {}
     for count in box_counts:
         config = config.copy_and_resolve_references()
         with config.unlocked():

@@ -68,7 +68,7 @@ def make_manager(workdir: str | Path, *, keep: int, best: str) -> Iterator[ocp.C
 def _remove_old_steps(folder: Path) -> None:
     """Deletes the steps that were moved aside in one go, so that none is half there under its name when a run is killed
     meanwhile. Not while a step is saved."""
-    if jax.process_index() == 0:
+    if processes.is_first():
         shutil.rmtree(folder / REMOVED, ignore_errors=True)
 
 

@@ -3,7 +3,6 @@
 STEP_FOLDER/operating_points.json holds the fields of `OperatingPoints`. `python eval.py --calibrate` writes it, and
 whoever shows detections to people may read it.
 """
-import json
 import math
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +47,7 @@ def read(step_folder: str | Path) -> OperatingPoints | None:
     """
     path = Path(step_folder) / FILE
     try:
-        document = json.loads(path.read_text(encoding='utf-8'))
+        document = files.read_json(path)
     except FileNotFoundError:
         return None
     except ValueError as error:

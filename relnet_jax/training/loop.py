@@ -63,7 +63,7 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     startup.log_devices()
     mesh = parallel.make_mesh()
     parallel.check_divisible(config.train.batch_size, mesh.size, config.train.accumulate)
-    with (held(workdir) if jax.process_index() == 0 else nullcontext(), memory.told(memory.training_remedies(config))):
+    with (held(workdir) if processes.is_first() else nullcontext(), memory.told(memory.training_remedies(config))):
         return go_on(config, workdir, mesh)
 
 
@@ -72,7 +72,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
     t = config.train
 
     how = parallel.choose(t.parallel)
-    first_process = jax.process_index() == 0
+    first_process = processes.is_first()
 
     # ---- input ----
     source, val = pipeline.open_sources(config)

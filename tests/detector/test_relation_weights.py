@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import phantom
-from relnet_jax.data import pipeline
 from relnet_jax.detector import explain, relation_weights
 from relnet_jax.models.box_head import BoxPredictor, select_detections
 from relnet_jax.models.relations import RELATIONS, RelationContext, fuse
@@ -55,15 +53,6 @@ def init(toy):
 
 def softmax(logits):
     return np.asarray(nn.softmax(logits))
-
-
-@pytest.fixture(scope='module')
-def data():
-    c = phantom.get_config()
-    with c.unlocked():
-        c.data.canvas, c.data.scale, c.data.max_size, c.data.threads = (64, 64), 64, 64, 0
-        c.data.phantom.update(size=64, train_images=1, val_images=2)
-    return pipeline.open_sources(c)[1], c
 
 
 @pytest.fixture(scope='module')

@@ -5,8 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from configs import phantom
-from relnet_jax.data import pipeline
 from relnet_jax.detector import explain, relation_weights, removal
 from relnet_jax.models.box_head import BoxPredictor, select_detections
 from relnet_jax.models.relation_head import RelationHead, own_contexts
@@ -54,15 +52,6 @@ class Toy(nn.Module):
 
 def features_of(width):
     return lambda boxes: jnp.sin(jnp.sum(boxes, axis=-1, keepdims=True) * jnp.arange(1., width + 1))
-
-
-@pytest.fixture(scope='module')
-def data():
-    c = phantom.get_config()
-    with c.unlocked():
-        c.data.canvas, c.data.scale, c.data.max_size, c.data.threads = (64, 64), 64, 64, 0
-        c.data.phantom.update(size=64, train_images=1, val_images=2)
-    return pipeline.open_sources(c)[1], c
 
 
 def drawn(toy):

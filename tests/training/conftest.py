@@ -1,5 +1,6 @@
 """The loop on a few phantom images with the stand-in model, which compiles in a second, and what interrupts it."""
 import json
+import re
 
 import jax
 import numpy as np
@@ -43,6 +44,12 @@ def at_batch(monkeypatch):
 
 def lines(workdir):
     return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def without_origin(path, run):
+    """The bytes of a file without the minute and the command that it was written by, which names the run's folder."""
+    text = re.sub(rb'\d{4}-\d\d-\d\d \d\d:\d\d UTC', b'', path.read_bytes())
+    return text.replace(str(run).encode(), b'FOLDER').replace(f'{run.name}, step'.encode(), b'RUN, step')
 
 
 def assert_same(a, b):

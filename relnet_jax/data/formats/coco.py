@@ -24,10 +24,6 @@ def read_document(path: Path) -> dict:
         raise FileNotFoundError(f"annotation file '{path}' {what}")
     try:
         document = json_file.load(path)
-    except UserError:
-        raise
-    except ValueError as e:
-        raise UserError(f'{path}: not valid JSON: {e}') from e
     except RecursionError:
         raise UserError(f'{path}: no COCO file, its lists or dicts are nested too deep') from None
     if isinstance(document, list):

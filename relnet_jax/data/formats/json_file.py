@@ -18,8 +18,8 @@ BYTES_PER_SECOND = 5e6      # until a file is opened
 
 
 def load(path: Path) -> Any:
-    """What the file holds. Raises UserError for one that would take more memory than is free, ValueError for one that
-    is no JSON, RecursionError for one that is nested too deep, and OSError."""
+    """What the file holds. Raises UserError, naming it, for one that would take more memory than is free and for one
+    that is no JSON, RecursionError for one that is nested too deep, and OSError."""
     size = path.stat().st_size
     if size > LARGE:
         minutes = size / BYTES_PER_SECOND / 60
@@ -28,7 +28,10 @@ def load(path: Path) -> Any:
     _check(path, size, 2 * size, free)
     data = path.read_bytes()
     _check(path, size, size if free is None else memory_of(data), free)
-    return json.loads(data)
+    try:
+        return json.loads(data)
+    except ValueError as e:
+        raise UserError(f'{path}: not valid JSON: {e}') from e
 
 
 def memory_of(data: bytes) -> int:

@@ -19,9 +19,7 @@ def read_json(path: Path) -> Any:
         raise FileNotFoundError(f"annotation file '{path}' is not there")
     try:
         return json_file.load(path)
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as e:
+    except RecursionError as e:
         raise UserError(f'{path}: not valid JSON: {e}') from e
 
 

@@ -9,11 +9,12 @@ Ising-type model. With 8,192 states it is fitted exactly (Newton's method on the
 second, once per process.
 """
 import functools
-import json
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from relnet_jax import files
 
 STATISTICS = Path(__file__).with_name('chestx_det_statistics.json')
 IMAGE_SIDES = ('image_left', 'image_right')
@@ -30,7 +31,7 @@ class Request(NamedTuple):
 @functools.cache
 def statistics() -> dict:
     """The table as read; treat as read-only."""
-    return json.loads(STATISTICS.read_text(encoding='utf-8'))
+    return files.read_json(STATISTICS)
 
 
 def classes() -> tuple[str, ...]:
