@@ -6,21 +6,21 @@
         --config.data.train.annotations=DIR/instances.json --config.data.train.images=DIR/images
 
 Installed, the command is relnet-ablate. `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves
-OUT/results/RUN_sSEED.json and is skipped from then on; one that was interrupted goes on from its checkpoint in
-OUT/runs. Renewed after every run: OUT/table.md, .csv, .json and .png. With `--folds=K` a run is K trainings, each
-without one K-th of the patients, and what they find in the films that they did not see is measured together, in
-OUT/runs/RUN_sSEED/eval; OUT/patients.md and .json have intervals over patients. `--table_only` makes the tables from
-the result files alone; `--docs=FILE` also renews the tables in FILE, with the results of the folders in `--docs_with`
-beside those of OUT.
+OUT/results/RUN_sSEED.json and is skipped from then on; one that was interrupted is resumed from its checkpoint in
+OUT/runs. `--processes=2` does two runs side by side, each with half of the cores; the same command in other terminals,
+or on machines that see the same folder, joins in. Renewed after every run: OUT/table.md, .csv, .json and .png. With
+`--folds=K` a run is K trainings, each without one K-th of the patients, and what they find in the films that they did
+not see is measured together, in OUT/runs/RUN_sSEED/eval; OUT/patients.md and .json have intervals over patients.
+`--table_only` makes the tables from the result files alone; `--docs=FILE` also renews the tables in FILE, with the
+results of the folders in `--docs_with` beside those of OUT.
 """
-import datetime
 import gc
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 from absl import flags, logging
@@ -29,30 +29,13 @@ from ml_collections import ConfigDict
 
 from relnet_jax import cli, files
 from relnet_jax import config as config_lib
-from relnet_jax.ablation import docs, figure, folds, patients, results, runner, table
+from relnet_jax.ablation import docs, figure, folds, patients, results, runner, side_by_side, table
+from relnet_jax.ablation.jobs import Job, follow, index_of, time_left, with_results, workdir_of, working
 from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
-from relnet_jax.training import phases
 from relnet_jax.training.window import NonFiniteLoss
 
 LAB, LAB_DATA = 'configs/lab.py', 'phantom'
-
-
-class Job(NamedTuple):
-    """One run with one seed."""
-    config: ConfigDict
-    asked: dict             # the keys of a result file that are known before running
-    result: dict | None     # of the result file, if there is one
-    folds: int = 1          # trainings of the run, each with another part held out
-
-    @property
-    def name(self) -> str:
-        return results.run_name(self.asked['run'], self.asked['seed'])
-
-    def missing_boxes(self, counts: list[int]) -> list[int]:
-        """Of the numbers of test boxes asked for, those that are not measured yet."""
-        done = self.result['boxes'] if self.result else {str(self.config.test.boxes)}
-        return [count for count in counts if str(count) not in done]
 
 
 # ---- what to run ----
@@ -63,10 +46,6 @@ def load_run(run: str, *, data: str, seed: int, overrides: Sequence[str], family
     with config.unlocked():
         config.seed = seed
     return config
-
-
-def workdir_of(out: Path, run: str, seed: int | str) -> Path:
-    return out / 'runs' / results.run_name(run, seed)
 
 
 def start_from_shared(config: ConfigDict, out: Path) -> str:
@@ -104,23 +83,10 @@ def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: Sequen
             if fold_count > 1:
                 folds.check(config)
                 asked[results.FOLDS] = fold_count
-            jobs.append(Job(config, asked, stored.get((run, seed)), fold_count))
+            jobs.append(Job(config, asked, stored.get((run, seed)), fold_count,
+                            results.run_name(shared, seed) if shared else ''))
     results.check_comparable([*stored.values(), *(job.asked for job in jobs)])
     return jobs
-
-
-def time_left(jobs: list[Job], folds_done: Sequence[dict] = ()) -> str:
-    """From the seconds per step of what is done; steps of different runs are taken to cost about the same.
-
-    folds_done: those of the run that is on its way.
-    """
-    done = [r for r in (*(job.result for job in jobs), *folds_done) if r and not r['resumed_at_step']]
-    if not done:
-        return f"unknown before the first {'fold' if jobs[0].folds > 1 else 'run'} is done"
-    pace = sum(r['seconds'] for r in done) / sum(r['steps'] * r.get(results.FOLDS, 1) for r in done)
-    steps = sum(phases.total_steps(job.config) * job.folds for job in jobs if not job.result)
-    steps -= sum(r['steps'] for r in folds_done)
-    return str(datetime.timedelta(seconds=round(pace * steps)))
 
 
 # ---- running ----
@@ -136,35 +102,45 @@ def run_job(job: Job, workdir: Path, jobs: list[Job]) -> dict | None:
 
 def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, texts: dict,
              controls: tuple[str, ...], command: str) -> list[str]:
-    """Runs what has no result yet; renews the tables after each. Returns the names of those that did not finish.
+    """Runs what has no result yet and what no other process has; renews the tables after each. Returns the names of
+    those that did not finish here.
 
     A run whose loss is not finite is reported and passed over; after one that was stopped by a signal none starts.
     """
-    jobs = list(jobs)
     logging.info('%d runs with their seeds, %d done before', len(jobs), sum(bool(job.result) for job in jobs))
-    failed = []
-    for i, job in enumerate(jobs):
-        workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
-        if job.result is None:
-            logging.info('run %d of %d: %s; time left: %s', i + 1, len(jobs), job.name, time_left(jobs))
-            try:
-                measured = run_job(job, workdir, jobs)
-            except NonFiniteLoss as error:
-                logging.error('%s is passed over: %s', job.name, error)
-                failed.append(job.name)
+    failed, left = [], list(jobs)
+    while left:
+        job = next((job for job in left if not (job.after and side_by_side.busy(out, job.after))), None)
+        if job is None:
+            time.sleep(side_by_side.WAIT)       # what all that is left starts from is trained by other processes
+            continue
+        left.remove(job)
+        with side_by_side.claim(out, job.name) as ours:
+            if not ours:
+                logging.info('%s: another process has it', job.name)
                 continue
-            if measured is None:
-                logging.warning('%s was stopped; the same command goes on from there', job.name)
-                return [j.name for j in jobs if j.result is None]
-            job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
-                                           command=command))
-            results.write(results.file_of(out, job.asked['run'], job.asked['seed']), job.result)
-            jobs[i] = job
-        add_boxes(job, boxes, out=out, workdir=workdir)
-        if not keep_checkpoints:
-            for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
-                shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
-        write_tables(out, texts, controls)
+            jobs = with_results(jobs, out)
+            job, workdir = jobs[index_of(jobs, job)], workdir_of(out, job.asked['run'], job.asked['seed'])
+            if job.result is None:
+                logging.info('run %d of %d: %s; time left: %s', index_of(jobs, job) + 1, len(jobs), job.name,
+                             time_left(jobs, processes=working(jobs, out)))
+                try:
+                    measured = run_job(job, workdir, jobs)
+                except NonFiniteLoss as error:
+                    logging.error('%s is passed over: %s', job.name, error)
+                    failed.append(job.name)
+                    continue
+                if measured is None:
+                    logging.warning('%s was stopped; the same command resumes it', job.name)
+                    return [*failed, job.name, *(j.name for j in left if j.result is None)]
+                job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
+                                               command=command))
+                results.write(results.file_of(out, job.asked['run'], job.asked['seed']), job.result)
+            add_boxes(job, boxes, out=out, workdir=workdir)
+            if not keep_checkpoints:
+                for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
+                    shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
+            write_tables(out, texts, controls)
         jax.clear_caches()      # a run's compiled programs are of no use to the next one
         gc.collect()
     return failed
@@ -224,6 +200,8 @@ def define(values: FlagValues) -> None:
     flags.DEFINE_integer('seeds', 3, 'seeds 0 to N - 1', lower_bound=1, flag_values=values)
     cli.define_path(values, 'out', None, 'folder for results, runs and tables', kind='folder')
     text('boxes', '', 'also evaluate at these numbers of test boxes: 512,256,...')
+    flags.DEFINE_integer('processes', 1, 'runs side by side on this machine, each process with its part of the cores',
+                         lower_bound=1, flag_values=values)
     flags.DEFINE_bool('keep_checkpoints', True, 'of finished runs', flag_values=values)
     text('controls', ','.join(table.CONTROLS), 'runs that others of the same neck are compared with')
     flags.DEFINE_bool('share_plain', False, 'train what runs begin with once: a plain phase is replaced by the run of '
@@ -251,8 +229,14 @@ def command(call: cli.Call) -> int:
     jobs = [] if f.table_only else plan(
         f.runs.split(','), data=Path(family).stem if family else f.data or LAB_DATA, seeds=f.seeds, out=out,
         overrides=call.overrides, share_plain=f.share_plain, family=family, fold_count=f.folds)
-    failed = run_jobs(jobs, out=out, boxes=boxes, keep_checkpoints=f.keep_checkpoints, texts=texts,
-                      controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(call.argv)}')
+    argv = side_by_side.without(call.argv, 'processes')
+    if jobs and f.processes > 1:
+        code = side_by_side.run([sys.executable, '-m', 'relnet_jax.ablate', *argv], out, f.processes,
+                                follow(jobs, out, f.processes))
+        failed = [job.name for job in with_results(jobs, out) if job.result is None] if code else []
+    else:
+        failed = run_jobs(jobs, out=out, boxes=boxes, keep_checkpoints=f.keep_checkpoints, texts=texts,
+                          controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
     found = write_tables(out, texts, controls)
     if f.docs:
         joined = [results.read_all(folder) for folder in cli.paths([f.docs_with])]

@@ -18,11 +18,15 @@ from relnet_jax.runs.step_folder import steps
 LOCK = '.lock'
 
 
+class HeldError(UserError):
+    """Another process has the folder."""
+
+
 @contextmanager
 def held(workdir: str | Path) -> Iterator[None]:
     """Within, no other process can hold the folder, which is made if needed and can be written to.
 
-    The system drops the lock when the process ends, however it ends. Who only reads needs none. Raises UserError that
+    The system drops the lock when the process ends, however it ends. Who only reads needs none. Raises HeldError that
     names who holds it, and OSError for a folder that cannot be made or written to.
     """
     path = Path(workdir) / LOCK
@@ -33,7 +37,7 @@ def held(workdir: str | Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            raise UserError(f"'{workdir}': {_holder(file.read())} trains there; wait for it, stop it, or choose "
+            raise HeldError(f"'{workdir}': {_holder(file.read())} trains there; wait for it, stop it, or choose "
                             'another folder') from None
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from relnet_jax import ablate
-from relnet_jax.ablation import results, runner
+from relnet_jax.ablation import jobs, results, runner, side_by_side
 from relnet_jax.ablation.table import LabRun
 from relnet_jax.errors import UserError
 from relnet_jax.models import mask_rcnn
@@ -92,6 +92,26 @@ def test_other_settings_are_refused_before_anything_runs(tmp_path, trained, caps
     trained.clear()
     assert command(out, '--config.train.steps=3') == 2
     assert 'train.steps: expected 2, got 3' in capsys.readouterr().err and not trained
+
+
+def test_a_run_that_another_process_has_is_left_to_it(tmp_path, trained, caplog):
+    with side_by_side.claim(tmp_path, 'base_s0') as ours:
+        assert ours and command(tmp_path) == 0
+    assert trained == [('other', 0)]
+
+
+def test_a_run_waits_for_the_one_that_it_starts_from(tmp_path, trained, monkeypatch):
+    waited = []
+
+    def finish(seconds):        # the other process, which trains base meanwhile
+        held.__exit__(None, None, None)
+        waited.append(list(trained))
+        assert command(tmp_path, runs='base') == 0
+    held = side_by_side.claim(tmp_path, 'base_s0')
+    held.__enter__()
+    monkeypatch.setattr(ablate.time, 'sleep', finish)
+    assert command(tmp_path, '--share_plain', runs='base,tuned') == 0
+    assert waited == [[]] and trained == [('base', 0), ('tuned', 0)]
 
 
 def test_runs_may_share_what_they_begin_with(tmp_path, trained, capsys):
@@ -196,6 +216,6 @@ def test_wrong_arguments_end_with_one_clear_line(tmp_path, capsys, arguments, sa
 def test_the_time_left_follows_the_steps_that_are_left():
     def job(steps, done):
         config = ablate.load_run('base', data='phantom', seed=0, overrides=[f'train.steps={steps}'])
-        return ablate.Job(config, {}, dict(seconds=120.0, steps=steps, resumed_at_step=0) if done else None)
-    assert ablate.time_left([job(60, True), job(30, False), job(30, False)]) == '0:02:00'
-    assert 'unknown' in ablate.time_left([job(60, False)])
+        return jobs.Job(config, {}, dict(seconds=120.0, steps=steps, resumed_at_step=0) if done else None)
+    assert jobs.time_left([job(60, True), job(30, False), job(30, False)]) == '0:02:00'
+    assert 'unknown' in jobs.time_left([job(60, False)])

@@ -1,0 +1,54 @@
+"""Processes that share the runs of an ablation."""
+import os
+import sys
+import time
+
+import pytest
+
+from relnet_jax.ablation import side_by_side
+
+
+def test_a_run_belongs_to_one_process_at_a_time(tmp_path):
+    assert not side_by_side.busy(tmp_path, 'base_s0')
+    with side_by_side.claim(tmp_path, 'base_s0') as first, side_by_side.claim(tmp_path, 'base_s0') as second:
+        assert first and not second and side_by_side.busy(tmp_path, 'base_s0')
+        assert not side_by_side.busy(tmp_path, 'base_s1')
+    with side_by_side.claim(tmp_path, 'base_s0') as again:
+        assert again
+
+
+def test_every_core_is_given_away_and_none_twice(monkeypatch):
+    monkeypatch.setattr(os, 'sched_getaffinity', lambda pid: {0, 1, 2, 3, 6})
+    assert side_by_side.cores(2) == [{0, 2, 6}, {1, 3}]
+    assert side_by_side.cores(7) == [{0}, {1}, {2}, {3}, {6}, {0}, {1}]
+
+
+def test_each_process_has_its_cores_and_its_log(tmp_path):
+    script = 'import os, time; time.sleep(0.5); print(os.sched_getaffinity(0))'
+    looks = []
+    code = side_by_side.run([sys.executable, '-c', script], tmp_path, 2, lambda: looks.append(1))
+    assert code == 0 and looks
+    assert [(tmp_path / 'logs' / f'process_{i}.txt').read_text().strip() for i in range(2)] == [
+        str(part) for part in side_by_side.cores(2)]
+
+
+def test_what_is_wrong_with_a_process_is_said(tmp_path, caplog):
+    script = 'import sys; print("no such run"); sys.exit(2)'
+    with caplog.at_level('ERROR', logger='absl'):
+        assert side_by_side.run([sys.executable, '-c', script], tmp_path, 2, lambda: None) == 2
+    assert len(caplog.messages) == 2 and all(m.endswith('process_%d.txt: no such run' % i)
+                                             for i, m in enumerate(caplog.messages))
+
+
+def test_when_it_is_stopped_so_are_they(tmp_path):
+    def stop():
+        raise KeyboardInterrupt
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        side_by_side.run([sys.executable, '-c', 'import time; time.sleep(60)'], tmp_path, 2, stop)
+    assert time.monotonic() - begun < 30
+
+
+def test_the_recorded_command_is_the_same_for_any_number_of_processes():
+    assert side_by_side.without(['--runs=a', '--processes=2', '--seeds=3'], 'processes') == ['--runs=a', '--seeds=3']
+    assert side_by_side.without(['--processes', '2', '--seeds', '3'], 'processes') == ['--seeds', '3']
