@@ -1,14 +1,19 @@
 """Shared by all tests: a compilation cache that survives between runs, and the optional real data."""
+import ctypes
+import gc
 import os
 import signal
+from importlib.metadata import version
 from pathlib import Path
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:      # begun in the background, which the tests' commands inherit
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault('PJRT_NPROC', '8')          # two fake CPU devices deadlock without it
-# Two devices; and as little optimisation as there is: in tests compilation takes the time, not what is compiled.
+# Two devices; and as little optimisation as there is: in tests compilation takes the time, not what is compiled. The
+# last flag, older emitters of fusions that need half of the time, is gone in later versions.
 os.environ.setdefault('XLA_FLAGS', '--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0 '
-                      '--xla_llvm_disable_expensive_passes=true')
+                      '--xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=4'
+                      + ' --xla_cpu_use_fusion_emitters=false' * version('jaxlib').startswith('0.10.'))
 
 import jax
 import numpy as np
@@ -23,6 +28,9 @@ def release_programs():
     """What a file compiled goes with it: a worker would else grow by what all files compiled."""
     yield
     jax.clear_caches()
+    gc.collect()
+    if hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
+        libc.malloc_trim(0)
 
 
 GOLDEN = Path(__file__).parent / 'golden'
