@@ -6,7 +6,7 @@
         --config.data.train.annotations=DIR/instances.json --config.data.train.images=DIR/images
 
 Installed, the command is relnet-ablate. `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves
-OUT/results/RUN_sSEED.json and is skipped from then on; one that was interrupted goes on from its checkpoint in
+OUT/results/RUN_sSEED.json and is skipped from then on; an interrupted one resumes from its checkpoint in
 OUT/runs. Renewed after every run: OUT/table.md, .csv, .json and .png. With `--folds=K` a run is K trainings, each
 without one K-th of the patients, and what they find in the films that they did not see is measured together, in
 OUT/runs/RUN_sSEED/eval; OUT/patients.md and .json have intervals over patients. `--table_only` makes the tables from
@@ -154,7 +154,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
                 failed.append(job.name)
                 continue
             if measured is None:
-                logging.warning('%s was stopped; the same command goes on from there', job.name)
+                logging.warning('%s was stopped; the same command resumes it', job.name)
                 return [j.name for j in jobs if j.result is None]
             job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
                                            command=command))
@@ -182,9 +182,9 @@ def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:
 
 
 # ---- tables ----
-def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict]:
-    """Writes table.md, .csv, .json and .png from the result files under `out`, which it returns; for cross-validated
-    runs also patients.md and .json, as long as their evaluations are in OUT/runs."""
+def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> None:
+    """Writes table.md, .csv, .json and .png from the result files under `out`; for cross-validated runs also
+    patients.md and .json, as long as their evaluations are in OUT/runs."""
     found = results.read_all(out)
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
@@ -197,7 +197,6 @@ def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict
     if crossed and not patients.write(out, crossed, lambda run, seed: workdir_of(out, run, seed), controls=controls,
                                       by=results.run_config(crossed[0])['data.split.by']):
         logging.warning('%s: patients.md stays as it is, not all evaluations are in its runs/ folder', out)
-    return found
 
 
 def lab_texts(family: str = '') -> dict:
@@ -253,10 +252,9 @@ def command(call: cli.Call) -> int:
         overrides=call.overrides, share_plain=f.share_plain, family=family, fold_count=f.folds)
     failed = run_jobs(jobs, out=out, boxes=boxes, keep_checkpoints=f.keep_checkpoints, texts=texts,
                       controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(call.argv)}')
-    found = write_tables(out, texts, controls)
+    write_tables(out, texts, controls)
     if f.docs:
-        joined = [results.read_all(folder) for folder in cli.paths([f.docs_with])]
-        docs.renew(Path(f.docs), [found, *joined], texts, controls=controls)
+        docs.renew(Path(f.docs), [out, *map(Path, cli.paths([f.docs_with]))], texts, controls=controls)
     if failed:
         logging.error('not finished: %s', ', '.join(failed))
     return cli.UNFINISHED if failed else cli.DONE
