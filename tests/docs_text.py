@@ -1,4 +1,4 @@
-"""What a Markdown page says that can be checked: links, headings, commands, the width of its lines.
+"""What a Markdown page says that can be checked: links, headings, commands, keys, the width of its lines.
 
 Commands are found wherever they stand: code blocks, tables, inline code. Variables that the page itself sets
 (`DATA="--config..."`) are filled in. Placeholders: an argument that ends with `...` stands for more and is left out;
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / name for name in ('README.md', 'CONTRIBUTING.md', 'CHANGELOG.md')] + sorted((ROOT / 'docs').glob('*.md'))
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', *sorted((ROOT / 'docs').glob('*.md'))]
 GENERATED = re.compile(r'<!-- (\w+): begin.*?<!-- \1: end -->', re.DOTALL)
 FENCE = re.compile(r'^ *```(\w*)\n(.*?)^ *```', re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r'(?<!`)`([^`]+)`(?!`)')
@@ -18,6 +18,8 @@ ASSIGNED = re.compile(r'''(?:^|; )\s*([A-Z]+)=("[^"]*"|[^\s;]+)''', re.MULTILINE
 PLACEHOLDERS = {'N': '2', 'i': '1'}
 ENDS = {'&&', ';', '|', '>', '2>', '||'}
 WIDTH = 120
+NO_KEYS = {'data.check', 'train.py', 'model.json', 'model.relation.NAME',
+           'model.transform.size_divisible'}       # torchvision's
 
 
 class Command(NamedTuple):
@@ -66,6 +68,14 @@ def wide_lines(text: str) -> list[str]:
             if len(line) > WIDTH and not line.lstrip().startswith('|') and not re.search(r'https?://\S{40}', line)]
 
 
+# ---- keys of the config ----
+def keys(text: str) -> list[str]:
+    """`train.steps` of every `train.steps`, `config.train.steps=3` and `--config.train.steps=3` in inline code."""
+    form = re.compile(r'^(?:--)?(?:no)?(?:config\.)?((?:data|model|train|test)\.[a-z_][\w.]*)(?:$|[= ])')
+    names = [name for code in INLINE.findall(FENCE.sub('', GENERATED.sub('', text))) for name in form.findall(code)]
+    return [name for name in dict.fromkeys(names) if name not in NO_KEYS]
+
+
 # ---- commands ----
 def commands(text: str, scripts: dict[str, str]) -> list[Command]:
     """All commands of a page. scripts: name of an installed command -> its module."""
@@ -79,7 +89,7 @@ def commands(text: str, scripts: dict[str, str]) -> list[Command]:
 
 
 def _code(text: str) -> list[str]:
-    """Lines of code: of blocks with continued ones joined, then of inline code, also where it goes on in the next line."""
+    """Lines of code: of blocks with continued ones joined, then of inline code, also where that has several lines."""
     blocks = [code for language, code in FENCE.findall(text) if language not in ('python', 'json')]
     rest = FENCE.sub('', text)
     indented = '\n'.join(re.findall(r'^ {4}(.*)$', rest, re.MULTILINE))
