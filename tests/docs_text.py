@@ -2,7 +2,7 @@
 
 Commands are found wherever they stand: code blocks, tables, inline code. Variables that the page itself sets
 (`DATA="--config..."`) are filled in. Placeholders: an argument that ends with `...` stands for more and is left out;
-brackets around an argument say that it is optional; N and i are numbers.
+brackets around an argument say that it is optional; N and i are numbers, RUN after a config is any run.
 """
 import re
 import shlex
@@ -135,4 +135,4 @@ def _argument(word: str) -> str:
     if word.endswith('...'):
         return ''
     name, equals, value = word.partition('=')
-    return name + equals + PLACEHOLDERS.get(value, value)
+    return name + equals + re.sub(r'(?<=:)RUN\b', 'base', PLACEHOLDERS.get(value, value))

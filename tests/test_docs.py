@@ -172,11 +172,12 @@ def test_a_wrong_command_is_found(line, said):
 
 
 def test_right_commands_and_placeholders_are_not_wrong():
-    text = ('`python eval.py --ckpt=RUN [--config.test.boxes=256]`:\n\n```\npython train.py --process_id=i --config...  # x\n'
-            '```\n\n`python -m relnet_jax.data.check` and `train.py`; `relnet-convert IN\nOUT`\n')
+    text = ('`python eval.py --ckpt=RUN [--config.test.boxes=256]`:\n\n```\n'
+            'python train.py --process_id=i --config=lab:RUN --config...  # x\n```\n\n'
+            '`python -m relnet_jax.data.check` and `train.py`; `relnet-convert IN\nOUT`\n')
     assert wrong_commands(text) == []
     assert commands(text, SCRIPTS) == [
-        Command('relnet_jax.train', ('--process_id=1',)),
+        Command('relnet_jax.train', ('--process_id=1', '--config=lab:base')),
         Command('relnet_jax.eval', ('--ckpt=RUN', '--config.test.boxes=256')), Command('relnet_jax.data.check', ()),
         Command('relnet_jax.interop.convert', ('IN', 'OUT'))]
 
