@@ -6,7 +6,7 @@
 
 A run is a base (C4 or FPN), a few changed keys, and the lab's schedule; the data set is independent of it. RUNS also
 holds what the log says each run is and reached on the lab's own films. What the log leaves open and what is taken here
-instead is said in docs/ablations.md.
+instead is said in docs/lab_runs.md.
 """
 import difflib
 from typing import NamedTuple

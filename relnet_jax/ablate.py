@@ -158,9 +158,9 @@ def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:
 
 
 # ---- tables ----
-def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict]:
-    """Writes table.md, .csv, .json and .png from the result files under `out`, which it returns; for cross-validated
-    runs also patients.md and .json, as long as their evaluations are in OUT/runs."""
+def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> None:
+    """Writes table.md, .csv, .json and .png from the result files under `out`; for cross-validated runs also
+    patients.md and .json, as long as their evaluations are in OUT/runs."""
     found = results.read_all(out)
     out.mkdir(parents=True, exist_ok=True)
     for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
@@ -173,7 +173,6 @@ def write_tables(out: Path, texts: dict, controls: tuple[str, ...]) -> list[dict
     if crossed and not patients.write(out, crossed, lambda run, seed: workdir_of(out, run, seed), controls=controls,
                                       by=results.run_config(crossed[0])['data.split.by']):
         logging.warning('%s: patients.md stays as it is, not all evaluations are in its runs/ folder', out)
-    return found
 
 
 def lab_texts(family: str = '') -> dict:
@@ -237,10 +236,9 @@ def command(call: cli.Call) -> int:
     else:
         failed = run_jobs(jobs, out=out, boxes=boxes, keep_checkpoints=f.keep_checkpoints, texts=texts,
                           controls=controls, command=f'python -m relnet_jax.ablate {shlex.join(argv)}')
-    found = write_tables(out, texts, controls)
+    write_tables(out, texts, controls)
     if f.docs:
-        joined = [results.read_all(folder) for folder in cli.paths([f.docs_with])]
-        docs.renew(Path(f.docs), [found, *joined], texts, controls=controls)
+        docs.renew(Path(f.docs), [out, *map(Path, cli.paths([f.docs_with]))], texts, controls=controls)
     if failed:
         logging.error('not finished: %s', ', '.join(failed))
     return cli.UNFINISHED if failed else cli.DONE

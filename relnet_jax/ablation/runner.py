@@ -13,7 +13,7 @@ from relnet_jax.training.loop import train
 
 
 def run_once(config: ConfigDict, workdir: str | Path) -> dict | None:
-    """Trains in `workdir`, or goes on there, and returns the measured part of a result file; None if it was stopped.
+    """Trains in `workdir`, or resumes there, and returns the measured part of a result file; None if it was stopped.
 
     Raises ResultError if the folder holds a checkpoint of another config.
     """

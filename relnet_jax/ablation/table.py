@@ -12,8 +12,11 @@ from relnet_jax.ablation.statistics import Interval, interval, paired_difference
 TITLES = {'box_AP50': 'box AP50', 'mask_AP50': 'mask AP50', 'voc_AP_0.50': 'VOC AP at 0.50',
           'voc_AP_0.01': 'VOC AP at 0.01', 'box_AP': 'box AP'}
 CONTROLS = ('original', 'base')     # runs that others of the same neck are compared with
-LAB_NOTE = ('The lab\'s columns are the figures of the lab\'s own log, on its private films and with its own '
-            'evaluation: they are there to be compared with each other, not with ours.')
+LAB_NOTE = ('The lab\'s columns are copied from its own log, measured on its private films with its own evaluation: '
+            'compare them with each other, not with ours.')
+HOW_TO_READ = ('In per cent: the mean over seeds ± half of its 95 % t interval. Differences are of box AP50, paired by '
+               'seed; bold: the interval excludes 0. Intervals are not corrected for the number of runs.')
+SYNTHETIC = '**Phantom: synthetic images. These numbers say nothing about patients.**'
 
 
 class LabRun(NamedTuple):
@@ -96,27 +99,36 @@ def pipe_table(header: list[str], rows: list[list[str]], *, left: int = 1) -> st
 
 
 # ---- what the table was made from ----
+def data_text(results: list[dict]) -> str:
+    about = results[0]['about']
+    return (f"{about['data_set']}, {about['images']} images for validation ({about['images_without_findings']} without "
+            f"findings), {about['objects']} objects")
+
+
+def machine_text(results: list[dict]) -> str:
+    return '; '.join(sorted({
+        f"{r['machine']['processor']}, {r['machine']['cores']} cores, {r['machine']['devices']}, "
+        f"Python {r['machine']['python']}, JAX {r['machine']['jax']}, flax {r['machine']['flax']}" for r in results}))
+
+
+def dates_text(results: list[dict]) -> str:
+    first, *_, last = sorted(r['date'] for r in results * 2)
+    return first if first == last else f'{first} to {last}'
+
+
 def summary(results: list[dict]) -> list[str]:
-    """Sentences on data, settings, machine, date and command: what the numbers mean."""
-    first = results[0]
-    about, p = first['about'], first['about']['post_processing']
-    machines = sorted({f"{r['machine']['processor']}, {r['machine']['cores']} cores, {r['machine']['devices']}, "
-                       f"Python {r['machine']['python']}, JAX {r['machine']['jax']}, flax {r['machine']['flax']}"
-                       for r in results})
-    dates = sorted(r['date'] for r in results)
-    lines = []
-    if about['synthetic']:
-        lines.append('**Phantom: synthetic images. These numbers say nothing about patients.**')
-    lines += [
-        f"Data: {about['data_set']}, {about['images']} images for validation ({about['images_without_findings']} "
-        f"without findings), {about['objects']} objects.",
+    """Sentences on data, settings, machine, dates and commands: what the numbers mean."""
+    about, p = results[0]['about'], results[0]['about']['post_processing']
+    return [
+        *[SYNTHETIC] * about['synthetic'],
+        f'Data: {data_text(results)}.',
         f"Post-processing: score > {p['score_threshold']:g}, per-class NMS IoU {p['nms_iou']:g}, "
         f"{p['detections_per_image']} detections per image, mask > {p['mask_threshold']:g}, {p['coordinates']}, "
-        f"VOC boxes {p['voc_convention']}; test boxes as each run's config says.",
-        f"Overrides for all runs: {' '.join(f'`{o}`' for o in first['overrides']) or 'none'}.",
-        f"Machine: {'; '.join(machines)}.",
-        f"Made: {dates[0]}" + (f' to {dates[-1]}' if dates[-1] != dates[0] else '') + '.']
-    return lines + [f'Command: `{command}`' for command in sorted({r['command'] for r in results})]
+        f"VOC boxes {p['voc_convention']}; test boxes are set by each run's config.",
+        f"Overrides for all runs: {' '.join(f'`{o}`' for o in results[0]['overrides']) or 'none'}.",
+        f'Machine: {machine_text(results)}.',
+        f'Measured: {dates_text(results)}.',
+        *(f'Command: `{command}`' for command in sorted({r['command'] for r in results}))]
 
 
 def markdown(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> str:
@@ -134,8 +146,7 @@ def markdown(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CO
              *[r.text.map50 or '-', r.text.map1 or '-'] * lab]
             for r in rows]
     parts = ['# Ablations', '\n'.join(f'{line}  ' for line in summary(results)),
-             'Per cent; mean over seeds ± half of the 95 % t interval. Differences are of box AP50 and paired by seed; '
-             'bold where the interval, not corrected for the number of runs, excludes 0. ' + LAB_NOTE * lab,
+             f'{HOW_TO_READ} {LAB_NOTE * lab}'.strip(),
              pipe_table(header, body, left=2)]
     counts = sorted({n for r in rows for n in r.boxes}, reverse=True)
     if len(counts) > 1:

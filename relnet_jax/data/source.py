@@ -118,7 +118,8 @@ def split(source: Source, *, by: str, folds: int, hold_out: int) -> tuple[Source
     for i, record in enumerate(source.records):
         if by not in record:
             raise UserError(
-                f"{source.name}: image {record['id']} has no key '{by}' to split by; it has {sorted(record)}")
+                f"{source.name}: image {record['id']} has no key '{by}' to split by (data.split.by); it has "
+                f'{sorted(record)}')
         groups.setdefault(str(record[by]), []).append(i)
     if len(groups) < folds:
         other = f'data.split.folds={len(groups)} or less' if len(groups) > 1 else 'more images'

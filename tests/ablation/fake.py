@@ -34,3 +34,9 @@ def three_seeds() -> list[dict]:
     """base 40, 44, 42 and fpn_5 45, 50, 46 per cent: differences 5, 6, 4."""
     values = {'base': (0.40, 0.44, 0.42), 'fpn_5': (0.45, 0.50, 0.46)}
     return [result(run, seed, ap) for run, aps in values.items() for seed, ap in enumerate(aps)]
+
+
+def lines_of(text: str, run: str) -> list[list[str]]:
+    """The cells of the lines of a Markdown table that begin with this run."""
+    return [[cell.strip() for cell in line.split(' | ')] for line in text.splitlines()
+            if line.startswith(f'| `{run}` |')]

@@ -5,21 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from relnet_jax.ablation import docs, figure, table
-from relnet_jax.ablation.results import ResultError
+from relnet_jax.ablation import figure, table
 from relnet_jax.ablation.statistics import interval
 from tests.ablation import fake
 
 
-def lines_of(text, run):
-    return [[cell.strip() for cell in line.split(' | ')] for line in text.splitlines()
-            if line.startswith(f'| `{run}` |')]
-
-
 def test_means_and_paired_differences_stand_beside_the_labs_figures():
     text = table.markdown(fake.three_seeds(), fake.TEXTS)
-    base, _ = lines_of(text, 'base')
-    ours, classes = lines_of(text, 'fpn_5')
+    base, _ = fake.lines_of(text, 'base')
+    ours, classes = fake.lines_of(text, 'fpn_5')
     assert base[1:7] == ['plain, FPN', '3', '600', '42.0 ± 5.0', '-', '']
     assert ours[:7] == ['| `fpn_5`', 'class relation', '3', '600', '47.0 ± 6.6', '**+5.0** [+2.5, +7.5]', '`base`']
     assert ours[-2:] == ['-', '47.06 |']
@@ -83,8 +77,8 @@ def test_other_numbers_of_test_boxes_get_a_table():
         r['boxes']['64'] = dict(r['metrics'], box_AP50=0.1)
     text = table.markdown(found, fake.TEXTS)
     assert '| run | 200 | 64 |' in text
-    assert ['| `base`', '42.0 ± 5.0', '- |'] in lines_of(text, 'base')
-    assert ['| `fpn_5`', '47.0 ± 6.6', '10.0 ± 0.0 |'] in lines_of(text, 'fpn_5')
+    assert ['| `base`', '42.0 ± 5.0', '- |'] in fake.lines_of(text, 'base')
+    assert ['| `fpn_5`', '47.0 ± 6.6', '10.0 ± 0.0 |'] in fake.lines_of(text, 'fpn_5')
 
 
 def test_the_csv_holds_every_metric_of_every_run():
@@ -135,44 +129,3 @@ def test_the_figure_can_be_drawn_of_one_seed_and_of_undefined_values():
     left, _ = figure.draw(rows, metric='mask_AP50', synthetic=False).axes
     points = np.concatenate([line.get_xdata() for line in left.lines])
     assert points == pytest.approx([36.0, 36.0])
-
-
-# ---- documents ----
-def test_every_run_is_in_the_documents_measured_or_not(tmp_path):
-    path = tmp_path / 'docs' / 'ablations.md'
-    docs.renew(path, [fake.three_seeds()], fake.TEXTS)
-    text = path.read_text()
-    assert all(f'| `{run}` |' in text for run in fake.TEXTS)
-    assert lines_of(text, 'fpn_5')[0][-2:] == ['47.0 ± 6.6', '**+5.0** [+2.5, +7.5] to `base` |']
-    assert '| `original` | plain, C4 | 25.96 | 40.19 |  |  |' in text
-    assert text.index('### A.') < text.index('### E.') < text.index('### F.') < text.index('not in the lab')
-
-
-def test_folders_of_other_settings_join_the_documents_and_a_run_stands_in_one(tmp_path):
-    other = [fake.result('fpn_6', 0, 0.25)]
-    docs.renew(tmp_path / 'a.md', [fake.three_seeds(), other], fake.TEXTS)
-    text = (tmp_path / 'a.md').read_text()
-    assert '47.0 ± 6.6' in text and lines_of(text, 'fpn_6')[0][-2] == '25.0'
-    assert 'Ours, `fpn_6`:' in text and text.count('Command: ') == 2
-    with pytest.raises(ResultError, match='fpn_6 in more than one folder'):
-        docs.renew(tmp_path / 'a.md', [other, other], fake.TEXTS)
-
-
-def test_what_people_wrote_around_the_table_stays(tmp_path):
-    path = tmp_path / 'ablations.md'
-    docs.renew(path, [], fake.TEXTS)
-    old = path.read_text()
-    path.write_text('Before.\n' + old + 'After.\n')
-    docs.renew(path, [fake.three_seeds()], fake.TEXTS)
-    new = path.read_text()
-    assert new.startswith('Before.\n') and new.endswith('After.\n') and '47.0 ± 6.6' in new
-    docs.renew(path, [], fake.TEXTS)
-    assert path.read_text() == 'Before.\n' + old + 'After.\n'
-
-
-def test_a_document_without_markers_is_left_alone(tmp_path):
-    path = tmp_path / 'README.md'
-    path.write_text('My own words.\n')
-    with pytest.raises(ResultError, match='README.md: expected one line'):
-        docs.renew(path, [], fake.TEXTS)
-    assert path.read_text() == 'My own words.\n'

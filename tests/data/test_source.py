@@ -74,7 +74,7 @@ def test_folds_by_id_are_not_stripes(source):
 
 
 @pytest.mark.parametrize('options, words', [
-    (dict(by='doctor', folds=5, hold_out=0), "no key 'doctor' to split by; it has .*'patient'"),
+    (dict(by='doctor', folds=5, hold_out=0), "no key 'doctor' to split by .data.split.by.; it has .*'patient'"),
     (dict(by='id', folds=1, hold_out=0), 'got 1 and 0'), (dict(by='id', folds=5, hold_out=5), 'got 5 and 5'),
     (dict(by='patient', folds=7, hold_out=0), "6 different values of 'patient' cannot fill 7 folds")])
 def test_splits_that_cannot_be_made_are_errors(source, options, words):

@@ -1,4 +1,4 @@
-"""A checkpoint becomes one file that needs only JAX and numpy, as the README runs it; what differs is not kept."""
+"""A checkpoint becomes one file that needs only JAX and numpy, as docs/usage.md runs it; what differs is not kept."""
 import json
 import os
 import re
@@ -20,7 +20,8 @@ from relnet_jax.runs import checkpoint
 from relnet_jax.types import Detections
 from tests.tiny_run import tiny_config, write_run
 
-README = Path(__file__).parents[2] / 'README.md'
+ROOT = Path(__file__).parents[2]
+USAGE = ROOT / 'docs' / 'usage.md'
 PARTS = 5       # of the phantom
 
 
@@ -68,16 +69,16 @@ def test_the_date_counts_from_the_build_of_jaxlib():
 
 
 def test_the_build_of_the_pinned_jaxlib_is_known():
-    pinned = re.search(r'^jaxlib==(.*)$', (README.parent / 'requirements.txt').read_text(), re.MULTILINE)[1]
+    pinned = re.search(r'^jaxlib==(.*)$', (ROOT / 'requirements.txt').read_text(), re.MULTILINE)[1]
     assert pinned in stablehlo.BUILT
 
 
-def test_the_readme_lines_run_it_in_a_process_without_this_package(exported, run, tmp_path):
+def test_the_lines_of_the_docs_run_it_in_a_process_without_this_package(exported, run, tmp_path):
     out, _ = exported
     image = np.random.default_rng(3).integers(0, 256, (48, 60, 3), dtype=np.uint8)
     np.save(tmp_path / 'image.npy', image)
     (tmp_path / out.name).write_bytes(out.read_bytes())
-    lines = re.search(r'```python\n((?:(?!```).)*?deserialize.*?)```', README.read_text(), re.DOTALL)[1]
+    lines = re.search(r'```python\n((?:(?!```).)*?deserialize.*?)```', USAGE.read_text(), re.DOTALL)[1]
     assert len(lines.strip().splitlines()) == 5
     more = ("import sys\nassert not {'relnet_jax', 'flax'} & set(sys.modules)\n"
             "np.savez('found.npz', **found)\n")
