@@ -21,7 +21,7 @@ import pytest
 
 CACHE = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'relnet_jax' / 'tests'
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
-jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.5)
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
 
 @pytest.fixture(scope='module', autouse=True)
 def release_programs():
