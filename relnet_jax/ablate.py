@@ -154,7 +154,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
                 failed.append(job.name)
                 continue
             if measured is None:
-                logging.warning('%s was stopped; the same command goes on from there', job.name)
+                logging.warning('%s was stopped; the same command resumes it', job.name)
                 return [j.name for j in jobs if j.result is None]
             job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
                                            command=command))
@@ -257,8 +257,10 @@ def command(call: cli.Call) -> int:
     if f.docs:
         joined = [results.read_all(folder) for folder in cli.paths([f.docs_with])]
         docs.renew(Path(f.docs), [found, *joined], texts, controls=controls)
+    logging.info('written: %s; table.csv, .json and .png beside it%s', out / 'table.md',
+                 f'; the tables in {f.docs}' if f.docs else '')
     if failed:
-        logging.error('not finished: %s', ', '.join(failed))
+        logging.error('not finished: %s; the same command resumes them', ', '.join(failed))
     return cli.UNFINISHED if failed else cli.DONE
 
 
