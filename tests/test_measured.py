@@ -15,10 +15,6 @@ def plain(page: str) -> str:
     return ' '.join((ROOT / page).read_text().split())
 
 
-def interval(value: float, low: float, high: float, digits: int = 3, sign: str = '') -> str:
-    return f'{value:{sign}.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]'
-
-
 def test_numbers_are_compared_in_the_digits_they_have():
     assert states('0.80', 0.8028) and states('1,200', 1200) and states('9.1e-6', 9.12e-6) and states('64 %', 63.6)
     assert not states('0.80', 0.806) and not states('9.1e-6', 9.2e-6) and not states('-0.1', 0.1)
@@ -27,7 +23,8 @@ def test_numbers_are_compared_in_the_digits_they_have():
 
 # ---- the phantom's default run ----
 def default(metric: str) -> str:
-    return interval(DEFAULT['metrics'][metric], *DEFAULT['metrics']['intervals'][metric])
+    low, high = DEFAULT['metrics']['intervals'][metric]
+    return f"{DEFAULT['metrics'][metric]:.3f} [{low:.3f}, {high:.3f}]"
 
 
 def test_the_phantom_table_is_that_of_the_default_run():
@@ -119,7 +116,8 @@ def test_the_table_of_parts_is_that_of_the_benchmark():
     record, = (r for r in lines('detector.jsonl') if r['parts'])
     ours, theirs, gflop = record['ours']['times'], record['torchvision']['times'], record['gflop']
     product = [gflop['matrix product, forward'] / side['matrix product, forward']['cpu'] for side in (theirs, ours)]
-    names = {'RPN head on whole maps': 'RPN head', 'RoIAlign, 7 cells': 'RoIAlign 7', 'RoIAlign, 14 cells': 'RoIAlign 14'}
+    names = {'RPN head on whole maps': 'RPN head', 'RoIAlign, 7 cells': 'RoIAlign 7',
+             'RoIAlign, 14 cells': 'RoIAlign 14'}
     rows = table('docs/performance.md', 'part')
     assert len(rows) == 8
     for name, *cells in rows:
@@ -176,9 +174,11 @@ def test_parity_side_by_side_is_that_of_the_benchmark():
 
 
 # ---- JSRT ----
-def difference(d: dict, digits: int) -> str:
-    text = interval(d['value'], d['low'], d['high'], digits, '+')
-    return text.replace('+0.00 ', '0.00 ')
+def gives(cell: str, measured: dict, *, signed: bool = False) -> bool:
+    """Whether a cell is 'value [low, high]' of what was measured, a difference that is not 0 with its sign."""
+    value, low, high = re.fullmatch(r'([+-]?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]', cell).groups()
+    return (all(states(text, measured[key]) for text, key in ((value, 'value'), (low, 'low'), (high, 'high')))
+            and (value[0] in '+-') == (signed and (value[0] in '+-' or float(value) != 0)))
 
 
 def test_jsrt_anatomy_is_that_of_the_trials():
@@ -190,7 +190,7 @@ def test_jsrt_anatomy_is_that_of_the_trials():
         assert row[1] == f"{trial['steps']:,}"
         for organ, cell in zip(('Lungs', 'Heart', 'Clavicles'), row[2:], strict=True):
             m = trial['metrics' if whole else 'differences'][f'jaccard_{organ}']
-            assert cell == interval(m['value'], m['low'], m['high'], 3, '' if whole else '+'), (name, organ)
+            assert gives(cell, m, signed=not whole), (name, organ, cell, m)
 
 
 def test_jsrt_nodules_are_those_of_the_trials():
@@ -202,17 +202,16 @@ def test_jsrt_nodules_are_those_of_the_trials():
             assert row[1].replace(' ', '') == hit
             for rate, cell in zip(('0.5', '1', '2', '4'), row[2:], strict=True):
                 m = trials[name][key][f'nodule_{hit}_{rate}']
-                expected = difference(m, 2) if key == 'differences' else interval(m['value'], m['low'], m['high'], 2)
-                assert cell == (expected if any(m.values()) else '0'), (name, hit, rate)
+                assert gives(cell, m, signed=key == 'differences') if any(m.values()) else cell == '0', (name, cell, m)
     assert next(rows, None) is None and trials['part_tuned']['compared_with'] == 'base_tuned'
 
 
 # ---- other pages ----
 def test_reading_speeds_are_those_of_the_benchmark():
     head, row = next(rows for rows in tables((ROOT / 'docs/images.md').read_text()) if rows[0][0] == 'JPEG')
-    formats = dict(zip(('JPEG', 'PNG', 'PNG, 16 bits', 'DICOM', 'RLE', 'JPEG lossless', 'JPEG-LS', 'JPEG 2000 lossless'),
-                       ('jpeg', 'png', 'png_16', 'dicom', 'dicom_rle', 'dicom_jpeg_lossless', 'dicom_jpeg_ls',
-                        'dicom_jpeg_2000')))
+    formats = {'JPEG': 'jpeg', 'PNG': 'png', 'PNG, 16 bits': 'png_16', 'DICOM': 'dicom', 'RLE': 'dicom_rle',
+               'JPEG lossless': 'dicom_jpeg_lossless', 'JPEG-LS': 'dicom_jpeg_ls',
+               'JPEG 2000 lossless': 'dicom_jpeg_2000'}
     speeds = {r['format']: r['per_s'] for r in lines('pipeline.jsonl') if r['masks'] == 'polygons'}
     assert set(formats.values()) == set(speeds)
     for name, cell in zip(head, row, strict=True):
@@ -241,8 +240,8 @@ def test_every_result_file_is_cited_by_a_page():
     said = ' '.join(path.read_text() for path in [ROOT / 'README.md', *(ROOT / 'docs').glob('*.md')])
     by_command = {'pipeline.jsonl': 'benchmarks.pipeline', 'predict_memory.jsonl': 'benchmarks.predict_memory',
                   'evaluation.jsonl': 'benchmarks.evaluation'}      # which appends to the file of its name
-    found = list(RESULTS.iterdir())
-    assert found
+    found = [path for path in RESULTS.rglob('*') if path.suffix == '.jsonl'] + list(RESULTS.glob('*.json'))
+    assert len(found) == 9
     for path in found:
         assert path.name in said or by_command.get(path.name, path.name) in said, path.name
 
