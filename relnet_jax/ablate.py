@@ -239,8 +239,10 @@ def command(call: cli.Call) -> int:
     write_tables(out, texts, controls)
     if f.docs:
         docs.renew(Path(f.docs), [out, *map(Path, cli.paths([f.docs_with]))], texts, controls=controls)
+    logging.info('written: %s; table.csv, .json and .png beside it%s', out / 'table.md',
+                 f'; the tables in {f.docs}' if f.docs else '')
     if failed:
-        logging.error('not finished: %s', ', '.join(failed))
+        logging.error('not finished: %s; the same command resumes them', ', '.join(failed))
     return cli.UNFINISHED if failed else cli.DONE
 
 

@@ -235,10 +235,23 @@ def _write_any_letter() -> None:
 
 
 def _log_to_stderr() -> None:
-    """Lines of absl's form, INFO and above; a program that has set up logging of its own keeps that."""
+    """INFO and above, in `_Line`s on a terminal, else in absl's form; a program that has set up logging of its own
+    keeps that."""
     if all(type(handler) is python_logging.StreamHandler for handler in python_logging.root.handlers):
         logging.use_absl_handler()      # takes the place of plain handlers, which some library makes when imported
+    if sys.stderr.isatty():
+        logging.get_absl_handler().setFormatter(_Line('%(asctime)s %(message)s', '%H:%M:%S'))
+        flags.FLAGS.logtostderr = True      # to sys.stderr as it is at the time: a bar takes its place, to stay below
     logging.set_verbosity(logging.INFO)
+
+
+class _Line(python_logging.Formatter):
+    """'04:31:55 text'; what is more than information has its level before the text."""
+
+    def formatMessage(self, record: python_logging.LogRecord) -> str:
+        if record.levelno > python_logging.INFO:
+            record.message = f'{record.levelname}: {record.message}'
+        return super().formatMessage(record)
 
 
 def told(error: Exception) -> str:

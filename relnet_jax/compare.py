@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from absl.flags import FlagValues
 from rich import box
 from rich.console import Console
@@ -150,6 +150,7 @@ def command(call: cli.Call) -> None:
     print_table(table)
     if f.out:
         files.write_json(f.out, dict(about=about, metrics=table))
+        logging.info('written: %s', f.out)
 
 
 def main(argv: list[str] | None = None) -> int:

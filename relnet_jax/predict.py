@@ -42,7 +42,7 @@ def predict(detector: Detector, found: list, out: Path, *, score: float | None =
         left = [pair for pair in found if pair[0].absolute() not in done]
         names = name_outputs(left, filter(None, done.values()))
         if done:
-            logging.info('%s: going on, %d of %d films are done', out, len(found) - len(left), len(found))
+            logging.info('%s: resuming, %d of %d films are done', out, len(found) - len(left), len(found))
         films = detector.stream([path for path, _ in left], score=score, batch_size=detector.batch_size(len(found)))
         problems, turned, unfamiliar = [], 0, 0
         with Bar('films', total=len(found), unit='img', done=len(found) - len(left)) as bar:
@@ -68,8 +68,9 @@ def predict(detector: Detector, found: list, out: Path, *, score: float | None =
         logging.info('%d of %d files carry an EXIF orientation: %s (data.exif=%s)', turned, len(left),
                      'left as stored' if detector.config.data.exif == 'ignore' else 'turned as it says',
                      detector.config.data.exif)
-    logging.info('%d of %d films are done, %d of them now; of these %d are unlike those of the training',
-                 len(found) - len(problems), len(found), len(left) - len(problems), unfamiliar)
+    logging.info('%d of %d films are done, %d of them now; of these %d are unlike those of the training%s',
+                 len(found) - len(problems), len(found), len(left) - len(problems), unfamiliar,
+                 f'; a picture of each is in {out}' if overlays else '')
     return written, problems + [line['no_document'] for line in predictions.lines(out) if line.get('no_document')]
 
 

@@ -20,7 +20,7 @@ def _console() -> Console:
 class Bar:
     """`with Bar('validation images', total=200, unit='img') as bar: ... bar.advance(8)`, on stderr.
 
-    An empty title is silent. lines=False: no lines in the log, for work that writes its own.
+    An empty title is silent. lines=False: no lines in the log, for work that says its own.
     """
 
     def __init__(self, title: str, *, total: int, unit: str, done: int = 0, lines: bool = True):
@@ -28,21 +28,26 @@ class Bar:
         self._bar = None
         if title and sys.stderr.isatty():
             self._bar = Progress(TextColumn('{task.description}'), BarColumn(), MofNCompleteColumn(), TextColumn(unit),
-                                 TimeRemainingColumn(compact=True), console=_console())
-            self._task = self._bar.add_task(title, total=total, completed=done)
+                                 TimeRemainingColumn(compact=True), TextColumn('{task.fields[note]}'),
+                                 console=_console())
+            self._task = self._bar.add_task(title, total=total, completed=done, note='')
 
     def __enter__(self) -> 'Bar':
-        self._first = self._done
+        self._first = self._said = self._done
         self._start = self._last = time.monotonic()
         if self._bar:
             self._bar.start()
         return self
 
     def __exit__(self, *error) -> None:
+        self.close()
+        if self._lines and not self._bar:
+            self._report()
+
+    def close(self) -> None:
+        """Leaves the bar as it is, for what is printed below it before the work is over."""
         if self._bar:
             self._bar.stop()
-        elif self._lines:
-            self._report()
 
     def advance(self, count: int = 1) -> None:
         self._done += count
@@ -51,12 +56,16 @@ class Bar:
         elif self._lines and time.monotonic() - self._last >= REPORT_EVERY:
             self._report()
 
-    def say(self, text: str) -> None:
-        """A text above the bar; without a bar it goes into the log."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
+    def say(self, text: str, *, line: str, note: str) -> None:
+        """`text` goes into the log. With a bar `note` stands beside it instead, and `line` goes into the log whenever
+        another tenth of the work is done."""
+        if not self._bar:
             logging.info('%s', text)
+            return
+        self._bar.update(self._task, note=note)
+        if 10 * self._done // self._total > 10 * self._said // self._total:
+            logging.info('%s', line)
+        self._said = self._done
 
     def _report(self) -> None:
         self._last = time.monotonic()

@@ -3,7 +3,7 @@
     python train.py                                             the phantom, in runs/phantom
     python train.py --config=configs/cxr.py --workdir=runs/cxr --config.train.steps=100
 
-Installed, the command is relnet-train. Start it again with the same --workdir, and it goes on where it was; stopped by
+Installed, the command is relnet-train. The same command with the same --workdir resumes a run. Stopped by
 SIGTERM or Ctrl-C it saves first, and the exit code is 75. All GPUs of a machine are used. Several processes work as one
 with the same --workdir on a shared disk and --coordinator, or with the variables JAX_COORDINATOR_ADDRESS, NUM_PROCESSES
 and PROCESS_ID (docs/scaling.md).
@@ -29,11 +29,16 @@ def command(call: cli.Call) -> int:
     workdir = Path(call.flags.workdir or Path('runs') / config.name).absolute()
     from relnet_jax import processes  # what brings JAX along comes after what may be wrong with the flags
     processes.join(call.flags.coordinator, call.flags.num_processes, call.flags.process_id, stop_together=True)
-    from relnet_jax.training import loop, phases
+    from relnet_jax.training import loop, phases, story
     steps = phases.total_steps(config)      # first of all, for what it says of wrong phases
-    logging.info('config %s; working in %s, the run in %s', config.name, Path.cwd(), workdir)
+    logging.info('config %s; the run is in %s (working in %s)', config.name, story.shown(workdir), Path.cwd())
     state = loop.train(config, workdir)
-    return cli.DONE if state.step >= steps else cli.STOPPED
+    if state.step < steps:
+        return cli.STOPPED
+    if processes.is_first():
+        for line in story.ending(workdir):
+            logging.info('%s', line)
+    return cli.DONE
 
 
 def main(argv: list[str] | None = None) -> int:

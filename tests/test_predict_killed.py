@@ -45,7 +45,7 @@ def test_killed_at_random_moments_it_goes_on_to_the_same_files(tmp_path):
     assert 0 < done[0] + done[-1] and done == sorted(done) and done[-1] < FILMS, done
     with start(tmp_path / 'out') as child:
         said = child.communicate(timeout=600)[1]
-    assert child.returncode == 0 and 'going on' in said
+    assert child.returncode == 0 and 'resuming' in said
 
     def contents(folder):
         return {p.name: p.read_bytes() for p in folder.iterdir() if not p.name.startswith('.')}

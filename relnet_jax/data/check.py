@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from absl import flags
+from absl import flags, logging
 from absl.flags import FlagValues
 from ml_collections import ConfigDict
 from rich import box
@@ -182,6 +182,8 @@ def command(call: cli.Call) -> int:
         files.write_json(call.flags.json, found)
     if train and call.flags.plot:
         write_plots(train, config, Path(call.flags.plot))
+    if written := [path for path in (call.flags.json * stdout, call.flags.plot) if path]:
+        logging.info('written: %s', ', '.join(written))
     return cli.UNFINISHED if call.flags.strict and any(found['findings'].values()) else cli.DONE
 
 

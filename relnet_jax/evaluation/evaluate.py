@@ -53,7 +53,9 @@ def evaluate_checkpoint(ckpt: str, config, *, out: str = '', split: str = 'val',
         if config.model.anatomy_head and source.annotated:
             parts = anatomy.part_metrics(anatomy.make_find_parts(config, class_table), params, source, config)
             anatomy.print_parts(parts, title=f'anatomical parts, {source.name}')
-            files.write_json(folder_of(out, step_folder) / 'parts.json', parts)
+            path = folder_of(out, step_folder) / 'parts.json'
+            files.write_json(path, parts)
+            logging.info('written: %s', path)
     processes.from_first(measure)
     return metrics
 
@@ -85,8 +87,8 @@ def _measure(results: list, source, step_folder: Path, config, out: str, *, num_
     metrics = report.full_report(out, source, ground_truth, results, config, checkpoint=str(step_folder),
                                  convention=convention, points=points)
     overlays(source, results, out / 'overlays', config=config, count=num_overlays)
-    logging.info('written: %s; metrics.json, curves.json, detections.json, ground_truth.json and overlays/ beside it',
-                 out / 'report.html')
+    logging.info('written: %s (open it); metrics.json, curves.json, detections.json, ground_truth.json and overlays/ '
+                 'beside it', out / 'report.html')
     return metrics
 
 

@@ -32,8 +32,9 @@ def log_devices() -> None:
     they are still abreast: making connections has a time limit of its own, which a slow compilation can exceed."""
     devices = jax.devices()
     meet('start')
-    logging.info('JAX %s, jaxlib %s, %d x %s (%s), process %d of %d', jax.__version__, jaxlib.__version__, len(devices),
-                 devices[0].device_kind, devices[0].platform, jax.process_index(), jax.process_count())
+    several = f', {jax.process_count()} processes' if jax.process_count() > 1 else ''
+    logging.info('JAX %s, jaxlib %s, %d x %s (%s)%s', jax.__version__, jaxlib.__version__, len(devices),
+                 devices[0].device_kind, devices[0].platform, several)
 
 
 def meet(where: str) -> None:

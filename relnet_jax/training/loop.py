@@ -1,4 +1,5 @@
 """A training run from top to bottom. Started again with the same folder it goes on from its last checkpoint."""
+import datetime
 import os
 import signal
 import threading
@@ -32,7 +33,7 @@ from relnet_jax.runs.metrics import MetricWriter, logged, progress_lines
 from relnet_jax.runs.state import TrainState
 from relnet_jax.runs.step_folder import set_aside_damaged
 from relnet_jax.runs.workdir import check_room, held
-from relnet_jax.training import optimizer, parallel, phases
+from relnet_jax.training import optimizer, parallel, phases, story
 from relnet_jax.training.phases import Phase
 from relnet_jax.training.step import make_train_step
 from relnet_jax.training.window import Window
@@ -76,8 +77,8 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
 
     # ---- input ----
     source, val = pipeline.open_sources(config)
-    logging.info('train: %s, %d images; val: %s, %d images; %d classes, %d parts', source.name, len(source), val.name,
-                 len(val), len(source.classes), len(source.parts))
+    for line in story.data_lines(source, val):
+        logging.info('%s', line)
     class_table = {key: getattr(source, key) for key in checkpoint.CLASS_TABLE}
     data = fingerprint(config, source, val)
     adjacency = graph.class_graph(source, config, workdir=workdir if first_process else None)
@@ -113,7 +114,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
     if state is not None:
         since_log = resume.check(workdir, config, class_table, data)
         state = state._replace(seed=np.uint32(config.seed))
-        logging.info('going on from step %d in %s', state.step, workdir)
+        logging.info('resuming from step %d in %s', state.step, workdir)
     else:
         startup.log_compilation('the initial state')
         state = train_state.init_state(model, now.tx, config, shapes)
@@ -132,7 +133,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
     rows = parallel.own_rows(t.batch_size, mesh)
     batches = pipeline.train_batches(source, config, batch_size=t.batch_size, rows=rows, start_step=first_step,
                                      seed=config.seed)
-    window = Window(source, batch_size=t.batch_size, since_log=since_log)
+    window, timed = Window(source, batch_size=t.batch_size, since_log=since_log), False
     unevaluated = evaluation_due(first_step, now.phase, config) and not logged(workdir, first_step, 'val')
     with (checkpoint.make_manager(workdir, keep=t.keep, best=t.best) as manager,
           MetricWriter(workdir, step=first_step) if first_process else nullcontext() as writer,
@@ -140,6 +141,8 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
           ExitStack() as listening):
 
         def measure(step: int) -> dict[str, float] | None:
+            if step == steps:
+                bar.close()         # the report is printed below it
             with memory.told(memory.detection_remedies(config)):
                 scores = evaluate(now.detect_fn, state, val, config, step=step, workdir=workdir, final=step == steps)
             if first_process and scores and not logged(workdir, step, 'val'):
@@ -182,7 +185,12 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
                 if first_process:
                     writer.write(step, 'train', values)
                     bar.say(progress_lines(values, run=workdir.name, config_name=name_of(config, now.phase), step=step,
-                                           steps=steps))
+                                           steps=steps),
+                            line=story.step_line(values, step=step, steps=steps), note=f"loss {values['loss']:.3f}")
+                if not timed and first_step + 1 < step < steps:
+                    timed = True
+                    logging.info('%s', story.time_line(values['seconds_per_step'], left=steps - step,
+                                                       now=datetime.datetime.now()))
             if evaluating or last or stopping or step % t.checkpoint_every == 0:
                 window.check(state.params)      # what is not finite must not become a checkpoint
                 scores = None
@@ -196,7 +204,7 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
                                     films=films, loss=window.loss_since_save(), window=window.since_log)
                 window.restart()
             if stopping:
-                logging.info('stopped at step %d of %d; start again with the same folder to go on', step, steps)
+                logging.info('stopped at step %d of %d; the same command resumes it', step, steps)
                 break
     return state
 
@@ -224,8 +232,9 @@ def evaluate(detect_fn: Callable, state: TrainState, val: Source, config: Config
         else:
             metrics = report.evaluate(truth, results)
         scores = {k: float(v) for k, v in metrics.items() if k not in ('per_class', 'intervals')}
-        logging.info('step %d, %s: %s', step, val.name,
-                     ', '.join(f'{k} {scores[k]:.4f}' for k in report.HEADLINE if k in scores))
+        if not final:       # the report has them
+            logging.info('step %d, %s: %s', step, val.name,
+                         ', '.join(f'{k} {scores[k]:.4f}' for k in report.HEADLINE if k in scores))
         return scores
     return processes.from_first(measure)
 
@@ -239,12 +248,12 @@ def name_of(config: ConfigDict, phase: Phase) -> str:
 
 
 def log_model(config: ConfigDict, params: Any) -> None:
-    """Number of parameters, how many of them move, and the learning rate with its scaling."""
+    """`story.model_line`, and the learning rate with its scaling."""
     moves = jax.tree.leaves(optimizer.trainable(params, config))
     sizes = [p.size for p in jax.tree.leaves(params)]
     t = config.train
-    logging.info('%s: %.2f M parameters, %.2f M of them trained', config.model.backbone, sum(sizes) / 1e6,
-                 sum(size for size, m in zip(sizes, moves) if m) / 1e6)
+    logging.info('%s', story.model_line(config, parameters=sum(sizes),
+                                        trained=sum(size for size, m in zip(sizes, moves) if m)))
     logging.info('learning rate %g = %g x batch size %d / %d', optimizer.base_learning_rate(config), t.learning_rate,
                  t.batch_size, t.base_batch_size)
 

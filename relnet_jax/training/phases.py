@@ -167,7 +167,7 @@ def log_plan(phases: Sequence[Phase], config: ConfigDict) -> None:
             logging.info("phase '%s': steps %d to %d%s, %d RoIs%s", phase.name, phase.first, phase.last,
                          ', without relations' if phase.plain else '', phase.config.train.rois,
                          ', frozen: ' + ', '.join(phase.config.train.freeze) if phase.config.train.freeze else '')
-    logging.info('%d steps', phases[-1].last)
+    logging.info('to do: %d steps of %d images', phases[-1].last, config.train.batch_size)
     warmup, steps = phases[0].config.train.warmup_steps, phases[0].config.train.steps
     if warmup > LONG_WARMUP * steps:
         logging.warning('the learning rate warms up over %d of %d steps; config.train.steps leaves '

@@ -103,7 +103,7 @@ def test_a_damaged_newest_step_is_set_aside_and_the_run_ends_as_ever(apart, whol
     file.write_bytes(file.read_bytes()[:-1] + b'?')
     caplog.set_level(logging.INFO, logger='absl')
     loop.train(apart, tmp_path / 'cut')
-    assert 'step 4 is damaged and was moved to' in caplog.text and 'going on from step 3' in caplog.text
+    assert 'step 4 is damaged and was moved to' in caplog.text and 'resuming from step 3' in caplog.text
     assert (tmp_path / 'cut' / 'damaged' / '4').is_dir()
     assert_same_run(whole, tmp_path / 'cut')
 

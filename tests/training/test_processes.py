@@ -166,7 +166,7 @@ def test_a_stop_signal_to_one_stops_all_at_the_same_step_and_others_go_on(alone,
         last = step
     short = f'train.steps={last + 4}', *steps[1:]
     assert ended(train(ALONE, tmp_path, *short, devices=2), tmp_path) == [0], logs(tmp_path)
-    assert f'going on from step {last}' in logs(tmp_path)
+    assert f'resuming from step {last}' in logs(tmp_path)
     whole = tmp_path / 'whole'
     assert ended(train(ALONE, whole, *short), whole) == [0]
     trees = [read_tree(checkpoint.find(folder / 'run'), 'params') for folder in (tmp_path, whole)]
@@ -271,7 +271,7 @@ def test_the_detector_killed_with_sigkill_ends_bit_for_bit_like_one_that_was_not
     again = start_training(tmp_path / 'cut')
     log = again.communicate(timeout=600)[1]
     assert again.returncode == 0, log
-    assert 'going on from step' in log
+    assert 'resuming from step' in log
     for item in ('params', 'ema'):
         a, b = (read_tree(tmp_path / run / 'checkpoints' / '40', item) for run in ('whole', 'cut'))
         assert jax.tree.structure(a) == jax.tree.structure(b)
