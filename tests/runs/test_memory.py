@@ -15,8 +15,8 @@ from relnet_jax.runs.memory import Need, OutOfMemory
 def compiled_step(side):
     """A step whose state, batch and one temporary array [side, side] have sizes that can be counted, and its state."""
     def step(state, batch):
-        product = jnp.sin(batch @ batch.T)
-        return {'w': state['w'] + jnp.sum(product @ product)}
+        product = batch @ batch.T       # sorted: some versions of XLA keep no product that is only summed
+        return {'w': state['w'] + jnp.sum(jnp.sort(product, axis=0)[:3])}
 
     state, batch = {'w': np.zeros((300, 100), np.float32)}, np.zeros((side, 2), np.float32)
     return jax.jit(step, donate_argnums=0).lower(state, batch).compile(), state
@@ -28,7 +28,7 @@ def test_the_need_is_that_of_the_arrays():
         need = memory.step_need(compiled, state)
         product, batch = 4 * side * side, 8 * side
         assert need.state == 4 * 300 * 100
-        assert product + batch <= need.running < 3 * product + batch + 10_000      # `product` and its square
+        assert product + batch <= need.running < 2 * product + batch + 10_000      # sorted in place
 
 
 def test_a_compiler_that_says_nothing_costs_no_line(caplog):
