@@ -192,14 +192,14 @@ def _ground_truth(records: list[dict], objects: dict[int, list[dict]], ids: dict
                 continue
             x1, y1, x2, y2 = o['box']
             segmentation = o['segmentation']
+            if o['area'] is None:       # reckoned once; a mask may be thinner than the pixels that are counted
+                o['area'] = (segmentation and _mask_area(segmentation, record)) or _box_area(o)
             annotation = dict(id=len(annotations) + 1, image_id=record['id'], category_id=o['category_id'],
                               bbox=[x1, y1, x2 - x1, y2 - y1], area=o['area'], iscrowd=int(o['crowd']))
             if isinstance(segmentation, dict):
                 annotation['segmentation'] = segmentation | {'counts': segmentation['counts'].decode()}
             elif segmentation is not None:
                 annotation['segmentation'] = segmentation
-            if annotation['area'] is None:      # a mask may be thinner than the pixels that are counted
-                annotation['area'] = (segmentation and _mask_area(segmentation, record)) or _box_area(o)
             annotations.append(annotation)
     return dict(images=[dict(record) for record in records], annotations=annotations,
                 categories=[dict(id=i, name=n) for n, i in ids.items()])

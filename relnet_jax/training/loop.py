@@ -1,4 +1,4 @@
-"""A training run from top to bottom. Started again with the same folder it goes on from its last checkpoint."""
+"""A training run from top to bottom. Started again with the same folder it resumes from its last checkpoint."""
 import datetime
 import os
 import signal
