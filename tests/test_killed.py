@@ -38,14 +38,13 @@ class Child:
     """A command as a process of its own, whose stderr goes to a file."""
 
     def __init__(self, folder: Path, *arguments: str, largest_file: int = -1):
-        def limit():
-            resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
         self.log = folder / 'stderr.txt'
         self.begun = time.time()
         with open(self.log, 'w') as log:
             self.process = subprocess.Popen([sys.executable, *arguments], cwd=ROOT, stdout=subprocess.DEVNULL,
-                                            stderr=log, env=environment(1) | {'RELNET_JAX_CACHE': f'{CACHE}/killed'},
-                                            preexec_fn=limit if largest_file > 0 else None)
+                                            stderr=log, env=environment(1) | {'RELNET_JAX_CACHE': f'{CACHE}/killed'})
+        if largest_file > 0:
+            resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (largest_file, largest_file))
 
     def said(self) -> str:
         return self.log.read_text()
