@@ -146,7 +146,7 @@ def get_config() -> ConfigDict:
     t.checkpoint_every = 2500
     t.keep = 2                           # latest checkpoints kept, besides the best
     t.best = 'box_AP50'                  # metric of the best checkpoint
-    t.allow_changed_data = False         # go on although annotations, images or split are not those of the last start
+    t.allow_changed_data = False         # resume although annotations, images or split are not those of the last start
     t.parallel = 'shard_map'             # what JAX recommends, or 'pmap'; the results are the same
 
     # ---- evaluation and prediction ----

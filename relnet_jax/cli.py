@@ -5,7 +5,7 @@ live in a FlagValues of their own, so that `main` can be called twice in one pro
 
 Exit codes: 0 done; 1 done, but something was left out or is not finished, which the command said; 2 given up, with
 one line on stderr that says why (a wrong flag, config key or file, a loss that is not finite, a full disk); 75 a
-training that SIGTERM or Ctrl-C stopped after it saved, which the same command goes on with; 130 stopped by Ctrl-C. A
+training that SIGTERM or Ctrl-C stopped after it saved, and that the same command resumes; 130 stopped by Ctrl-C. A
 traceback is a bug (and its exit code 1).
 """
 import io
@@ -241,12 +241,12 @@ def _log_to_stderr() -> None:
         logging.use_absl_handler()      # takes the place of plain handlers, which some library makes when imported
     if sys.stderr.isatty():
         logging.get_absl_handler().setFormatter(_Line('%(asctime)s %(message)s', '%H:%M:%S'))
-        flags.FLAGS.logtostderr = True      # to sys.stderr as it is at the time: a bar takes its place, to stay below
+        flags.FLAGS.logtostderr = True      # to whatever sys.stderr is then: a bar replaces it, to keep lines above it
     logging.set_verbosity(logging.INFO)
 
 
 class _Line(python_logging.Formatter):
-    """'04:31:55 text'; what is more than information has its level before the text."""
+    """'04:31:55 text'; a warning or an error has its level before the text."""
 
     def formatMessage(self, record: python_logging.LogRecord) -> str:
         if record.levelno > python_logging.INFO:

@@ -2,7 +2,7 @@
 
 Installed, the command is relnet-predict. --images may be given several times; a name with a comma in it is taken as it
 is if it exists. Writes to DIR, film by film, predictions.jsonl and an overlay PNG, and at the end predictions.json
-(COCO) and findings.csv, a row for each finding; docs/predict.md describes them. The same command again goes on where
+(COCO) and findings.csv, a row for each finding; docs/predict.md describes them. The same command again resumes where
 the first one was stopped. A file that cannot be read is reported and skipped, and the exit code is then 1. The config
 is the checkpoint's own; any key can be overridden, such as --config.test.boxes=256. --dicom_sr and --dicom_seg add
 documents for an archive to DIR/dicom (docs/export.md).
@@ -31,7 +31,7 @@ from relnet_jax.visualize import write_image
 
 def predict(detector: Detector, found: list, out: Path, *, score: float | None = None, overlays: bool = True,
             documents: Sequence[str] = (), submission: str = '') -> tuple[list[Path], list[str]]:
-    """Detects in the files of `find_images` and writes the folder `out`, as `detector.predictions` says, going on with
+    """Detects in the files of `find_images` and writes the folder `out`, as `detector.predictions` says, resuming from
     what it holds.
 
     `score` as for Detector; documents: kinds among 'sr' and 'seg'. With `submission`, a form in SUBMISSIONS, also

@@ -102,7 +102,7 @@ def _tell_of_death(text: str) -> str | None:
     dead = re.search(r'[Tt]ask (\d+) heartbeat timeout|stopped sending heartbeats\):\s+(\d+)', text)
     who = f'process {dead[1] or dead[2]}' if dead else 'process 0' if 'leader task' in text else 'another process'
     return (f'{who} of this run has ended or cannot be reached, so this one ends too; why is in the output of {who}. '
-            'Start all again to go on')
+            'Start all again to resume')
 
 
 # ---- telling ----

@@ -1,6 +1,6 @@
 """The folder that a long prediction writes: a line for each film as soon as it is done, the whole when all are.
 
-* predict.json: what the results depend on. Only the same goes on in a folder.
+* predict.json: what the results depend on. Nothing else is written into the same folder.
 * predictions.jsonl: `outputs.film_line` of each film, with the absolute `path` by which a second start knows it, and
   the file name of its picture, `overlay` (null without one).
 * dicom/UID.sr.dcm, dicom/UID.seg.dcm: if asked for, DICOM documents of each DICOM film (`data.archive`).

@@ -1,4 +1,4 @@
-"""Whether a run may go on where it stopped: with these classes, these data and this config."""
+"""Whether a run may resume where it stopped: with these classes, these data and this config."""
 from pathlib import Path
 
 from absl import logging
