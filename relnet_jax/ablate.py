@@ -105,7 +105,8 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
     """Runs what has no result yet and what no other process has; renews the tables after each. Returns the names of
     those that did not finish here.
 
-    A run whose loss is not finite is reported and passed over; after one that was stopped by a signal none starts.
+    A run whose loss is not finite is reported and passed over, and so is one that starts from a run without a result;
+    after one that was stopped by a signal none starts.
     """
     logging.info('%d runs with their seeds, %d done before', len(jobs), sum(bool(job.result) for job in jobs))
     failed, left = [], list(jobs)
@@ -121,6 +122,10 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
                 continue
             jobs = with_results(jobs, out)
             job, workdir = jobs[index_of(jobs, job)], workdir_of(out, job.asked['run'], job.asked['seed'])
+            if job.result is None and job.after and not results.file_named(out, job.after).exists():
+                logging.error('%s is passed over: %s, which it starts from, is not finished', job.name, job.after)
+                failed.append(job.name)
+                continue
             if job.result is None:
                 logging.info('run %d of %d: %s; time left: %s', index_of(jobs, job) + 1, len(jobs), job.name,
                              time_left(jobs, processes=working(jobs, out)))
@@ -132,7 +137,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
                     continue
                 if measured is None:
                     logging.warning('%s was stopped; the same command resumes it', job.name)
-                    return [*failed, job.name, *(j.name for j in left if j.result is None)]
+                    return [*failed, job.name, *(j.name for j in with_results(left, out) if j.result is None)]
                 job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
                                                command=command))
                 results.write(results.file_of(out, job.asked['run'], job.asked['seed']), job.result)
@@ -228,9 +233,9 @@ def command(call: cli.Call) -> int:
     jobs = [] if f.table_only else plan(
         f.runs.split(','), data=Path(family).stem if family else f.data or LAB_DATA, seeds=f.seeds, out=out,
         overrides=call.overrides, share_plain=f.share_plain, family=family, fold_count=f.folds)
-    argv = side_by_side.without(call.argv, 'processes')
+    argv, code = side_by_side.without(call.argv, 'processes'), cli.DONE
     if jobs and f.processes > 1:
-        code = side_by_side.run([sys.executable, '-m', 'relnet_jax.ablate', *argv], out, f.processes,
+        code = side_by_side.run([sys.executable, '-m', 'relnet_jax.ablate', *argv, '--processes=1'], out, f.processes,
                                 follow(jobs, out, f.processes))
         failed = [job.name for job in with_results(jobs, out) if job.result is None] if code else []
     else:
@@ -243,7 +248,7 @@ def command(call: cli.Call) -> int:
                  f'; the tables in {f.docs}' if f.docs else '')
     if failed:
         logging.error('not finished: %s; the same command resumes them', ', '.join(failed))
-    return cli.UNFINISHED if failed else cli.DONE
+    return cli.UNFINISHED if failed or code != cli.DONE else cli.DONE
 
 
 def main(argv: list[str] | None = None) -> int:

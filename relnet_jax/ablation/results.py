@@ -88,7 +88,12 @@ def run_name(run: str, seed: int | str) -> str:
 
 
 def file_of(out: str | Path, run: str, seed: int) -> Path:
-    return Path(out) / 'results' / f'{run_name(run, seed)}.json'
+    return file_named(out, run_name(run, seed))
+
+
+def file_named(out: str | Path, name: str) -> Path:
+    """`name`: as of `run_name`."""
+    return Path(out) / 'results' / f'{name}.json'
 
 
 def write(path: Path, result: dict) -> None:

@@ -48,10 +48,10 @@ def cores(count: int) -> list[set[int]]:
 
 
 def run(command: Sequence[str], out: Path, count: int, progress: Callable[[], None]) -> int:
-    """Calls `command` in `count` processes, each with its part of the cores and a log of its own in
-    OUT/logs, and waits for all of them. Returns the highest exit code.
+    """Calls `command` in `count` processes, each with its part of the cores and a log of its own in OUT/logs, and waits
+    for all of them. Returns the highest exit code; WRONG stands for a process that a signal ended.
 
-    `progress` is called every few seconds. A stop signal is passed on: each process then saves its run and ends.
+    `progress` is called every few seconds. Ctrl-C and SIGTERM are passed on: each process then saves its run and ends.
     """
     (out / 'logs').mkdir(parents=True, exist_ok=True)
     children = []
@@ -60,7 +60,9 @@ def run(command: Sequence[str], out: Path, count: int, progress: Callable[[], No
     try:
         for path, part in zip(logs, cores(count)):
             with open(path, 'w', encoding='utf-8') as log:
-                children.append(subprocess.Popen(command, stdout=log, stderr=log))
+                # In a group of its own: Ctrl-C of the terminal would come on top of the signal that is passed on, and
+                # at a second signal a training ends without saving.
+                children.append(subprocess.Popen(command, stdout=log, stderr=log, process_group=0))
             os.sched_setaffinity(children[-1].pid, part)    # before it has threads, which take it over
         while any(child.poll() is None for child in children):
             progress()

@@ -156,7 +156,7 @@ def test_a_checkpoint_of_another_config_is_not_gone_on_with(tmp_path, capsys):
     assert 'train.momentum: 0.9 -> 0.5' in capsys.readouterr().err and not results.read_all(out)
 
 
-def test_a_loss_that_is_not_finite_does_not_stop_the_others(tmp_path, monkeypatch, caplog):
+def test_a_loss_that_is_not_finite_stops_only_what_starts_from_that_run(tmp_path, monkeypatch, caplog):
     real = runner.train
 
     def train(config, workdir):
@@ -167,6 +167,9 @@ def test_a_loss_that_is_not_finite_does_not_stop_the_others(tmp_path, monkeypatc
     assert command(tmp_path / 'out') == 1
     assert 'base_s0 is passed over: step 1' in caplog.text and 'not finished: base_s0' in caplog.text
     assert [r['run'] for r in results.read_all(tmp_path / 'out')] == ['other']
+    assert command(tmp_path / 'shared', '--share_plain', runs='base,tuned,other') == 1
+    assert 'tuned_s0 is passed over: base_s0, which it starts from, is not finished' in caplog.text
+    assert [r['run'] for r in results.read_all(tmp_path / 'shared')] == ['other']
 
 
 def test_a_checkpoint_is_evaluated_at_other_numbers_of_boxes_later_too(tmp_path, trained, caplog):

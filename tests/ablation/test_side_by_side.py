@@ -49,6 +49,12 @@ def test_when_it_is_stopped_so_are_they(tmp_path):
     assert time.monotonic() - begun < 30
 
 
+def test_ctrl_c_of_the_terminal_reaches_them_by_one_way_alone(tmp_path):
+    script = 'import os; print(os.getpgrp() == os.getpid())'
+    assert side_by_side.run([sys.executable, '-c', script], tmp_path, 2, lambda: None) == 0
+    assert [(tmp_path / 'logs' / f'process_{i}.txt').read_text().strip() for i in range(2)] == ['True', 'True']
+
+
 def test_the_recorded_command_is_the_same_for_any_number_of_processes():
     assert side_by_side.without(['--runs=a', '--processes=2', '--seeds=3'], 'processes') == ['--runs=a', '--seeds=3']
     assert side_by_side.without(['--processes', '2', '--seeds', '3'], 'processes') == ['--seeds', '3']
