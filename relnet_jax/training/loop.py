@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -65,13 +65,12 @@ def train(config: ConfigDict, workdir: str | Path) -> TrainState:
     mesh = parallel.make_mesh()
     parallel.check_divisible(config.train.batch_size, mesh.size, config.train.accumulate)
     with (held(workdir) if processes.is_first() else nullcontext(), memory.told(memory.training_remedies(config))):
-        return go_on(config, workdir, mesh)
+        return train_alone(config, workdir, mesh)
 
 
-def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
+def train_alone(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
     """`train` in a folder that no other process trains in."""
     t = config.train
-
     how = parallel.choose(t.parallel)
     first_process = processes.is_first()
 
@@ -99,7 +98,8 @@ def go_on(config: ConfigDict, workdir: Path, mesh: Mesh) -> TrainState:
         phase = phases.without_idle(phase, params_like, train_state.abstract_params(own, shapes))
         tx = optimizer.make_optimizer(phase.config, params_like)
         body = make_train_step(own, tx, phase.config, begin=phase.begin, axis_name=parallel.AXIS)
-        log_model(phase.config, params_like)
+        for line in story.model_lines(phase.config, params_like):
+            logging.info('%s', line)
         step_fn = parallel.parallel_step(body, mesh, parallel=how)
         return Running(phase, tx, step_fn, make_detect(own, jax.local_devices()))
 
@@ -245,17 +245,6 @@ def evaluation_due(step: int, phase: Phase, config: ConfigDict) -> bool:
 
 def name_of(config: ConfigDict, phase: Phase) -> str:
     return f'{config.name}: {phase.name}' if phase.name else config.name
-
-
-def log_model(config: ConfigDict, params: Any) -> None:
-    """`story.model_line`, and the learning rate with its scaling."""
-    moves = jax.tree.leaves(optimizer.trainable(params, config))
-    sizes = [p.size for p in jax.tree.leaves(params)]
-    t = config.train
-    logging.info('%s', story.model_line(config, parameters=sum(sizes),
-                                        trained=sum(size for size, m in zip(sizes, moves) if m)))
-    logging.info('learning rate %g = %g x batch size %d / %d', optimizer.base_learning_rate(config), t.learning_rate,
-                 t.batch_size, t.base_batch_size)
 
 
 def warn_of_mask_loss(step: int, values: dict[str, float]) -> None:

@@ -4,12 +4,15 @@ import math
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from relnet_jax import files
 from relnet_jax.data.issues import listed
 from relnet_jax.data.source import Source
+from relnet_jax.training import optimizer
 
 USAGE = 'docs/usage.md'
 HEADLINE = {'box_AP50': 'box AP50', 'mask_AP50': 'mask AP50'}
@@ -28,14 +31,19 @@ def data_lines(train: Source, val: Source) -> list[str]:
             '; '.join([f'{len(train.classes)} classes to find: {listed(train.classes)}', *parts])]
 
 
-def model_line(config: ConfigDict, *, parameters: int, trained: int) -> str:
-    """What is trained, and its size."""
-    m = config.model
+def model_lines(config: ConfigDict, params: Any) -> list[str]:
+    """What is trained, and its size; the learning rate with its scaling. params: arrays or their shapes."""
+    m, t = config.model, config.train
+    sizes = [p.size for p in jax.tree.leaves(params)]
+    moves = jax.tree.leaves(optimizer.trainable(params, config))
+    parameters, trained = sum(sizes), sum(size for size, move in zip(sizes, moves) if move)
     heads = 'boxes and masks' if m.mask_head else 'boxes alone'
     relations = f'relations {", ".join(m.relations)}' if m.relations else 'no relations'
     moving = 'all' if trained == parameters else f'{trained / 1e6:.2f} M'
-    return (f'model: backbone {m.backbone}, neck {m.neck}, {heads}, {relations}; {parameters / 1e6:.2f} M parameters, '
-            f'{moving} of them trained')
+    return [f'model: backbone {m.backbone}, neck {m.neck}, {heads}, {relations}; {parameters / 1e6:.2f} M parameters, '
+            f'{moving} of them trained',
+            f'learning rate {optimizer.base_learning_rate(config):g} = {t.learning_rate:g} x batch size '
+            f'{t.batch_size} / {t.base_batch_size}']
 
 
 def step_line(values: Mapping[str, float], *, step: int, steps: int) -> str:

@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
 from configs import phantom
@@ -35,13 +36,19 @@ def test_the_data_are_told_in_words(train_set, val_set, expected):
     assert story.data_lines(train_set, val_set) == expected
 
 
-def test_the_model_is_told_with_what_it_finds_and_its_size():
+def test_the_model_is_told_with_what_it_finds_its_size_and_its_learning_rate():
     config = phantom.get_config()
-    assert story.model_line(config, parameters=1_690_000, trained=1_690_000) == (
-        'model: backbone tiny, neck fpn, boxes and masks, no relations; 1.69 M parameters, all of them trained')
+    params = {name: dict(kernel=jax.ShapeDtypeStruct((count,), 'float32'))
+              for name, count in (('box_head', 500_000), ('fpn', 1_190_000))}
     with config.unlocked():
-        config.model.mask_head, config.model.relations = False, ('part', 'context')
-    assert story.model_line(config, parameters=1_690_000, trained=500_000) == (
+        config.train.learning_rate, config.train.batch_size, config.train.base_batch_size = 0.01, 8, 4
+    model, rate = story.model_lines(config, params)
+    assert model == ('model: backbone tiny, neck fpn, boxes and masks, no relations; 1.69 M parameters, all of them '
+                     'trained')
+    assert rate == 'learning rate 0.02 = 0.01 x batch size 8 / 4'
+    with config.unlocked():
+        config.model.mask_head, config.model.relations, config.train.freeze = False, ('part', 'context'), ('fpn/',)
+    assert story.model_lines(config, params)[0] == (
         'model: backbone tiny, neck fpn, boxes alone, relations part, context; 1.69 M parameters, 0.50 M of them '
         'trained')
 
