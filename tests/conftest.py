@@ -22,19 +22,18 @@ import pytest
 CACHE = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'relnet_jax' / 'tests'
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
+GOLDEN = Path(__file__).parent / 'golden'
+REAL_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
+
 
 @pytest.fixture(scope='module', autouse=True)
 def release_programs():
-    """What a file compiled goes with it: a worker would else grow by what all files compiled."""
+    """What a test file compiled is given back after it: a worker would otherwise grow by what all files compiled."""
     yield
     jax.clear_caches()
     gc.collect()
     if hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
         libc.malloc_trim(0)
-
-
-GOLDEN = Path(__file__).parent / 'golden'
-REAL_DATA = Path(__file__).resolve().parents[2] / 'shared' / 'data'
 
 
 @pytest.fixture(scope='session')

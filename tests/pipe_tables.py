@@ -1,9 +1,10 @@
-"""Tables of Markdown pages, and whether a number as a page states it is one of a result file."""
+"""Tables and sentences of Markdown pages, and whether a number as a page states it is one of a result file."""
 import json
 import re
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+from tests.docs_text import ROOT
+
 RESULTS = ROOT / 'benchmarks' / 'results'
 
 
@@ -22,6 +23,11 @@ def table(page: str | Path, *head: str) -> list[list[str]]:
     """The rows below the head of the one table of the page (from the project's folder) whose head begins so."""
     rows, = (rows for rows in tables((ROOT / page).read_text()) if rows[0][:len(head)] == list(head))
     return rows[1:]
+
+
+def plain(page: str | Path) -> str:
+    """A page (from the project's folder) in one line, wherever its lines break."""
+    return ' '.join((ROOT / page).read_text().split())
 
 
 def lines(name: str) -> list[dict]:

@@ -1,7 +1,6 @@
 """Accuracies in docs/relations.md, lab_runs.md and ablation_tables.md are those of the committed result files."""
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -10,9 +9,10 @@ from relnet_jax import ablate
 from relnet_jax.ablation import docs, results, table
 from relnet_jax.ablation.statistics import Interval, interval, paired_difference
 from relnet_jax.ablation.table import difference_text
+from tests import pipe_tables
+from tests.docs_text import ROOT
+from tests.pipe_tables import RESULTS
 
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / 'benchmarks' / 'results'
 FOLDERS = sorted(path.parent for path in RESULTS.glob('*/results'))
 INTERVAL = re.compile(r'\[[+-][\d.]+, [+-][\d.]+\]')
 # '`four` - `six`', maybe the number of seeds, and '**-3.7** [-5.7, -1.7]'
@@ -66,18 +66,18 @@ def test_the_gains_by_cue_are_what_the_command_computes():
 
 
 def test_every_interval_of_the_relations_page_is_measured():
-    text = ' '.join(page('relations.md').split())
+    text = pipe_tables.plain('docs/relations.md')
     # fpn3_gt_boxes - base, seed by seed
     pairs = {folder: [by_seed(folder, 'fpn3_gt_boxes')[seed] - value for seed, value in by_seed(folder, 'base').items()]
              for folder in ('phantom_fpn_320px', 'phantom_fpn_320px_quarter_rate', 'phantom_fpn_256px')}
     at_320, pooled = pairs['phantom_fpn_320px'], sum(pairs.values(), [])
     seeds = ', '.join(f'{100 * value:+.1f}' for value in at_320[:3])
 
-    def plain(i: Interval) -> str:
+    def not_bold(i: Interval) -> str:
         return difference_text(i).replace('*', '')
-    said = (f'gain {plain(interval(at_320))} in four seeds: {seeds} and {100 * at_320[3]:.1f}.',
-            f'The first three seeds alone had given {plain(interval(at_320[:3]))}.',
-            f'taken as one sample, give {plain(interval(pooled))}.')
+    said = (f'gain {not_bold(interval(at_320))} in four seeds: {seeds} and {100 * at_320[3]:.1f}.',
+            f'The first three seeds alone had given {not_bold(interval(at_320[:3]))}.',
+            f'taken as one sample, give {not_bold(interval(pooled))}.')
     assert len(at_320) == 4 and len(pooled) == 10
     for sentence in said:
         assert sentence in text
@@ -92,14 +92,13 @@ def test_every_interval_of_the_labs_conclusions_is_measured():
 
 
 def test_the_verdicts_on_the_labs_conclusions_follow_from_the_intervals():
-    rows = [[cell.strip() for cell in line.strip('|').split('|')] for line in page('lab_runs.md').splitlines()
-            if line.startswith('|') and line.count('|') == 7][2:]
+    rows = pipe_tables.table('docs/lab_runs.md', "the log's conclusion")
     seen = set()
     for conclusion, verdict, folder, compared, _, _ in rows:
         if not compared:
             assert verdict.startswith('cannot be told: not measured'), conclusion
             continue
-        measured = difference(folder.strip('`'), *re.findall(r'`(\w+)`', compared))
+        measured = difference(folder, *compared.split(' - '))
         right = 'holds' if measured.low > 0 else 'does not hold' if measured.high < 0 else 'cannot be told'
         assert re.split('[,:]', verdict)[0] == right, compared
         seen.add(right)

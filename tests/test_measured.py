@@ -4,15 +4,11 @@ import re
 
 import pytest
 
-from tests.pipe_tables import RESULTS, ROOT, lines, states, table, tables
+from tests.docs_text import ROOT
+from tests.pipe_tables import RESULTS, lines, plain, states, table, tables
 
 DEFAULT = json.loads((RESULTS / 'phantom_default.json').read_text())
 TRANSCRIBED = json.loads((RESULTS / 'measured.json').read_text())['entries']
-
-
-def plain(page: str) -> str:
-    """A page in one line, wherever its lines break."""
-    return ' '.join((ROOT / page).read_text().split())
 
 
 def test_numbers_are_compared_in_the_digits_they_have():
