@@ -20,7 +20,7 @@ def _console() -> Console:
 class Bar:
     """`with Bar('validation images', total=200, unit='img') as bar: ... bar.advance(8)`, on stderr.
 
-    An empty title is silent. lines=False: no lines in the log, for work that says its own.
+    An empty title is silent. lines=False: no lines in the log of its own accord, for work that calls `say`.
     """
 
     def __init__(self, title: str, *, total: int, unit: str, done: int = 0, lines: bool = True):

@@ -20,8 +20,8 @@ UNITS = (('day', 86_400), ('hour', 3600), ('minute', 60), ('second', 1))
 
 
 def data_lines(train: Source, val: Source) -> list[str]:
-    """How many images to train and to measure on, and what there is to find in them. Objects are counted where they
-    are read: those of the phantom are drawn anew for every count, which takes seconds."""
+    """How many images to train and to measure on, and what there is to find in them. Objects are counted where
+    annotations were read; to count those of the phantom, every image would have to be drawn, which takes seconds."""
     def told(source: Source, to: str) -> str:
         objects = f' with {len(source.ground_truth()["annotations"])} objects' if source.counts else ''
         return f'{len(source)} images{objects} to {to} ({source.name})'

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from relnet_jax import ablate
 from relnet_jax.ablation import side_by_side
 
 
@@ -58,3 +59,21 @@ def test_ctrl_c_of_the_terminal_reaches_them_by_one_way_alone(tmp_path):
 def test_the_recorded_command_is_the_same_for_any_number_of_processes():
     assert side_by_side.without(['--runs=a', '--processes=2', '--seeds=3'], 'processes') == ['--runs=a', '--seeds=3']
     assert side_by_side.without(['--processes', '2', '--seeds', '3'], 'processes') == ['--seeds', '3']
+
+
+@pytest.mark.parametrize('code', [0, 2])
+def test_the_command_passes_on_all_but_the_number_of_processes_and_its_failures(tmp_path, monkeypatch, caplog, code):
+    called = []
+
+    def run(command, out, count, progress):
+        progress(), progress()
+        called.append((command[2:], out, count))
+        return code
+    monkeypatch.setattr(side_by_side, 'run', run)
+    with caplog.at_level('INFO', logger='absl'):
+        assert ablate.main(['--runs=base', '--processes=3', f'--out={tmp_path}', '--seeds=2']) == (1 if code else 0)
+    assert called == [(['relnet_jax.ablate', '--runs=base', f'--out={tmp_path}', '--seeds=2', '--processes=1'],
+                       tmp_path, 3)]
+    assert [m for m in caplog.messages if 'time left' in m] == [
+        '0 of 2 runs with their seeds are done; time left: unknown before the first run is done']
+    assert ('not finished: base_s0, base_s1' in caplog.text) == (code != 0)
