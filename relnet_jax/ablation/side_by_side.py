@@ -51,12 +51,15 @@ def run(command: Sequence[str], out: Path, count: int, progress: Callable[[], No
     """Calls `command` in `count` processes, each with its part of the cores and a log of its own in OUT/logs, and waits
     for all of them. Returns the highest exit code; WRONG stands for a process that a signal ended.
 
-    `progress` is called every few seconds. Ctrl-C and SIGTERM are passed on: each process then saves its run and ends.
+    `progress` is called every few seconds. Ctrl-C, SIGTERM and SIGHUP (a closed terminal) are passed on: each process
+    then saves its run and ends.
     """
     (out / 'logs').mkdir(parents=True, exist_ok=True)
     children = []
     logs = [out / 'logs' / f'process_{i}.txt' for i in range(count)]
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(cli.STOPPED))
+    # What is ignored stays so: nohup does that to SIGHUP.
+    passed_on = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) != signal.SIG_IGN]
+    before = {s: signal.signal(s, lambda number, frame: sys.exit(cli.STOPPED)) for s in passed_on}
     try:
         for path, part in zip(logs, cores(count)):
             with open(path, 'w', encoding='utf-8') as log:
@@ -71,7 +74,8 @@ def run(command: Sequence[str], out: Path, count: int, progress: Callable[[], No
         for child in children:
             child.terminate()       # nothing to one that has ended
         codes = [child.wait() for child in children]
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     for path, code in zip(logs, codes):
         if code not in (cli.DONE, cli.UNFINISHED):
             last = (path.read_text(encoding='utf-8', errors='replace').splitlines() or [''])[-1]

@@ -1,5 +1,6 @@
 """Processes that share the runs of an ablation."""
 import os
+import signal
 import sys
 import time
 
@@ -41,13 +42,15 @@ def test_what_is_wrong_with_a_process_is_said(tmp_path, caplog):
                                              for i, m in enumerate(caplog.messages))
 
 
-def test_when_it_is_stopped_so_are_they(tmp_path):
+@pytest.mark.parametrize('number, raised', [(signal.SIGINT, KeyboardInterrupt), (signal.SIGTERM, SystemExit),
+                                            (signal.SIGHUP, SystemExit)])
+def test_when_it_is_stopped_so_are_they(tmp_path, number, raised):
     def stop():
-        raise KeyboardInterrupt
-    begun = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), number)
+    begun, before = time.monotonic(), signal.getsignal(number)
+    with pytest.raises(raised):
         side_by_side.run([sys.executable, '-c', 'import time; time.sleep(60)'], tmp_path, 2, stop)
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 30 and signal.getsignal(number) == before
 
 
 def test_ctrl_c_of_the_terminal_reaches_them_by_one_way_alone(tmp_path):
