@@ -24,11 +24,15 @@ WAIT = 2.0      # seconds between two looks
 def claim(out: Path, name: str) -> Iterator[bool]:
     """Whether the run `name` is this process's alone within; False if another has it."""
     with ExitStack() as stack:
-        try:
-            stack.enter_context(workdir.held(out / 'claims' / name))
-        except workdir.HeldError:
-            yield False
-            return
+        for wait in (0.1, 0):       # again, as `busy` of another process holds it for an instant
+            try:
+                stack.enter_context(workdir.held(out / 'claims' / name))
+                break
+            except workdir.HeldError:
+                if not wait:
+                    yield False
+                    return
+                time.sleep(wait)
         yield True
 
 
