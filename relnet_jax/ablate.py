@@ -140,7 +140,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
                     return [*failed, job.name, *(j.name for j in with_results(left, out) if j.result is None)]
                 job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
                                                command=command))
-                results.write(results.file_of(out, job.asked['run'], job.asked['seed']), job.result)
+                results.write(results.file_named(out, job.name), job.result)
             add_boxes(job, boxes, out=out, workdir=workdir)
             if not keep_checkpoints:
                 for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
@@ -159,7 +159,7 @@ def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:
                         job.name, ', '.join(map(str, counts)))
     elif counts:
         job.result['boxes'].update(runner.sweep(job.config, workdir, counts))
-        results.write(results.file_of(out, job.asked['run'], job.asked['seed']), job.result)
+        results.write(results.file_named(out, job.name), job.result)
 
 
 # ---- tables ----

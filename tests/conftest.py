@@ -1,5 +1,4 @@
 """Shared by all tests: a compilation cache that survives between runs, and the optional real data."""
-import ctypes
 import gc
 import os
 import signal
@@ -19,6 +18,8 @@ import jax
 import numpy as np
 import pytest
 
+from relnet_jax.runs import startup
+
 CACHE = Path(os.environ.get('XDG_CACHE_HOME', Path.home() / '.cache')) / 'relnet_jax' / 'tests'
 jax.config.update('jax_compilation_cache_dir', str(CACHE))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.05)
@@ -32,8 +33,7 @@ def release_programs():
     yield
     jax.clear_caches()
     gc.collect()
-    if hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
-        libc.malloc_trim(0)
+    startup.give_back_memory()
 
 
 @pytest.fixture(scope='session')

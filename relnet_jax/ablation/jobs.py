@@ -68,10 +68,9 @@ def follow(jobs: list[Job], out: Path, processes: int) -> Callable[[], None]:
 
     def say() -> None:
         nonlocal said
-        now = with_results(jobs, out)
-        done = sum(bool(job.result) for job in now)
-        if done not in (said, len(now)):
-            logging.info('%d of %d runs with their seeds are done; time left: %s', done, len(now),
-                         time_left(now, processes=processes))
+        done = sum(results.file_named(out, job.name).exists() for job in jobs)
+        if done not in (said, len(jobs)):
+            logging.info('%d of %d runs with their seeds are done; time left: %s', done, len(jobs),
+                         time_left(with_results(jobs, out), processes=processes))
         said = done
     return say

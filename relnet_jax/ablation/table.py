@@ -112,8 +112,8 @@ def machine_text(results: list[dict]) -> str:
 
 
 def dates_text(results: list[dict]) -> str:
-    first, *_, last = sorted(r['date'] for r in results * 2)
-    return first if first == last else f'{first} to {last}'
+    dates = sorted(r['date'] for r in results)
+    return dates[0] if dates[0] == dates[-1] else f'{dates[0]} to {dates[-1]}'
 
 
 def summary(results: list[dict]) -> list[str]:

@@ -49,10 +49,10 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
         train, val = _hold_out(train, config)
     if config.data.subset:
         train = select(train, config.data.subset)
-    if train.counts:
-        _check_objects(train, val)
     if config.data.cache:
         train, val = (dataclasses.replace(source, memory={}) for source in (train, val))
+    if train.counts:
+        _check_objects(train, val)
     return train, val
 
 
@@ -64,10 +64,10 @@ def open_undivided(config: ConfigDict) -> Source:
 def _check_objects(train: Source, val: Source) -> None:
     """Raises UserError for training images that are all without objects, after split and subset; warns of validation
     images that are."""
-    if not train.ground_truth()['annotations']:
+    if not train.object_count:
         raise UserError(f'{train.name}: nothing to train on, none of its {len(train)} images has an object of the '
                         f'classes {listed(train.classes)}')
-    if len(val) and not val.ground_truth()['annotations']:
+    if len(val) and not val.object_count:
         logging.warning('%s: none of its %d images has an object: no precision can be measured', val.name, len(val))
 
 

@@ -3,6 +3,7 @@
 Every format (COCO files, the phantom) gives this one record, and nothing after it knows where an image came from.
 """
 import dataclasses
+import functools
 import itertools
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -67,6 +68,11 @@ class Source:
     def image_ids(self) -> list[int | str]:
         """The data set's own image ids in order of position."""
         return [record['id'] for record in self.records]
+
+    @functools.cached_property
+    def object_count(self) -> int:
+        """Objects of the classes, after the checks. Those of the phantom are drawn to be counted."""
+        return len(self.ground_truth()['annotations'])
 
 
 def subset(source: Source, indices: list[int], *, name: str) -> Source:

@@ -49,11 +49,16 @@ def log_compilation(what: str) -> None:
 
 def compile_ahead(function: Callable, *inputs) -> Callable:
     """The jitted `function`, compiled for `inputs`. What the compiler used is given back to the system before the
-    program asks for its own memory: with a ResNet-50 half a gigabyte, where the C library is glibc."""
+    program asks for its own memory: with a ResNet-50 half a gigabyte."""
     compiled = function.lower(*inputs).compile()
+    give_back_memory()
+    return compiled
+
+
+def give_back_memory() -> None:
+    """What was freed goes back to the system, where the C library is glibc, which would keep it."""
     if hasattr(libc := ctypes.CDLL(None), 'malloc_trim'):
         libc.malloc_trim(0)
-    return compiled
 
 
 def _is_worth_reading(record: python_logging.LogRecord) -> bool:

@@ -23,7 +23,7 @@ def data_lines(train: Source, val: Source) -> list[str]:
     """How many images to train and to measure on, and what there is to find in them. Objects are counted where
     annotations were read; to count those of the phantom, every image would have to be drawn, which takes seconds."""
     def told(source: Source, to: str) -> str:
-        objects = f' with {len(source.ground_truth()["annotations"])} objects' if source.counts else ''
+        objects = f' with {source.object_count} objects' if source.counts else ''
         return f'{len(source)} images{objects} to {to} ({source.name})'
     measured = told(val, 'measure on') if len(val) else 'none to measure on'
     parts = [f'{len(train.parts)} anatomical parts: {listed(train.parts)}'] * bool(train.parts)
@@ -75,13 +75,13 @@ def in_words(seconds: float) -> str:
 def ending(workdir: Path) -> list[str]:
     """The last lines of a finished run: what was found, where everything is, what to open and to try next."""
     run, evaluation = shlex.quote(shown(workdir)), workdir / 'eval'
-    lines = [f'written to {shown(workdir)}: checkpoints, metrics.jsonl, tensorboard']
+    written = f'written to {shown(workdir)}: checkpoints, metrics.jsonl, tensorboard'
     predict = f'python -m relnet_jax.predict --ckpt={run} --images=FILM --out=found'
     if not (evaluation / 'metrics.json').exists():
-        return [*lines, f'no validation images, so nothing was measured; try next: {predict} (more in {USAGE})']
+        return [written, f'no validation images, so nothing was measured; try next: {predict} (more in {USAGE})']
     measured = files.read_json(evaluation / 'metrics.json')
     return [found_line(measured['about'], measured['metrics']),
-            f'{lines[0]}, and in {shown(evaluation)} the report, detections.json and, film by film, truth beside '
+            f'{written}, and in {shown(evaluation)} the report, detections.json and, film by film, truth beside '
             'prediction in overlays',
             f'to measure it again, with other settings: python -m relnet_jax.eval --ckpt={run}',
             f'open {shown(evaluation / "report.html")}; try next: {predict}, or your own data ({USAGE})']
@@ -103,7 +103,7 @@ def _undefined(value: float | None) -> bool:
     return value is None or math.isnan(value)
 
 
-def shown(path: Path, folder: Path | None = None) -> str:
+def shown(path: Path) -> str:
     """The path from the working directory if it lies in there."""
-    folder = folder or Path.cwd()
+    folder = Path.cwd()
     return str(path.relative_to(folder) if path.is_relative_to(folder) else path)

@@ -9,6 +9,7 @@ import pytest
 
 from configs import phantom
 from relnet_jax import train
+from relnet_jax.data.source import Source
 from relnet_jax.models import mask_rcnn
 from relnet_jax.training import story
 from tests.training import standin
@@ -16,21 +17,18 @@ from tests.training import standin
 NOON = datetime.datetime(2026, 11, 27, 12, 0)
 
 
-class Images(list):
-    """Like a `Source` as far as the lines about data look."""
-
-    def __init__(self, name, count, *, objects=None, parts=('Heart',)):
-        super().__init__([{}] * count)
-        self.name, self.classes, self.parts = name, ('Mass', 'Nodule'), parts
-        self.counts = {} if objects is None else {'objects': 99}
-        self.ground_truth = lambda: dict(annotations=[{}] * objects)
+def images(name, count, *, objects=None, parts=('Heart',)):
+    """A source that was read, or made if `objects` is None, whose objects cannot be counted then."""
+    return Source(name=name, classes=('Mass', 'Nodule'), category_ids=(1, 2), parts=parts, records=[{}] * count,
+                  load=None, ground_truth=lambda: dict(annotations=[{}] * objects),
+                  counts={} if objects is None else {'objects': 99})
 
 
 @pytest.mark.parametrize('train_set, val_set, expected', [
-    (Images('a.json', 20, objects=31), Images('b.json', 5, objects=7), [
+    (images('a.json', 20, objects=31), images('b.json', 5, objects=7), [
         'data: 20 images with 31 objects to train on (a.json), 5 images with 7 objects to measure on (b.json)',
         '2 classes to find: Mass, Nodule; 1 anatomical parts: Heart']),
-    (Images('made', 20, parts=()), Images('none', 0, parts=()), [
+    (images('made', 20, parts=()), images('none', 0, parts=()), [
         'data: 20 images to train on (made), none to measure on', '2 classes to find: Mass, Nodule'])])
 def test_the_data_are_told_in_words(train_set, val_set, expected):
     assert story.data_lines(train_set, val_set) == expected
