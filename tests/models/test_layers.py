@@ -1,10 +1,13 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from relnet_jax.models import conv3x3, layers, patch_conv
-from relnet_jax.models.conv7x7 import conv7x7
+from relnet_jax.models.conv7x7 import conv7x7, xla_gradients
+from relnet_jax.models.kernel_gradient import product_kernel_gradient
 from relnet_jax.models.mask_head import ClassLogits, Deconv, in_rows
 
 RNG = np.random.default_rng(0)
@@ -48,7 +51,7 @@ def test_custom_gradient_of_3x3_equals_automatic_differentiation(shape, out):
     expected = jax.grad(loss(conv3x3.convolve), (0, 1))(x, kernel)
     for got, want in zip(jax.grad(loss(conv3x3.conv3x3), (0, 1))(x, kernel), expected):
         np.testing.assert_allclose(got, want, atol=2e-5 * float(jnp.abs(want).max()))
-    for form in (conv3x3.xla_kernel_gradient, conv3x3.product_kernel_gradient):
+    for form in (conv3x3.xla_kernel_gradient, partial(product_kernel_gradient, size=3, before=1)):
         np.testing.assert_allclose(form(x, weight), expected[1], atol=2e-5 * float(jnp.abs(expected[1]).max()))
 
 
@@ -68,16 +71,23 @@ def test_convolution_by_patches_has_two_equal_forms_and_their_gradients(size, st
             np.testing.assert_allclose(ours, theirs, atol=1e-5 * float(jnp.abs(theirs).max()))
 
 
-def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient():
-    rng = np.random.default_rng(0)
-    x, kernel = jnp.asarray(rng.normal(size=(2, 12, 9, 3))), jnp.asarray(rng.normal(size=(7, 7, 3, 5)))
+@pytest.mark.parametrize('shape', [(2, 12, 9, 3), (1, 50, 96, 3)], ids=['one block', 'blocks of rows'])
+def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient(shape):
+    x, kernel = normal(*shape), normal(7, 7, 3, 5)
 
     def plain(x, kernel):
         return jax.lax.conv_general_dilated(x, kernel, (2, 2), [(3, 3)] * 2, dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
     np.testing.assert_allclose(conv7x7(x, kernel), plain(x, kernel), atol=1e-4)
     grads = [jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))(x, kernel) for f in (conv7x7, plain)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), *grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max())), *grads)
+
+
+def test_stem_kernel_gradient_as_a_product_equals_automatic_differentiation():
+    blocks, kernel, weight = normal(2, 26, 40, 12), normal(4, 4, 12, 6), normal(2, 26, 40, 6)
+    expected = xla_gradients(blocks, kernel, weight)[1]
+    got = product_kernel_gradient(blocks, weight, size=4, before=2)
+    np.testing.assert_allclose(got, expected, atol=2e-5 * float(jnp.abs(expected).max()))
 
 
 def test_convolution_of_a_padded_map_equals_that_of_the_map_alone():
