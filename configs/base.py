@@ -39,6 +39,7 @@ def get_config() -> ConfigDict:
     d.brightness = 0.0                   # +- share of the full range
     d.contrast = 0.0                     # factor in 1 +- this
     d.gamma = 0.0                        # exponent in exp(+- this)
+    d.rotation = 0.0                     # degrees, +- this, about the middle of the image (data/rotation.py)
     d.window = (0.5, 99.5)               # percentiles that window a 16-bit image, and DICOM without VOI LUT and window
     d.max_pixels = 100_000_000           # larger pictures are not decoded
     d.exif = 'auto'                      # 'auto' | 'apply' | 'ignore' an orientation tag, see data/fit.py

@@ -118,6 +118,7 @@ SECTIONS = {
         'scale_jitter': Rule('two numbers above 0, the smaller one first',
                              lambda v: _is_pair_of(_is_positive, _is_positive)(v) and v[0] <= v[1]),
         'brightness': SHARE, 'contrast': SHARE, 'gamma': NOT_NEGATIVE,
+        'rotation': Rule('degrees from 0 to 180', lambda v: _is_number(v) and 0 <= v <= 180),
         'window': Rule('two percentages, the smaller one first',
                        lambda v: _is_pair_of(_is_number, _is_number)(v) and 0 <= v[0] < v[1] <= 100),
         'max_pixels': COUNT, 'exif': _one_of('auto', 'apply', 'ignore'), 'dicom_overrides': PATH, 'crowds': SWITCH,

@@ -172,7 +172,7 @@ def train_batches(source: Source, config: ConfigDict, *, batch_size: int, rows: 
         view = transforms.augment(
             example, rng, original_size=size, tables=tables, canvas=canvas, scale=d.scale, max_size=d.max_size,
             flip_probability=d.flip, scale_jitter=d.scale_jitter, brightness=d.brightness, contrast=d.contrast,
-            gamma=d.gamma)
+            gamma=d.gamma, rotation=d.rotation)
         return batching.pad_example(view, canvas=canvas, max_objects=d.max_objects, original_size=size)
 
     order, noise = np.random.SeedSequence(seed).generate_state(2)

@@ -1,4 +1,4 @@
-"""Transforms of one `Example` (numpy): resize, left-right flip, scale jitter, brightness, contrast and gamma.
+"""Transforms of one `Example` (numpy): resize, left-right flip, scale jitter, brightness, contrast, gamma; `rotation`.
 
 Boxes follow the pixels exactly: they are scaled by the ratio of the true sizes per axis, so that multiplying by
 original size / new size maps detections back.
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from relnet_jax.data.rotation import rotate
 from relnet_jax.errors import UserError
 from relnet_jax.types import Example
 
@@ -93,19 +94,21 @@ def adjust_intensity(image: np.ndarray, *, brightness: float, contrast: float, g
 def augment(example: Example, rng: np.random.Generator, *, original_size: tuple[int, int],
             tables: tuple[np.ndarray, np.ndarray], canvas: tuple[int, int], scale: float, max_size: float,
             flip_probability: float, scale_jitter: tuple[float, float], brightness: float, contrast: float,
-            gamma: float) -> Example:
-    """A random view of the example that fits `canvas`: jittered resize, flip, intensity (options as in `config.data`).
+            gamma: float, rotation: float) -> Example:
+    """A random view of the example that fits `canvas`: jittered resize, flip, turn, intensity (options as in
+    `config.data`).
 
-    The size is reckoned from `original_size` (height, width), so that the example may be resized beforehand. Five
+    The size is reckoned from `original_size` (height, width), so that the example may be resized beforehand. Six
     numbers are always drawn, in the same order: switching one option on or off leaves the others' choices alone.
     """
     jitter = rng.uniform(*scale_jitter)
     flipped = rng.random() < flip_probability
-    shift, factor, exponent = (rng.uniform(-limit, limit) for limit in (brightness, contrast, gamma))
+    shift, factor, exponent, degrees = (rng.uniform(-limit, limit) for limit in (brightness, contrast, gamma, rotation))
     size = resized_size(*original_size, scale=scale, max_size=max_size, canvas=canvas, jitter=jitter)
     example = resize(example, size)
     if flipped:
         example = flip(example, *tables)
+    example = rotate(example, degrees)
     if shift or factor or exponent:
         example = example._replace(image=adjust_intensity(
             example.image, brightness=shift, contrast=1 + factor, gamma=math.exp(exponent)))

@@ -120,7 +120,8 @@ def test_intensity_is_the_formula_rounded():
 
 
 OFF = dict(original_size=(40, 60), tables=T.flip_tables(CLASSES, PARTS, PAIRS), canvas=(64, 64), scale=40, max_size=60,
-           flip_probability=0.0, scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0)
+           flip_probability=0.0, scale_jitter=(1.0, 1.0), brightness=0.0, contrast=0.0, gamma=0.0,
+           rotation=0.0)
 
 
 def test_without_options_an_augmented_example_is_the_resized_one():
@@ -148,7 +149,8 @@ def test_one_option_does_not_change_what_the_others_draw():
 
 def test_the_same_generator_gives_the_same_view_and_the_input_is_untouched():
     example, original = make_example(), make_example()
-    options = OFF | dict(flip_probability=0.5, scale_jitter=(0.5, 1.0), brightness=0.2, contrast=0.3, gamma=0.3)
+    options = OFF | dict(flip_probability=0.5, scale_jitter=(0.5, 1.0), brightness=0.2, contrast=0.3, gamma=0.3,
+                         rotation=20.0)
     for seed in range(5):
         assert_same(*(T.augment(example, np.random.default_rng(seed), **options) for _ in range(2)))
     assert_same(example, original)
