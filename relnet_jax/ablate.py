@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from relnet_jax import cli, files
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, folds, patients, results, runner, side_by_side, table
-from relnet_jax.ablation.jobs import Job, follow, index_of, time_left, with_results, workdir_of, working
+from relnet_jax.ablation.jobs import Job, follow, time_left, with_results, workdir_of, working
 from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.training.window import NonFiniteLoss
@@ -100,6 +100,10 @@ def run_job(job: Job, workdir: Path, jobs: list[Job]) -> dict | None:
     return folds.run_folds(job.config, workdir, announce=announce)
 
 
+class Stopped(Exception):
+    """A signal ended a training, which saved its state."""
+
+
 def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, texts: dict,
              controls: tuple[str, ...], command: str) -> list[str]:
     """Runs what has no result yet and what no other process has; renews the tables after each. Returns the names of
@@ -120,35 +124,48 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
             if not ours:
                 logging.info('%s: another process has it', job.name)
                 continue
-            jobs = with_results(jobs, out)
-            job, workdir = jobs[index_of(jobs, job)], workdir_of(out, job.asked['run'], job.asked['seed'])
-            if job.result is None and job.after and not results.file_named(out, job.after).exists():
-                logging.error('%s is passed over: %s, which it starts from, is not finished', job.name, job.after)
+            try:
+                done = finish(job.name, with_results(jobs, out), out=out, boxes=boxes,
+                              keep_checkpoints=keep_checkpoints, command=command)
+            except Stopped:
+                return [*failed, job.name, *(j.name for j in with_results(left, out) if j.result is None)]
+            if done:
+                write_tables(out, texts, controls)
+            else:
                 failed.append(job.name)
-                continue
-            if job.result is None:
-                logging.info('run %d of %d: %s; time left: %s', index_of(jobs, job) + 1, len(jobs), job.name,
-                             time_left(jobs, processes=working(jobs, out)))
-                try:
-                    measured = run_job(job, workdir, jobs)
-                except NonFiniteLoss as error:
-                    logging.error('%s is passed over: %s', job.name, error)
-                    failed.append(job.name)
-                    continue
-                if measured is None:
-                    logging.warning('%s was stopped; the same command resumes it', job.name)
-                    return [*failed, job.name, *(j.name for j in with_results(left, out) if j.result is None)]
-                job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
-                                               command=command))
-                results.write(results.file_named(out, job.name), job.result)
-            add_boxes(job, boxes, out=out, workdir=workdir)
-            if not keep_checkpoints:
-                for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
-                    shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
-            write_tables(out, texts, controls)
         jax.clear_caches()      # a run's compiled programs are of no use to the next one
         gc.collect()
     return failed
+
+
+def finish(name: str, jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, command: str) -> bool:
+    """Trains and evaluates the run of that name as far as it lacks it; no other process has it. False if it has to be
+    passed over, which is logged. Raises Stopped."""
+    place = next(i for i, job in enumerate(jobs) if job.name == name)
+    job = jobs[place]
+    workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
+    if job.result is None:
+        if job.after and not results.file_named(out, job.after).exists():
+            logging.error('%s is passed over: %s, which it starts from, is not finished', name, job.after)
+            return False
+        logging.info('run %d of %d: %s; time left: %s', place + 1, len(jobs), name,
+                     time_left(jobs, processes=working(jobs, out)))
+        try:
+            measured = run_job(job, workdir, jobs)
+        except NonFiniteLoss as error:
+            logging.error('%s is passed over: %s', name, error)
+            return False
+        if measured is None:
+            logging.warning('%s was stopped; the same command resumes it', name)
+            raise Stopped
+        job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
+                                       command=command))
+        results.write(results.file_named(out, name), job.result)
+    add_boxes(job, boxes, out=out, workdir=workdir)
+    if not keep_checkpoints:
+        for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
+            shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
+    return True
 
 
 def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:

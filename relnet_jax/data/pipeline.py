@@ -5,6 +5,7 @@ shuffle per epoch), the random numbers of every sample and the reader threads; e
 numpy arrays.
 """
 import dataclasses
+import functools
 import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -50,10 +51,22 @@ def open_sources(config: ConfigDict) -> tuple[Source, Source]:
     if config.data.subset:
         train = select(train, config.data.subset)
     if config.data.cache:
-        train, val = (dataclasses.replace(source, memory={}) for source in (train, val))
+        train, val = (dataclasses.replace(source, memory=_memory(config, split_name))
+                      for source, split_name in ((train, 'train'), (val, 'val')))
     if train.counts:
         _check_objects(train, val)
     return train, val
+
+
+def _memory(config: ConfigDict, split_name: str) -> dict:
+    """Where prepared images are kept. The phantom has no files that may change, so that the runs of an ablation, which
+    follow one another in a process, draw its images once."""
+    return _phantom_memory(config.data.to_json(), split_name) if config.data.format == 'phantom' else {}
+
+
+@functools.lru_cache(maxsize=2)     # training and validation images
+def _phantom_memory(data: str, split_name: str) -> dict:
+    return {}
 
 
 def open_undivided(config: ConfigDict) -> Source:

@@ -330,6 +330,26 @@ def test_an_unknown_format_is_an_error_that_lists_the_known_ones():
         open_sources(make_config(format='voc'))
 
 
+def test_runs_on_the_same_phantom_share_its_images_and_no_others():
+    def opened(**data):
+        return open_sources(make_config(format='phantom', cache=True, flip_pairs=(), **data))
+
+    train, val = opened()
+    take(train, make_config(), 1)
+    again, again_val = opened()
+    assert again.memory is train.memory and again.memory and again_val.memory is val.memory is not train.memory
+    other, _ = opened(mask_size=7)
+    assert other.memory == {}, 'other masks'
+    assert opened()[0].memory == {}, 'only the latest data set is kept'
+
+
+def test_files_are_read_anew_by_every_run(write_boxes):
+    config = coco_config(write_boxes(10), cache=True)
+    first, second = (open_sources(config)[0] for _ in range(2))
+    take(first, config, 1)
+    assert first.memory and second.memory == {}
+
+
 def test_the_phantom_goes_through_the_same_pipeline():
     config = make_config(format='phantom', canvas=(96, 96), scale=96, max_size=96, flip_pairs=(
         ('left lung', 'right lung'),))
