@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from relnet_jax import cli, files
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, folds, patients, results, runner, side_by_side, table
-from relnet_jax.ablation.jobs import Job, follow, time_left, with_results, workdir_of, working
+from relnet_jax.ablation.jobs import Job, follow, index_of, time_left, with_results, workdir_of, working
 from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.training.window import NonFiniteLoss
@@ -125,7 +125,7 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
                 logging.info('%s: another process has it', job.name)
                 continue
             try:
-                done = finish(job.name, with_results(jobs, out), out=out, boxes=boxes,
+                done = finish(index_of(jobs, job), with_results(jobs, out), out=out, boxes=boxes,
                               keep_checkpoints=keep_checkpoints, command=command)
             except Stopped:
                 return [*failed, job.name, *(j.name for j in with_results(left, out) if j.result is None)]
@@ -138,11 +138,10 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
     return failed
 
 
-def finish(name: str, jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, command: str) -> bool:
-    """Trains and evaluates the run of that name as far as it lacks it; no other process has it. False if it has to be
-    passed over, which is logged. Raises Stopped."""
-    place = next(i for i, job in enumerate(jobs) if job.name == name)
-    job = jobs[place]
+def finish(place: int, jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, command: str) -> bool:
+    """Trains and evaluates the run at that place of `jobs`, as far as it lacks it; no other process has it. False if it
+    has to be passed over, which is logged. Raises Stopped."""
+    job, name = jobs[place], jobs[place].name
     workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
     if job.result is None:
         if job.after and not results.file_named(out, job.after).exists():
