@@ -45,7 +45,7 @@ def read_done(folder: Path, config: ConfigDict) -> dict | None:
     if not path.exists():
         return None
     found = files.read_json(path)
-    if wrong := results.differences(results.flat(config), found.pop('settings')):
+    if wrong := results.differences(results.flat(config), results.complete(found.pop('settings'))):
         raise results.ResultError(f'{folder} holds a fold of another config; remove it, or choose another folder:\n  '
                                   + '\n  '.join(wrong))
     return found

@@ -7,6 +7,7 @@ not defined), the same metrics at other numbers of test boxes, the data set and 
 versions, date and command.
 """
 import datetime
+import functools
 import hashlib
 import json
 import os
@@ -50,6 +51,16 @@ def describe_config(config: ConfigDict, reference: ConfigDict) -> dict:
     delta = {key: mine.get(key) for key in sorted(mine.keys() | settings.keys()) if mine.get(key) != settings.get(key)}
     text = json.dumps(mine, sort_keys=True)
     return dict(settings=settings, delta=delta, config_hash=hashlib.sha256(text.encode()).hexdigest()[:12])
+
+
+def complete(settings: dict) -> dict:
+    """A flat config that an earlier version may have written: keys that it lacks are as in configs/base.py."""
+    return _base() | settings
+
+
+@functools.cache
+def _base() -> dict:
+    return flat(config_lib.load('base'))
 
 
 def differences(expected: dict, got: dict) -> list[str]:
@@ -136,10 +147,10 @@ def check_comparable(found: list[dict]) -> None:
     runs, data_set = {}, None
     for r in found:
         first = found[0]
-        wrong = differences(*({'data': x['data'], FOLDS: x.get(FOLDS, 1)} | x['settings'] for x in (first, r)))
+        wrong = differences(*({'data': x['data'], FOLDS: x.get(FOLDS, 1)} | complete(x['settings']) for x in (first, r)))
         if not wrong:
             first = runs.setdefault(r['run'], r)
-            wrong = differences(first['settings'] | first['delta'], r['settings'] | r['delta'])
+            wrong = differences(*(complete(run_config(x)) for x in (first, r)))
         if not wrong and 'about' in r and not any(key.startswith('data.') for key in r['delta']):
             first = data_set = data_set or r    # the files may have changed, though their names did not
             wrong = differences(*({key: x['about'][key] for key in DATA_SET} for x in (first, r)))

@@ -52,7 +52,7 @@ def test_a_config_is_described_by_what_it_changes():
 @pytest.mark.parametrize('change, named', [
     (dict(data='coco'), r'data: expected "phantom", got "coco"'),
     (dict(settings=fake.SETTINGS | {'train.steps': 300}), 'train.steps: expected 600, got 300'),
-    (dict(settings=fake.SETTINGS | {'data.scale': 128}), 'data.scale: expected null, got 128'),
+    (dict(settings=fake.SETTINGS | {'data.scale': 128}), 'data.scale: expected 800, got 128'),
     (dict(about=fake.ABOUT | dict(images=99)), 'images: expected 100, got 99')])
 def test_results_of_other_settings_are_refused_by_name(tmp_path, change, named):
     write(tmp_path, fake.result('base', 0, 0.4), fake.result('fpn_5', 0, 0.5, **change))
@@ -60,10 +60,22 @@ def test_results_of_other_settings_are_refused_by_name(tmp_path, change, named):
         results.read_all(tmp_path)
 
 
+def test_a_result_of_before_a_key_was_there_stands_beside_later_ones(tmp_path):
+    c = base.get_config()
+    whole = results.describe_config(c, c)
+    earlier = whole | dict(settings={k: v for k, v in whole['settings'].items() if k != 'data.rotation'})
+    write(tmp_path, fake.result('base', 0, 0.4, **earlier), fake.result('base', 1, 0.4, **whole))
+    assert len(results.read_all(tmp_path)) == 2
+    changed = whole | dict(settings=whole['settings'] | {'data.rotation': 5.0})
+    write(tmp_path, fake.result('base', 2, 0.4, **changed))
+    with pytest.raises(results.ResultError, match='data.rotation: expected 0.0, got 5.0'):
+        results.read_all(tmp_path)
+
+
 def test_the_seeds_of_a_run_share_its_config(tmp_path):
     changed = fake.result('fpn_5', 1, 0.5, delta={'model.relations': ['fpn_5'], 'model.box_dropout': 0.5})
     write(tmp_path, fake.result('base', 0, 0.4), fake.result('fpn_5', 0, 0.5), changed)
-    with pytest.raises(results.ResultError, match='(?s)fpn_5_s1 and fpn_5_s0 .*box_dropout: expected null, got 0.5'):
+    with pytest.raises(results.ResultError, match='(?s)fpn_5_s1 and fpn_5_s0 .*box_dropout: expected 0.0, got 0.5'):
         results.read_all(tmp_path)
 
 
