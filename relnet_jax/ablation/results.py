@@ -147,7 +147,8 @@ def check_comparable(found: list[dict]) -> None:
     runs, data_set = {}, None
     for r in found:
         first = found[0]
-        wrong = differences(*({'data': x['data'], FOLDS: x.get(FOLDS, 1)} | complete(x['settings']) for x in (first, r)))
+        wrong = differences(*({'data': x['data'], FOLDS: x.get(FOLDS, 1)} | complete(x['settings'])
+                              for x in (first, r)))
         if not wrong:
             first = runs.setdefault(r['run'], r)
             wrong = differences(*(complete(run_config(x)) for x in (first, r)))
