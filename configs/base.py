@@ -73,6 +73,7 @@ def get_config() -> ConfigDict:
     m.mask_head = True
     m.mask_channels = 256
     m.mask_convs = 4
+    m.mask_pool = 14                     # cells a side that RoIs for masks are pooled to; masks have twice as many
     m.roi_aligned = False                # half-pixel shift of RoIAlign (Detectron2's form)
     m.rpn_beta = 1 / 9                   # smooth L1 knee of the RPN
     m.box_beta = 1 / 9                   # smooth L1 knee of the box head
@@ -80,7 +81,8 @@ def get_config() -> ConfigDict:
     m.class_weights = ()                 # of RoIs of each class there, in label order; () = all 1
     m.focal_gamma = 0.0                  # focal loss: cross entropy times (1 - p)^this there; 0 = off
     m.neck = 'fpn'                       # 'fpn' | 'c4': one map of stride 16, conv5 as the RoI head; anchor_sizes then
-                                         # ((16, 32, 64, 128, 256, 512),); fpn_channels, box_head_dim, mask_convs idle
+                                         # ((16, 32, 64, 128, 256, 512),); fpn_channels, box_head_dim, mask_convs and
+                                         # mask_pool idle
     m.deformable = ''                    # '' | 'v1' | 'v2': the last 3x3 of every block from layer2 on (conv3-5)
     m.cascade = ()                       # IoU of each box stage, such as (0.5, 0.6, 0.7); () = one stage at 0.5
     m.cascade_weights = (1.0, 1.0, 1.0)  # of the losses of each stage

@@ -54,4 +54,5 @@ class Detections(NamedTuple):
     scores: Array       # float32 [B, D]
     labels: Array       # int32 [B, D]
     valid: Array        # bool [B, D]
-    masks: Array        # float32 [B, D, m, m] probabilities inside the box (m = 28 with FPN); m = 0 without a mask head
+    masks: Array        # float32 [B, D, m, m] probabilities inside the box; m = 0 without a mask head, else 14
+                        # with C4 and 2 config.model.mask_pool with FPN

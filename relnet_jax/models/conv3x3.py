@@ -5,7 +5,7 @@ import jax.numpy as jnp
 
 from relnet_jax.models.kernel_gradient import product_kernel_gradient
 
-CROP_CELLS = 256        # maps of up to so many cells are RoI crops, which run in loops
+CROP_CELLS = 784        # maps of up to so many cells may be RoI crops, 14 or 28 a side, which run in loops
 SMALL_MAP, FEW_CHANNELS = 1024, 128     # where XLA's own form is as fast or faster, outside of loops
 
 

@@ -205,7 +205,7 @@ def build(config: ConfigDict, num_classes: int, adjacency=None) -> MaskRCNN:
             box_dim=m.box_head_dim, box_dropout=m.box_dropout, box_beta=m.box_beta,
             background_weight=m.background_weight, class_weights=tuple(m.class_weights), focal_gamma=m.focal_gamma,
             masks=m.mask_head, mask_channels=m.mask_channels, mask_convs=m.mask_convs, roi_aligned=m.roi_aligned,
-            cascade=tuple(m.cascade), cascade_weights=tuple(m.cascade_weights)),
+            cascade=tuple(m.cascade), cascade_weights=tuple(m.cascade_weights), mask_pool=m.mask_pool),
         relation=RelationSettings(
             chosen=chosen(m), fusion=m.fusion, fusion_order=tuple(m.fusion_order), loss=m.relation_loss,
             boxes_from=m.boxes_from, gt_boxes=m.relation_gt_boxes, stop_gradient=m.relation_stop_gradient,

@@ -34,8 +34,8 @@ from relnet_jax.ops.sampling import fold
 from relnet_jax.types import Array, Batch, Detections, Parts, Proposals
 
 CONTEXT_LEVEL, CONTEXT_STRIDE = {'fpn': 2, 'c4': 0}, 16     # the map that relations look at: P4 or C4
-MASK_POOL = 14                                              # cells a side; the C4 head halves them itself
-BOX_POOL = {'fpn': 7, 'c4': MASK_POOL}
+C4_POOL = 14                                                # cells a side, of masks too; conv5 halves them
+BOX_POOL = {'fpn': 7, 'c4': C4_POOL}
 SAMPLING, DROPOUT, RELATIONS_DROPOUT = 1, 2, 3              # what an image's key is folded with; 0 is the RPN's
 
 
@@ -89,6 +89,10 @@ class RoIHeads(nn.Module):
     @property
     def stages(self) -> int:
         return max(len(self.heads.cascade), 1)
+
+    @property
+    def mask_pool(self) -> int:
+        return self.heads.mask_pool if self.neck == 'fpn' else C4_POOL
 
     @property
     def second_pass(self) -> bool:
@@ -172,8 +176,8 @@ class RoIHeads(nn.Module):
         return predict, {name: variables['params'] for name, (_, variables) in bound.items()}, 2 * side
 
     def masks(self, maps: RoIMaps, detections: Detections) -> Array:
-        """Mask logits [B, D, 2m, 2m] of the detections' classes, 0 where there is none; 28 cells a side, C4 14."""
-        pooled = self.pool(maps, detections.boxes, MASK_POOL)
+        """Mask logits [B, D, m, m] of the detections' classes, 0 where there is none; m = 2 mask_pool, C4 14."""
+        pooled = self.pool(maps, detections.boxes, self.mask_pool)
         predict, params, size = self.mask_function(pooled, after_conv5=False)
         features, labels, valid = (x.reshape(-1, *x.shape[2:]) for x in (pooled, detections.labels, detections.valid))
         logits = on_used_rows(partial(predict, params), valid, (features, labels))
@@ -201,7 +205,7 @@ class RoIHeads(nn.Module):
         if self.heads.masks:
             sample, has_mask = mask_rois(sample, batch, num=train.positive_rois)
             # Positives come first. With C4, what conv5 makes of them is there already.
-            features = (self.pool(maps, sample.boxes, MASK_POOL) if out.conv5 is None
+            features = (self.pool(maps, sample.boxes, self.mask_pool) if out.conv5 is None
                         else out.conv5[:, :train.positive_rois])
             predict, params, size = self.mask_function(features, after_conv5=out.conv5 is not None)
             terms |= mask_losses(predict, params, features, sample, has_mask, batch, size=size,

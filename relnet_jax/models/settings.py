@@ -40,6 +40,7 @@ class HeadSettings(NamedTuple):
     roi_aligned: bool
     cascade: tuple[float, ...] = ()             # IoU of each box stage; () = one stage
     cascade_weights: tuple[float, ...] = ()
+    mask_pool: int = 14                         # cells a side of RoIs for masks, which have twice as many; FPN
 
 
 class RelationSettings(NamedTuple):

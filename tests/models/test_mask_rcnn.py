@@ -9,6 +9,7 @@ from relnet_jax.config import load
 from relnet_jax.models.box_head import RoISample
 from relnet_jax.models.mask_rcnn import build
 from relnet_jax.types import Detections, Proposals
+from tests.models.conftest import make_config
 
 LOSSES = {'loss_cls', 'loss_bbox', 'loss_mask'} | {f'rpn_{kind}_p{i}' for kind in ('cls', 'bbox') for i in range(2, 7)}
 
@@ -216,6 +217,18 @@ def test_without_mask_head_there_are_no_masks_and_no_mask_loss(tiny_batch):
     keys = jax.random.split(jax.random.key(0), 2)
     terms, _ = jax.eval_shape(lambda v: model.apply(v, batch, keys, method='losses'), variables)
     assert terms.keys() == LOSSES - {'loss_mask'}
+
+
+@pytest.mark.parametrize('neck, cells', [('fpn', 56), ('c4', 14)])
+def test_masks_have_twice_the_cells_of_mask_pool_with_the_same_parameters(tiny_batch, neck, cells):
+    sizes = dict(neck='c4', anchor_sizes=((16, 32, 64),)) if neck == 'c4' else {}
+    plain, fine = (build(make_config(mask_pool=pool, **sizes), 4) for pool in (14, 28))
+    batch, keys = tiny_batch(), jax.random.split(jax.random.key(0), 2)
+    (_, before), (out, variables) = (jax.eval_shape(
+        model.init_with_output, jax.random.key(0), batch.image, batch.image_size) for model in (plain, fine))
+    assert out.masks.shape == (2, 12, cells, cells) and variables == before
+    terms, _ = jax.eval_shape(lambda v: fine.apply(v, batch, keys, method='losses'), variables)
+    assert 'loss_mask' in terms
 
 
 # ---- small pieces of the whole ----
