@@ -55,19 +55,25 @@ def _of_indices(matrix: np.ndarray) -> np.ndarray:
 def _turned_ellipses(boxes: np.ndarray, forward: np.ndarray) -> np.ndarray:
     """float32 [n, 4] boxes around the turned ellipses that touch the sides of `boxes`."""
     middle = (boxes[:, :2] + boxes[:, 2:]) / 2 @ forward[:, :2].T + forward[:, 2]
-    half = np.sqrt(((boxes[:, 2:] - boxes[:, :2]) / 2) ** 2 @ (forward[:, :2] ** 2).T)
+    half = _half_sides(boxes[:, 2:] - boxes[:, :2], forward)
     return np.concatenate([middle - half, middle + half], 1).astype(np.float32)
 
 
+def _half_sides(sides: np.ndarray, forward: np.ndarray) -> np.ndarray:
+    """[..., 2] halves of the sides of the boxes around turned ellipses that filled boxes of `sides` [..., 2]."""
+    return np.sqrt((sides / 2) ** 2 @ (forward[:, :2] ** 2).T)
+
+
 def _turned_mask_box(box: np.ndarray, mask: np.ndarray, forward: np.ndarray, otherwise: np.ndarray) -> np.ndarray:
-    """[4] box around the turned covered cells; `otherwise` where no cell is covered."""
+    """[4] box around the turned covered cells, each taken as round: the corners of those at the outline are bare.
+    `otherwise` where no cell is covered."""
     rows, columns = np.nonzero(mask >= COVERED)
     if not len(rows):
         return otherwise
     cell = (box[2:] - box[:2]) / mask.shape[0]
-    corners = np.concatenate([np.stack([columns + x, rows + y], 1) for x in (0, 1) for y in (0, 1)])
-    turned = (box[:2] + corners * cell) @ forward[:, :2].T + forward[:, 2]
-    return np.concatenate([turned.min(0), turned.max(0)])
+    middles = (box[:2] + (np.stack([columns, rows], 1) + 0.5) * cell) @ forward[:, :2].T + forward[:, 2]
+    half = _half_sides(cell, forward)
+    return np.concatenate([middles.min(0) - half, middles.max(0) + half])
 
 
 def _inside(boxes: np.ndarray, width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
