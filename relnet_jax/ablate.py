@@ -7,10 +7,11 @@
 
 Installed, the command is relnet-ablate. `--config.KEY=VALUE` holds for all runs. A finished (run, seed) leaves
 OUT/results/RUN_sSEED.json and is skipped from then on; one that was interrupted is resumed from its checkpoint in
-OUT/runs. `--processes=2` does two runs side by side, each with half of the cores; the same command in other terminals,
-or on machines that see the same folder, joins in. Renewed after every run: OUT/table.md, .csv, .json and .png. With
-`--folds=K` a run is K trainings, each without one K-th of the patients, and what they find in the films that they did
-not see is measured together, in OUT/runs/RUN_sSEED/eval; OUT/patients.md and .json have intervals over patients.
+OUT/runs. `--processes=2` does two runs, or folds, side by side, each with half of the cores; the same command in other
+terminals, or on machines that see the same folder, joins in. Renewed after every run: OUT/table.md, .csv, .json and
+.png. With `--folds=K` a run is K trainings, each without one K-th of the patients, and what they find in the films that
+they did not see is measured together, in OUT/runs/RUN_sSEED/eval; OUT/patients.md and .json have intervals over
+patients.
 `--table_only` makes the tables from the result files alone; `--docs=FILE` also renews the tables in FILE, with the
 results of the folders in `--docs_with` beside those of OUT.
 """
@@ -20,6 +21,7 @@ import shutil
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -30,7 +32,18 @@ from ml_collections import ConfigDict
 from relnet_jax import cli, files
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, folds, patients, results, runner, side_by_side, table
-from relnet_jax.ablation.jobs import Job, follow, index_of, time_left, with_results, workdir_of, working
+from relnet_jax.ablation.jobs import (
+    Job,
+    Piece,
+    finished_folds,
+    follow,
+    index_of,
+    pieces,
+    time_left,
+    with_results,
+    workdir_of,
+    working,
+)
 from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
 from relnet_jax.training.window import NonFiniteLoss
@@ -90,81 +103,97 @@ def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: Sequen
 
 
 # ---- running ----
-def run_job(job: Job, workdir: Path, jobs: list[Job]) -> dict | None:
-    """The measured part of its result file; None if it was stopped."""
-    if job.folds == 1:
-        return runner.run_once(job.config, workdir)
-
-    def announce(fold: int, done: list[dict]) -> None:
-        logging.info('%s, fold %d of %d; time left: %s', job.name, fold + 1, job.folds, time_left(jobs, done))
-    return folds.run_folds(job.config, workdir, announce=announce)
-
-
 class Stopped(Exception):
     """A signal ended a training, which saved its state."""
 
 
 def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, texts: dict,
              controls: tuple[str, ...], command: str) -> list[str]:
-    """Runs what has no result yet and what no other process has; renews the tables after each. Returns the names of
+    """Runs what has no result yet and what no other process has; renews the tables after each run. Returns the names of
     those that did not finish here.
 
     A run whose loss is not finite is reported and passed over, and so is one that starts from a run without a result;
     after one that was stopped by a signal none starts.
     """
     logging.info('%d runs with their seeds, %d done before', len(jobs), sum(bool(job.result) for job in jobs))
-    failed, left = [], list(jobs)
+    failed, left = [], pieces(jobs)
     while left:
-        job = next((job for job in left if not (job.after and side_by_side.busy(out, job.after))), None)
-        if job is None:
+        piece = next((p for p in left if not (p.job.after and side_by_side.busy(out, p.job.after))), None)
+        if piece is None:
             time.sleep(side_by_side.WAIT)       # what all that is left starts from is trained by other processes
             continue
-        left.remove(job)
-        with side_by_side.claim(out, job.name) as ours:
+        left.remove(piece)
+        if piece.job.name in failed:
+            continue
+        with side_by_side.claim(out, piece.name) as ours:
             if not ours:
-                logging.info('%s: another process has it', job.name)
+                logging.info('%s: another process has it', piece.name)
                 continue
-            try:
-                done = finish(index_of(jobs, job), with_results(jobs, out), out=out, boxes=boxes,
-                              keep_checkpoints=keep_checkpoints, command=command)
-            except Stopped:
-                return [*failed, job.name, *(j.name for j in with_results(left, out) if j.result is None)]
-            if done:
+            jobs = with_results(jobs, out)
+            job = jobs[index_of(jobs, piece.job)]
+            if job.result is not None and piece.fold is not None:
+                continue        # another process had its last fold
+            if job.result is None:
+                try:
+                    measured = train(piece, jobs, out=out)
+                except Stopped:
+                    waiting = {job.name, *(p.job.name for p in left)}
+                    return [*failed, *(j.name for j in with_results(jobs, out) if not j.result and j.name in waiting)]
+                if measured is None:
+                    failed.append(job.name)
+                    continue
+                job = record(job, measured, out=out, command=command)
+            if job.result is not None:
+                workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
+                add_boxes(job, boxes, out=out, workdir=workdir)
+                if not keep_checkpoints:
+                    for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
+                        shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
                 write_tables(out, texts, controls)
-            else:
-                failed.append(job.name)
         jax.clear_caches()      # a run's compiled programs are of no use to the next one
         gc.collect()
     return failed
 
 
-def finish(place: int, jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, command: str) -> bool:
-    """Trains and evaluates the run at that place of `jobs`, as far as it lacks it; no other process has it. False if it
-    has to be passed over, which is logged. Raises Stopped."""
-    job, name = jobs[place], jobs[place].name
-    workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
-    if job.result is None:
-        if job.after and not results.file_named(out, job.after).exists():
-            logging.error('%s is passed over: %s, which it starts from, is not finished', name, job.after)
-            return False
-        logging.info('run %d of %d: %s; time left: %s', place + 1, len(jobs), name,
-                     time_left(jobs, processes=working(jobs, out)))
-        try:
-            measured = run_job(job, workdir, jobs)
-        except NonFiniteLoss as error:
-            logging.error('%s is passed over: %s', name, error)
-            return False
-        if measured is None:
-            logging.warning('%s was stopped; the same command resumes it', name)
-            raise Stopped
+def train(piece: Piece, jobs: list[Job], *, out: Path) -> dict | None:
+    """Trains and evaluates what no other process has, and returns what was measured; None if it has to be passed over,
+    which is logged. Raises Stopped."""
+    job, fold, workdir = piece.job, piece.fold, workdir_of(out, piece.job.asked['run'], piece.job.asked['seed'])
+    if job.after and not results.file_named(out, job.after).exists():
+        logging.error('%s is passed over: %s, which it starts from, is not finished', job.name, job.after)
+        return None
+    left = time_left(jobs, finished_folds(jobs, out), processes=working(jobs, out))
+    try:
+        if fold is None:
+            logging.info('run %d of %d: %s; time left: %s', index_of(jobs, job) + 1, len(jobs), job.name, left)
+            measured = runner.run_once(job.config, workdir)
+        else:
+            logging.info('%s, fold %d of %d; time left: %s', job.name, fold + 1, job.folds, left)
+            measured = folds.run_fold(job.config, workdir, fold)
+    except NonFiniteLoss as error:
+        logging.error('%s is passed over: %s', piece.name, error)
+        return None
+    if measured is None:
+        logging.warning('%s was stopped; the same command resumes it', piece.name)
+        raise Stopped
+    return measured
+
+
+def record(job: Job, measured: dict | None, *, out: Path, command: str) -> Job:
+    """Writes the result file of a run; of a cross-validated one if this fold was the last, and as it is otherwise."""
+    with ExitStack() as stack:
+        if job.folds > 1:       # two processes may come to their last folds together
+            workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
+            alone = stack.enter_context(side_by_side.claim(out, job.name))
+            if not alone or results.file_named(out, job.name).exists():
+                return job
+            measured = folds.gathered(job.config, workdir)
+            if measured is None:
+                return job
         job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
                                        command=command))
-        results.write(results.file_named(out, name), job.result)
-    add_boxes(job, boxes, out=out, workdir=workdir)
-    if not keep_checkpoints:
-        for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
-            shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
-    return True
+        results.write(results.file_named(out, job.name), job.result)
+    return job
 
 
 def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:

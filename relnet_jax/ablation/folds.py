@@ -1,6 +1,5 @@
 """Cross-validation: as many trainings as there are folds, each film measured by the one that did not see it."""
 import dataclasses
-from collections.abc import Callable
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -51,25 +50,34 @@ def read_done(folder: Path, config: ConfigDict) -> dict | None:
     return found
 
 
-def run_folds(config: ConfigDict, workdir: str | Path, *, announce: Callable[[int, list[dict]], None]) -> dict | None:
-    """Trains the folds that are not finished in WORKDIR/fold_K, pools what they say of their held-out films, writes the
-    report of all films to WORKDIR/eval and returns the measured part of a result file; None if it was stopped.
-
-    announce(fold, results of those before) is called before each training. `steps` are those of one fold, `seconds`
-    those of all, and `about` and the metrics those of the pooled films.
-    Raises ResultError for folds that do not belong together, and what training raises.
-    """
-    done = []
-    for fold in range(config.data.split.folds):
-        own, folder = fold_config(config, fold), folder_of(workdir, fold)
-        found = read_done(folder, own)
-        if found is None:
-            announce(fold, done)
-            found = runner.run_once(own, folder)
-            if found is None:
-                return None
+def run_fold(config: ConfigDict, workdir: str | Path, fold: int) -> dict | None:
+    """Trains the fold in WORKDIR/fold_K and returns what `runner.run_once` gave; None if it was stopped. Raises
+    ResultError for a folder of another config, and what training raises."""
+    own, folder = fold_config(config, fold), folder_of(workdir, fold)
+    found = read_done(folder, own)
+    if found is None:
+        found = runner.run_once(own, folder)
+        if found is not None:
             files.write_json(folder / DONE, dict(settings=results.flat(own)) | found)
-        done.append(found)
+    return found
+
+
+def finished(config: ConfigDict, workdir: str | Path) -> list[dict]:
+    """What `runner.run_once` gave for the folds that are finished. Raises ResultError as `read_done`."""
+    found = (read_done(folder_of(workdir, fold), fold_config(config, fold)) for fold in range(config.data.split.folds))
+    return [done for done in found if done is not None]
+
+
+def gathered(config: ConfigDict, workdir: str | Path) -> dict | None:
+    """Pools what all folds say of their held-out films, writes the report of all films to WORKDIR/eval and returns the
+    measured part of a result file; None if a fold is not finished.
+
+    `steps` are those of one fold, `seconds` those of all, and `about` and the metrics those of the pooled films.
+    Raises ResultError for folds that do not belong together.
+    """
+    done = finished(config, workdir)
+    if len(done) < config.data.split.folds:
+        return None
     metrics, about = pool(config, Path(workdir))
     return dict(runner.measured(config, metrics, about), steps=done[0]['steps'], folds=len(done),
                 resumed_at_step=max(found['resumed_at_step'] for found in done),

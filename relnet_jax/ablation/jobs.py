@@ -7,7 +7,7 @@ from typing import NamedTuple
 from absl import logging
 from ml_collections import ConfigDict
 
-from relnet_jax.ablation import results, side_by_side
+from relnet_jax.ablation import folds, results, side_by_side
 from relnet_jax.training import phases
 
 
@@ -29,6 +29,22 @@ class Job(NamedTuple):
         return [count for count in counts if str(count) not in done]
 
 
+class Piece(NamedTuple):
+    """What one process does at a time: a run with a seed, or one fold of it."""
+    job: Job
+    fold: int | None
+
+    @property
+    def name(self) -> str:
+        return self.job.name if self.fold is None else f'{self.job.name}_fold_{self.fold}'
+
+
+def pieces(jobs: Sequence[Job]) -> list[Piece]:
+    """The folds of runs without a result; other runs as a whole."""
+    return [Piece(job, fold) for job in jobs
+            for fold in (range(job.folds) if job.folds > 1 and job.result is None else (None,))]
+
+
 def workdir_of(out: Path, run: str, seed: int | str) -> Path:
     return out / 'runs' / results.run_name(run, seed)
 
@@ -45,13 +61,19 @@ def index_of(jobs: list[Job], job: Job) -> int:
 
 def working(jobs: list[Job], out: Path) -> int:
     """How many processes train runs of `jobs`, this one included, which has claimed its own."""
-    return max(1, sum(side_by_side.busy(out, job.name) for job in jobs if job.result is None))
+    return max(1, sum(side_by_side.busy(out, piece.name) for piece in pieces(jobs) if piece.job.result is None))
+
+
+def finished_folds(jobs: list[Job], out: Path) -> list[dict]:
+    """What the finished folds of unfinished runs gave."""
+    return [found for job in jobs if job.result is None and job.folds > 1
+            for found in folds.finished(job.config, workdir_of(out, job.asked['run'], job.asked['seed']))]
 
 
 def time_left(jobs: list[Job], folds_done: Sequence[dict] = (), *, processes: int = 1) -> str:
     """From the seconds per step of what is done; steps of different runs are taken to cost about the same.
 
-    folds_done: those of the run that is on its way.
+    folds_done: those of runs that are not finished.
     """
     done = [r for r in (*(job.result for job in jobs), *folds_done) if r and not r['resumed_at_step']]
     if not done:
@@ -71,6 +93,6 @@ def follow(jobs: list[Job], out: Path, processes: int) -> Callable[[], None]:
         done = sum(results.file_named(out, job.name).exists() for job in jobs)
         if done not in (said, len(jobs)):
             logging.info('%d of %d runs with their seeds are done; time left: %s', done, len(jobs),
-                         time_left(with_results(jobs, out), processes=processes))
+                         time_left(now := with_results(jobs, out), finished_folds(now, out), processes=processes))
         said = done
     return say

@@ -121,6 +121,23 @@ def test_a_finished_fold_is_not_trained_again(family, tmp_path, trained, monkeyp
     assert command(family, out) == 0 and not trained
 
 
+def test_processes_share_the_folds_of_a_run(family, tmp_path, trained, monkeypatch, caplog):
+    out, real, joined = tmp_path / 'out', runner.run_once, []
+
+    def run_once(config, workdir):
+        found = real(config, workdir)
+        if not joined:      # while the first fold is this process's, another joins and does the rest
+            joined.append(None)
+            joined[0] = command(family, out)
+        return found
+    monkeypatch.setattr(runner, 'run_once', run_once)
+    with caplog.at_level('INFO', logger='absl'):
+        assert command(family, out) == 0
+    assert joined == [0] and sorted(trained) == [('base', 0, fold) for fold in range(3)]
+    assert caplog.text.count('base_s0_fold_0: another process has it') == 1
+    assert results.read_all(out)[0]['folds'] == 3
+
+
 def test_folds_of_another_config_are_not_pooled(family, tmp_path, capsys):
     out = tmp_path / 'out'
     assert command(family, out) == 0
