@@ -30,7 +30,8 @@ SECTIONS = {
     'A': 'Class relation (co-occurrence graph between classes)', 'B': 'Spatial relation (region-to-region graph)',
     'C': 'Spatial and class relation', 'D': 'After the original sources', 'E': 'FPN variants', 'F': 'Public data set',
     '': 'Further runs, not in the lab\'s log'}
-OURS = ('"Ours" is box AP50. A run is compared with the control of its own folder, which the difference names. The '
+OURS = ('"Ours" is box AP50. A run is compared with a control of its own folder, which the difference names: one that '
+        'begins as it does, from scratch or from a trained detector, and is otherwise most like it. The '
         'settings, the commands, the other metrics and the classes are in the folder\'s `table.md`.')
 COLUMNS = ['run', 'what it is', 'lab mAP50', 'lab mAP1', 'ours', 'seeds', 'difference', 'folder']
 
@@ -39,17 +40,13 @@ def runs_text(tables: dict[str, list[dict]], texts: dict, *, controls: tuple[str
     """A table of the folders, and one for each section of the lab's log. `tables`: path of a result folder, as the page
     links to it -> its results; `texts`: run -> table.LabRun of every run, measured or not.
 
-    A run is compared with the control of its own folder. Raises ResultError for a run that is in two folders without
-    being a control: they need not be comparable.
+    A run that is in several folders has a line for each, compared with the control there.
     """
     measured = {path: found for path, found in tables.items() if found}
     rows = {}       # run -> {path of a folder: its Row there}
     for path, found in measured.items():
         for row in make_rows(found, texts, controls=controls):
             rows.setdefault(row.run, {})[path] = row
-    if twice := [run for run in rows if len(rows[run]) > 1 and run not in controls]:
-        raise ResultError(f"documents: results of {', '.join(twice)} in more than one folder; only a control "
-                          f"({', '.join(controls)}) may be in several")
     parts = [SYNTHETIC] * any(found[0]['about']['synthetic'] for found in measured.values())
     parts.append(textwrap.fill(f'{HOW_TO_READ} {LAB_NOTE}', 120))
     if measured:
@@ -70,7 +67,7 @@ def _name(path: str) -> str:
 
 
 def _ours(found: dict[str, Row]) -> list[str]:
-    """The cells of a run that is measured here; a control that is in several folders has a line for each."""
+    """The cells of a run that is measured here, with a line for each folder."""
     if not found:
         return [''] * 4
     lines = [(mean_text(row.means['box_AP50']), str(len(row.seeds)),

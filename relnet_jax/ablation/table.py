@@ -2,6 +2,7 @@
 import csv
 import io
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,7 +12,8 @@ from relnet_jax.ablation.statistics import Interval, interval, paired_difference
 
 TITLES = {'box_AP50': 'box AP50', 'mask_AP50': 'mask AP50', 'voc_AP_0.50': 'VOC AP at 0.50',
           'voc_AP_0.01': 'VOC AP at 0.01', 'box_AP': 'box AP'}
-CONTROLS = ('original', 'base')     # runs that others of the same neck are compared with
+CONTROLS = ('original', 'ten', 'base', 'no_relation', 'base_cascade')   # what others of the same neck are compared with
+OF_RELATIONS = ('model.relation', 'model.fusion', 'model.boxes_from', 'model.parts', 'model.anatomy_head')
 LAB_NOTE = ('The lab\'s columns are copied from its own log, measured on its private films with its own evaluation: '
             'compare them with each other, not with ours.')
 HOW_TO_READ = ('In per cent: the mean over seeds ± half of its 95 % t interval. Differences are of box AP50, paired by '
@@ -43,19 +45,19 @@ class Row(NamedTuple):
 def make_rows(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> list[Row]:
     """Rows in the order of `texts` (run -> LabRun), runs it does not know last. `results`: as of `results.read_all`.
 
-    A run is compared with the first of `controls` that has results and its neck, unless it is one of them itself.
+    What a run is compared with says `control_of`.
     """
     groups = {}
     for result in results:
         groups.setdefault(result['run'], {})[result['seed']] = result
     order = [run for run in texts if run in groups] + [run for run in groups if run not in texts]
-    necks = {run: run_config(next(iter(found.values())))['model.neck'] for run, found in groups.items()}
+    configs = {run: run_config(next(iter(found.values()))) for run, found in groups.items()}
     values = {run: {m: {seed: r['metrics'].get(m) for seed, r in groups[run].items()} for m in METRICS}
               for run in order}
     rows = []
     for run in order:
         found = list(groups[run].values())
-        control = next((c for c in controls if necks.get(c) == necks[run] and run not in controls), '')
+        control = control_of(run, configs, controls)
         counts = sorted({int(n) for r in found for n in r['boxes']})
         rows.append(Row(
             run=run, text=texts.get(run, LabRun('', '')), control=control,
@@ -66,6 +68,29 @@ def make_rows(results: list[dict], texts: dict, *, controls: tuple[str, ...] = C
             boxes={n: interval(r['boxes'].get(str(n), {}).get('box_AP50') for r in found) for n in counts},
             values=values[run]))
     return rows
+
+
+def control_of(run: str, configs: dict[str, dict], controls: Sequence[str]) -> str:
+    """What `run` is compared with, '' if there is none: of the controls of its neck that begin as it does, from scratch
+    or from a plain run, the one whose config differs from its own in the fewest keys beside those of relations; of
+    equal ones the first. A control is compared with the first one of its neck.
+
+    configs: run -> flat config of every run that has results.
+    """
+    def of_its_neck(others: Sequence[str]) -> list[str]:
+        return [c for c in others if c in configs and configs[c]['model.neck'] == configs[run]['model.neck']]
+
+    if run in controls:
+        return next(iter(of_its_neck(controls[:list(controls).index(run)])), '')
+
+    def is_tuned(name: str) -> bool:
+        return any(phase.get('plain') for phase in configs[name].get('train.phases', ()))
+
+    def distance(other: str) -> int:
+        a, b = configs[run], configs[other]
+        return sum(a.get(key) != b.get(key) for key in a.keys() | b.keys() if not key.startswith(OF_RELATIONS))
+    alike = [c for c in of_its_neck(controls) if is_tuned(c) == is_tuned(run)]
+    return min(alike, key=distance, default='')
 
 
 def stored_texts(table_json: str | Path) -> dict:

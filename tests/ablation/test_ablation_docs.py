@@ -59,15 +59,11 @@ def test_a_folder_of_other_settings_joins_and_is_compared_with_its_own_control(t
     assert '(../results/three/table.md)' in text and '(../results/other/table.md)' in text
 
 
-def test_only_a_control_may_be_in_two_folders(tmp_path, three):
+def test_a_run_in_two_folders_has_a_line_for_each(tmp_path, three):
     again = written(tmp_path / 'again', *fake.three_seeds()[:3], fake.result('fpn_5', 0, 0.5))
-    path = tmp_path / 'tables.md'
-    with pytest.raises(ResultError, match=r'results of fpn_5 in more than one folder; only a control \(original, base'):
-        docs.renew(path, [three, again], fake.TEXTS)
-    with pytest.raises(ResultError, match='results of base in more'):
-        docs.renew(path, [three, written(tmp_path / 'plain', fake.result('base', 0, 0.5))], fake.TEXTS,
-                   controls=('extra',))
-    assert not path.exists()
+    text = docs.renewed(tmp_path / 'tables.md', [three, again], fake.TEXTS)
+    assert cells(text, 'fpn_5') == ['47.0 ± 6.6<br>50.0', '3<br>1',
+                                    '**+5.0** [+2.5, +7.5] to `base`<br>+10.0 to `base`', 'three<br>again']
 
 
 def test_two_folders_of_one_name_are_two(tmp_path, three):

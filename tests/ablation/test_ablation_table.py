@@ -46,11 +46,30 @@ def test_runs_with_a_c4_neck_are_compared_with_original_and_others_with_base():
     assert alone.control == '' and not alone.differences
 
 
+def test_a_run_is_compared_with_the_control_that_trained_as_it_did():
+    plain, kept = [dict(name='original', steps=2, plain=True)], dict(name='keep', steps=2, freeze=['box'])
+    deltas = dict(
+        original={}, ten={'train.phases': plain},
+        zero={'model.relations': ['class'], 'model.relation.class_.norm': True},
+        nine={'train.phases': [*plain, kept], 'model.relations': ['class']}, three={'train.phases': [kept]})
+    deltas = {run: delta | {'model.neck': 'c4'} for run, delta in deltas.items()} | dict(
+        base={}, no_relation={'model.background_weight': 0.5}, base_cascade={'model.cascade': [0.5, 0.6]},
+        fpn3={'model.background_weight': 0.5, 'model.relations': ['class', 'part'], 'model.fusion': 'add'},
+        fpn1={'model.background_weight': 0.2, 'model.relations': ['class', 'part']},
+        base_cls={'model.cascade': [0.5, 0.6], 'model.relations': ['class']})
+    rows = table.make_rows([fake.result(run, 0, 0.3, delta=delta) for run, delta in deltas.items()], {})
+    assert {row.run: row.control for row in rows} == dict(
+        original='', ten='original', zero='original', nine='ten', three='original', base='', no_relation='base',
+        base_cascade='base', fpn3='no_relation', fpn1='base', base_cls='base_cascade')
+    alone = [fake.result(run, 0, 0.3, delta=deltas[run]) for run in ('original', 'nine')]
+    assert table.make_rows(alone, {})[1].control == '', 'fine-tuning is not compared with training from scratch'
+
+
 def test_other_controls_can_be_chosen():
     found = [fake.result(run, 0, ap) for run, ap in (('original', 0.3), ('base', 0.5), ('extra', 0.6), ('fpn_6', 0.7))]
     rows = {row.run: row for row in table.make_rows(found, fake.TEXTS, controls=('zero', 'extra', 'base'))}
     assert {run: row.control for run, row in rows.items()} == {
-        'original': '', 'base': '', 'extra': '', 'fpn_6': 'extra'}
+        'original': '', 'base': 'extra', 'extra': '', 'fpn_6': 'extra'}
     assert rows['fpn_6'].differences['box_AP50'].mean == pytest.approx(0.1)
     assert '`extra`' in table.markdown(found, fake.TEXTS, controls=('extra',)).split('fpn_6')[1]
 
