@@ -95,6 +95,8 @@ def get_config() -> ConfigDict:
     m.boxes_from = 'second'              # 'second' | 'first': whose box deltas are the detections'
     m.relation_gt_boxes = False          # ground truth boxes take part in the relation pass in training
     m.relation_stop_gradient = False     # relations read the backbone's maps, parts' features included, as constants
+    m.relation_detached = False          # the second pass reads all that it is given as constants: the detector under
+                                         # it trains as it would without relations
     m.relation = ConfigDict(dict(        # options of each; 0 stands for None where a comment says so
         class_=dict(form='published', graph=True, attention=True, background=True, norm=False,
                     reduction=0),        # conv channels of the attention = those of the map / this; 0: the form's own

@@ -76,6 +76,7 @@ FPN3 = OURS | {'model.background_weight': 0.5}
 CASCADE = {'model.cascade': (0.5, 0.6, 0.7)}
 
 
+DETACHED = {'model.relation_detached': True}
 BEST = relations('part', 'context', 'presence')     # of the run `ours`; OURS above are the lab's relations
 
 
@@ -202,6 +203,9 @@ RUNS = {
                     relations('presence')),
     'presence_part': Run('', 'part and presence relation (the project\'s own)', FPN, relations('part', 'presence')),
     'ours': Run('', 'part, context and presence relation: the best set (the project\'s own)', FPN, BEST),
+    'presence_detached': Run('', '`presence`, the detector under it trained as without it', FPN,
+                             relations('presence') | DETACHED),
+    'ours_detached': Run('', '`ours`, the detector under it trained as without it', FPN, BEST | DETACHED),
     'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, ours('context')),
     'all_parts': Run('', '`context_only` with all parts as keys', FPN, ours('context', context=dict(parts=()))),
     'inner_context': Run('', '`context_only`, each lung cut into 3 x 2 cells', FPN,

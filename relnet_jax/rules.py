@@ -145,7 +145,7 @@ SECTIONS = {
         'cascade_weights': _each('numbers', _is_number), 'relations': NAMES, 'fusion': _one_of('cat', 'add'),
         'fusion_order': NAMES, 'relation_loss': _one_of('published', 'second_only'),
         'boxes_from': _one_of('second', 'first'), 'relation_gt_boxes': SWITCH,
-        'relation_stop_gradient': SWITCH,
+        'relation_stop_gradient': SWITCH, 'relation_detached': SWITCH,
         'parts': _one_of('given', 'predicted', 'given_or_predicted'), 'anatomy_head': SWITCH},
     'model.relation.class_': {'form': _one_of('published', 'early'), 'graph': SWITCH, 'attention': SWITCH,
                               'background': SWITCH, 'norm': SWITCH, 'reduction': LENGTH_OR_NONE},

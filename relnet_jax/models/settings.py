@@ -51,6 +51,7 @@ class RelationSettings(NamedTuple):
     boxes_from: str = 'second'
     gt_boxes: bool = False
     stop_gradient: bool = False
+    detached: bool = False
     parts: str = 'given'
 
     @property
@@ -92,6 +93,9 @@ def validate(model) -> None:
                               ('parts', relation.parts, PARTS)):
         if value not in known:
             raise UserError(f'config.model.{key}: expected one of {known}, got {value!r}')
+    if relation.detached and relation.loss == 'second_only':
+        raise UserError("config.model.relation_detached: with config.model.relation_loss 'second_only' nothing would "
+                        'train the first pass')
     backbones.validate(model.backbone, model.neck)
     if len(heads.cascade_weights) < len(heads.cascade):
         raise UserError('config.model.cascade_weights: expected one per stage of config.model.cascade '

@@ -145,6 +145,31 @@ def test_relations_that_read_maps_leave_these_alone_where_the_gradient_stops(rel
     assert np.any(results[True][1]['relation_head']['context']['attention']['output']['kernel'])
 
 
+@pytest.mark.parametrize('cascade', [(), (0.5, 0.6)], ids=['one stage', 'cascade'])
+def test_a_detached_relation_pass_leaves_the_detector_under_it_as_it_is(relational, cascade):
+    """Same parameters: the gradient of all but the relation head is that of the detector without relations."""
+    model = relational({}, relations=('class', 'part', 'context', 'presence'), relation_detached=True, cascade=cascade,
+                       **({'cascade_weights': (1.0, 1.0)} if cascade else {}))
+    plain = model.model.clone(relation=RelationSettings())
+    own = {name: leaf for name, leaf in model.params.items() if name != 'relation_head'}
+
+    def total(params):
+        terms, _ = plain.apply({'params': params}, model.batch, model.keys, method='losses')
+        return sum(value / jnp.maximum(count, 1) for value, count in terms.values())
+    expected, got = jax.jit(jax.grad(total))(own), model.gradient(model.batch)
+    idle = [jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_leaves_with_path(got.pop('relation_head'))
+            if not leaf.any()]
+    assert not idle
+    for (path, leaf), other in zip(jax.tree_util.tree_leaves_with_path(expected), jax.tree.leaves(got), strict=True):
+        np.testing.assert_allclose(other, leaf, rtol=1e-4, atol=1e-6 + 1e-5 * float(np.abs(leaf).max()),
+                                   err_msg=jax.tree_util.keystr(path))
+
+
+def test_a_detached_relation_pass_cannot_train_alone(relational):
+    with pytest.raises(ValueError, match='nothing would train the first pass'):
+        relational({}, relations=('part',), relation_detached=True, relation_loss='second_only')
+
+
 @pytest.mark.parametrize('name', ['cascade', 'c4'])
 def test_padding_of_canvas_and_ground_truths_does_not_matter(detector, tiny_batch, name):
     model = detector(name)
