@@ -148,8 +148,8 @@ def test_relations_that_read_maps_leave_these_alone_where_the_gradient_stops(rel
 @pytest.mark.parametrize('cascade', [(), (0.5, 0.6)], ids=['one stage', 'cascade'])
 def test_a_detached_relation_pass_leaves_the_detector_under_it_as_it_is(relational, cascade):
     """Same parameters: the gradient of all but the relation head is that of the detector without relations."""
-    model = relational({}, relations=('class', 'part', 'context', 'presence'), relation_detached=True, cascade=cascade,
-                       **({'cascade_weights': (1.0, 1.0)} if cascade else {}))
+    model = relational({}, relations=('class', 'part', 'context', 'presence'), relation_detached=True,
+                       relation_gt_boxes=True, cascade=cascade, cascade_weights=(1.0, 1.0))
     plain = model.model.clone(relation=RelationSettings())
     own = {name: leaf for name, leaf in model.params.items() if name != 'relation_head'}
 
