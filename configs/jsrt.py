@@ -56,7 +56,6 @@ def get_config(run: str = 'base') -> ConfigDict:
     c.data.brightness = 0.1
     c.data.contrast = 0.2
     c.data.gamma = 0.2
-    c.data.rotation = 10.0
 
     c.train.ema = 0.99
     c.train.rois = 64

@@ -189,6 +189,17 @@ def test_jsrt_anatomy_is_that_of_the_trials():
             assert gives(cell, m, signed=not whole), (name, organ, cell, m)
 
 
+def test_further_jsrt_trials_are_those_of_the_file():
+    trials = {t['trial']: t for t in lines('jsrt/trials.jsonl')}
+    order = ('anatomy_rotation', 'anatomy_rotation_from_phantom', 'tuned_500_mask_pool_28')
+    for name, row in zip(order, table('docs/jsrt.md', 'further trial', 'steps'), strict=True):
+        trial = trials[name]
+        assert row[1] == f"{trial['steps']:,}" and bool(row[2]) == bool(trial['differences'])
+        for organ, cell in zip(('Lungs', 'Heart', 'Clavicles'), row[3:], strict=True):
+            m = trial['differences' if row[2] else 'metrics'][f'jaccard_{organ}']
+            assert gives(cell.replace('**', ''), m, signed=bool(row[2])), (name, organ, cell, m)
+
+
 def test_jsrt_nodules_are_those_of_the_trials():
     trials = {t['trial']: t for t in lines('jsrt/trials.jsonl')}
     rows = iter(table('docs/jsrt.md', 'trial', 'hit'))
