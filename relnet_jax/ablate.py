@@ -17,11 +17,9 @@ results of the folders in `--docs_with` beside those of OUT.
 """
 import gc
 import shlex
-import shutil
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -31,22 +29,10 @@ from ml_collections import ConfigDict
 
 from relnet_jax import cli, files
 from relnet_jax import config as config_lib
-from relnet_jax.ablation import docs, figure, folds, patients, results, runner, side_by_side, table
-from relnet_jax.ablation.jobs import (
-    Job,
-    Piece,
-    finished_folds,
-    follow,
-    index_of,
-    pieces,
-    time_left,
-    with_results,
-    workdir_of,
-    working,
-)
+from relnet_jax.ablation import docs, figure, folds, patients, results, side_by_side, table, work
+from relnet_jax.ablation.jobs import Job, follow, index_of, pieces, with_results, workdir_of
 from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
-from relnet_jax.training.window import NonFiniteLoss
 
 LAB, LAB_DATA = 'configs/lab.py', 'phantom'
 
@@ -103,10 +89,6 @@ def plan(runs: list[str], *, data: str, seeds: int, out: Path, overrides: Sequen
 
 
 # ---- running ----
-class Stopped(Exception):
-    """A signal ended a training, which saved its state."""
-
-
 def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, texts: dict,
              controls: tuple[str, ...], command: str) -> list[str]:
     """Runs what has no result yet and what no other process has; renews the tables after each run. Returns the names of
@@ -135,76 +117,22 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
                 continue        # another process had its last fold
             if job.result is None:
                 try:
-                    measured = train(piece, jobs, out=out)
-                except Stopped:
+                    measured = work.train(piece, jobs, out=out)
+                except work.Stopped:
                     waiting = {job.name, *(p.job.name for p in left)}
                     return [*failed, *(j.name for j in with_results(jobs, out) if not j.result and j.name in waiting)]
                 if measured is None:
                     failed.append(job.name)
                     continue
-                job = record(job, measured, out=out, command=command)
+                job = work.record(job, measured, out=out, command=command)
             if job.result is not None:
-                workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
-                add_boxes(job, boxes, out=out, workdir=workdir)
+                work.add_boxes(job, boxes, out=out)
                 if not keep_checkpoints:
-                    for folder in (workdir, *(folds.folder_of(workdir, fold) for fold in range(job.folds))):
-                        shutil.rmtree(folder / checkpoint.FOLDER, ignore_errors=True)
+                    work.remove_checkpoints(job, out=out)
                 write_tables(out, texts, controls)
         jax.clear_caches()      # a run's compiled programs are of no use to the next one
         gc.collect()
     return failed
-
-
-def train(piece: Piece, jobs: list[Job], *, out: Path) -> dict | None:
-    """Trains and evaluates what no other process has, and returns what was measured; None if it has to be passed over,
-    which is logged. Raises Stopped."""
-    job, fold, workdir = piece.job, piece.fold, workdir_of(out, piece.job.asked['run'], piece.job.asked['seed'])
-    if job.after and not results.file_named(out, job.after).exists():
-        logging.error('%s is passed over: %s, which it starts from, is not finished', job.name, job.after)
-        return None
-    left = time_left(jobs, finished_folds(jobs, out), processes=working(jobs, out))
-    try:
-        if fold is None:
-            logging.info('run %d of %d: %s; time left: %s', index_of(jobs, job) + 1, len(jobs), job.name, left)
-            measured = runner.run_once(job.config, workdir)
-        else:
-            logging.info('%s, fold %d of %d; time left: %s', job.name, fold + 1, job.folds, left)
-            measured = folds.run_fold(job.config, workdir, fold)
-    except NonFiniteLoss as error:
-        logging.error('%s is passed over: %s', piece.name, error)
-        return None
-    if measured is None:
-        logging.warning('%s was stopped; the same command resumes it', piece.name)
-        raise Stopped
-    return measured
-
-
-def record(job: Job, measured: dict | None, *, out: Path, command: str) -> Job:
-    """Writes the result file of a run; of a cross-validated one if this fold was the last, and as it is otherwise."""
-    with ExitStack() as stack:
-        if job.folds > 1:       # two processes may come to their last folds together
-            workdir = workdir_of(out, job.asked['run'], job.asked['seed'])
-            alone = stack.enter_context(side_by_side.claim(out, job.name))
-            if not alone or results.file_named(out, job.name).exists():
-                return job
-            measured = folds.gathered(job.config, workdir)
-            if measured is None:
-                return job
-        job = job._replace(result=dict(job.asked, **measured, machine=results.machine(), date=results.now(),
-                                       command=command))
-        results.write(results.file_named(out, job.name), job.result)
-    return job
-
-
-def add_boxes(job: Job, counts: list[int], *, out: Path, workdir: Path) -> None:
-    """Evaluates the checkpoint at those numbers of test boxes that its result file lacks."""
-    counts = job.missing_boxes(counts)
-    if counts and not checkpoint.steps(workdir):
-        logging.warning('%s: no checkpoint left to evaluate at %s test boxes; remove its result file to train it again',
-                        job.name, ', '.join(map(str, counts)))
-    elif counts:
-        job.result['boxes'].update(runner.sweep(job.config, workdir, counts))
-        results.write(results.file_named(out, job.name), job.result)
 
 
 # ---- tables ----

@@ -11,6 +11,10 @@ from relnet_jax.ablation import folds, results, side_by_side
 from relnet_jax.training import phases
 
 
+def workdir_of(out: Path, run: str, seed: int | str) -> Path:
+    return out / 'runs' / results.run_name(run, seed)
+
+
 class Job(NamedTuple):
     """One run with one seed."""
     config: ConfigDict
@@ -22,6 +26,9 @@ class Job(NamedTuple):
     @property
     def name(self) -> str:
         return results.run_name(self.asked['run'], self.asked['seed'])
+
+    def workdir(self, out: Path) -> Path:
+        return workdir_of(out, self.asked['run'], self.asked['seed'])
 
     def missing_boxes(self, counts: list[int]) -> list[int]:
         """Of the numbers of test boxes asked for, those that are not measured yet."""
@@ -45,10 +52,6 @@ def pieces(jobs: Sequence[Job]) -> list[Piece]:
             for fold in (range(job.folds) if job.folds > 1 and job.result is None else (None,))]
 
 
-def workdir_of(out: Path, run: str, seed: int | str) -> Path:
-    return out / 'runs' / results.run_name(run, seed)
-
-
 def with_results(jobs: list[Job], out: Path) -> list[Job]:
     """`jobs` with the results that there are by now."""
     stored = {results.run_name(r['run'], r['seed']): r for r in results.read_all(out)}
@@ -67,7 +70,7 @@ def working(jobs: list[Job], out: Path) -> int:
 def finished_folds(jobs: list[Job], out: Path) -> list[dict]:
     """What the finished folds of unfinished runs gave."""
     return [found for job in jobs if job.result is None and job.folds > 1
-            for found in folds.finished(job.config, workdir_of(out, job.asked['run'], job.asked['seed']))]
+            for found in folds.finished(job.config, job.workdir(out))]
 
 
 def time_left(jobs: list[Job], folds_done: Sequence[dict] = (), *, processes: int = 1) -> str:

@@ -11,6 +11,7 @@ from relnet_jax.ablation.table import LabRun
 from relnet_jax.errors import UserError
 from relnet_jax.models import mask_rcnn
 from relnet_jax.training import loop
+from relnet_jax.training.window import NonFiniteLoss
 from tests.training import standin
 
 LAB = '''
@@ -163,7 +164,7 @@ def test_a_loss_that_is_not_finite_stops_only_what_starts_from_that_run(tmp_path
 
     def train(config, workdir):
         if config.name == 'base':
-            raise ablate.NonFiniteLoss('step 1')
+            raise NonFiniteLoss('step 1')
         return real(config, workdir)
     monkeypatch.setattr(runner, 'train', train)
     assert command(tmp_path / 'out') == 1
