@@ -77,7 +77,7 @@ CASCADE = {'model.cascade': (0.5, 0.6, 0.7)}
 
 
 DETACHED = {'model.relation_detached': True}
-BEST = relations('part', 'context', 'presence')     # of the run `ours`; OURS above are the lab's relations
+BEST = relations('part', 'context', 'presence')     # of `ours` and `ours_detached`; OURS above are the lab's
 
 
 def ours(*names: str, **options: dict) -> dict:
@@ -202,10 +202,10 @@ RUNS = {
     'presence': Run('', 'presence alone: what the first pass found elsewhere in the film (the project\'s own)', FPN,
                     relations('presence')),
     'presence_part': Run('', 'part and presence relation (the project\'s own)', FPN, relations('part', 'presence')),
-    'ours': Run('', 'part, context and presence relation: the best set (the project\'s own)', FPN, BEST),
+    'ours': Run('', 'part, context and presence relation (the project\'s own)', FPN, BEST),
     'presence_detached': Run('', '`presence`, the detector under it trained as without it', FPN,
                              relations('presence') | DETACHED),
-    'ours_detached': Run('', '`ours`, the detector under it trained as without it', FPN, BEST | DETACHED),
+    'ours_detached': Run('', '`ours`, the detector under it trained as without it: the best set', FPN, BEST | DETACHED),
     'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, ours('context')),
     'all_parts': Run('', '`context_only` with all parts as keys', FPN, ours('context', context=dict(parts=()))),
     'inner_context': Run('', '`context_only`, each lung cut into 3 x 2 cells', FPN,
