@@ -80,7 +80,7 @@ def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient(shape
 
     np.testing.assert_allclose(conv7x7(x, kernel), plain(x, kernel), atol=1e-4)
     grads = [jax.grad(lambda x, k, f=f: (f(x, k) ** 2).sum(), argnums=(0, 1))(x, kernel) for f in (conv7x7, plain)]
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5 * float(jnp.abs(b).max())), *grads)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-2), *grads)
 
 
 def test_stem_kernel_gradient_as_a_product_equals_automatic_differentiation():
