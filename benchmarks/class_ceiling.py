@@ -60,14 +60,18 @@ def look_alikes(truth: dict) -> dict[str, list[set]]:
             'all classes right': [set(ids.values())]}
 
 
+def by_class(metrics: dict, key: str) -> dict[str, float]:
+    """'mean' of all classes and each class; `metrics` of coco_metrics or of a metrics.json, whose `key` is AP50's."""
+    return {'mean': metrics[key]} | {name: values[key] for name, values in metrics['per_class'].items()}
+
+
 def ceilings(run: str) -> dict[str, dict[str, float]]:
     """What is mended -> box AP50 of each class and, under 'mean', of all."""
     truth = pipeline.open_sources(checkpoint.read_config(run))[1].ground_truth()
     results = json.loads((Path(run) / 'eval' / 'detections.json').read_text())
     found = {}
     for name, groups in look_alikes(truth).items():
-        metrics = coco_metrics(truth, mended(results, truth, groups), 'bbox')
-        found[name] = {'mean': metrics['AP50']} | {n: v['AP50'] for n, v in metrics['per_class'].items()}
+        found[name] = by_class(coco_metrics(truth, mended(results, truth, groups), 'bbox'), 'AP50')
     return found
 
 

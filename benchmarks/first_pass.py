@@ -11,6 +11,7 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.class_ceiling import by_class
 from relnet_jax.data import pipeline
 from relnet_jax.detector.run import build_model, detect_source, make_detect
 from relnet_jax.evaluation.coco import coco_metrics
@@ -24,11 +25,6 @@ def without_relations(config, params: dict) -> tuple:
         config.model.relations = ()
         config.model.mask_head = False
     return config.lock(), {name: leaf for name, leaf in params.items() if name not in ('relation_head', 'part_window')}
-
-
-def by_class(metrics: dict, key: str) -> dict[str, float]:
-    """'mean' of all classes and each class; `metrics` of coco_metrics or of a metrics.json, whose `key` is AP50's."""
-    return {'mean': metrics[key]} | {name: values[key] for name, values in metrics['per_class'].items()}
 
 
 def first_pass(run: str) -> dict[str, float]:
