@@ -148,11 +148,10 @@ class RoIHeads(nn.Module):
             class_weights=classifier['kernel'].T, class_bias=classifier['bias'],
             image_map=maps.levels[CONTEXT_LEVEL[self.neck]], image_size=image_size, part_boxes=parts.boxes,
             part_features=jnp.zeros((*parts.valid.shape, stage.features.shape[-1]), self.dtype), part_valid=parts.valid,
-            adjacency=None if self.adjacency is None else jnp.asarray(self.adjacency, jnp.float32), dropout_keys=None,
+            adjacency=None if self.adjacency is None else jnp.asarray(self.adjacency, jnp.float32), dropout_keys=keys,
             proposed=proposed)
         passed = jax.lax.stop_gradient if self.relation.detached else lambda x: x
-        return self.relation_head(passed(context)._replace(dropout_keys=keys),
-                                  lambda boxes: passed(self.part_features(maps, boxes)))
+        return self.relation_head(passed(context), lambda boxes: passed(self.part_features(maps, boxes)))
 
     def mask_function(self, features: Array, *, after_conv5: bool) -> tuple[Predict, dict, int]:
         """(predict(params, features [n, ...], labels [n]) -> mask logits [n, size, size], params, size), for RoI
