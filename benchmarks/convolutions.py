@@ -6,14 +6,12 @@ this backend.
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from relnet_jax.models import conv3x3, conv7x7, depthwise7x7
-from relnet_jax.models.kernel_gradient import product_kernel_gradient
 
 SHAPES_3X3 = ((2, 128, 128, 64), (2, 64, 64, 128), (2, 32, 32, 256), (2, 128, 128, 256), (64, 14, 14, 256))
 STEMS = ((4, 160, 160, 12, 24), (2, 256, 256, 12, 64))      # blocks of 2 x 2 pixels, and output channels
@@ -44,14 +42,14 @@ def main() -> None:
     print(f'{"3x3: map":>22} {"XLA":>8} {"ours":>8}  kernel gradient')
     for shape in SHAPES_3X3:
         inputs = normal(*shape), normal(*shape)
-        times = (best_ms(form, inputs, rounds) for form in
-                 (conv3x3.xla_kernel_gradient, partial(product_kernel_gradient, size=3, before=1)))
+        times = (best_ms(form, inputs, rounds)
+                 for form in (conv3x3.xla_kernel_gradient, conv3x3.product_kernel_gradient))
         print(f'{str(shape):>22}', ' '.join(f'{time:8.0f}' for time in times))
     print(f'{"stem: blocks":>22}')
     for *shape, out in STEMS:
-        inputs = normal(*shape), normal(4, 4, shape[-1], out), normal(*shape[:3], out)
-        times = (best_ms(lambda *args, form=form: form(*args)[1], inputs, rounds)
-                 for form in (conv7x7.xla_gradients, conv7x7.cpu_gradients))
+        inputs = normal(*shape), normal(*shape[:3], out)
+        times = (best_ms(form, inputs, rounds)
+                 for form in (conv7x7.xla_kernel_gradient, conv7x7.product_kernel_gradient))
         print(f'{str((*shape, out)):>22}', ' '.join(f'{time:8.0f}' for time in times))
     print(f'{"depthwise 7x7: map":>22} {"XLA":>8} {"ours":>8} {"XLA":>8} {"ours":>8}  convolution, kernel gradient')
     for shape in SHAPES_7X7:

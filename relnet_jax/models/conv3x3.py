@@ -1,30 +1,25 @@
 """3x3 convolution of stride 1 whose gradient by the kernel is a matrix product on CPU (`kernel_gradient`): on large
 maps, and inside loops and conditionals, where RoI heads run. Both other convolutions of a step are fast as they are."""
-import jax
-import jax.numpy as jnp
+from functools import partial
 
-from relnet_jax.models.kernel_gradient import product_kernel_gradient
+import jax
+
+from relnet_jax.models import kernel_gradient
 
 CROP_CELLS = 784        # maps of up to so many cells may be RoI crops, 14 or 28 a side, which run in loops
 SMALL_MAP, FEW_CHANNELS = 1024, 128     # where XLA's own form is as fast or faster, outside of loops
 
-
-def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, H, W, in] with kernel [3, 3, in, out], zero padding 1 -> [B, H, W, out]."""
-    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(1, 1), (1, 1)], dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-
-
-def xla_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """[B, H, W, in] and what flows back [B, H, W, out] -> [3, 3, in, out], as XLA differentiates `convolve`."""
-    zeros = jnp.zeros((3, 3, x.shape[-1], gradient.shape[-1]), x.dtype)
-    return jax.linear_transpose(lambda kernel: convolve(x, kernel), zeros)(gradient)[0]
+FORM = dict(size=3, before=1)
+convolve = partial(kernel_gradient.convolve, before=FORM['before'])  # of [B, H, W, in] with [3, 3, in, out]
+xla_kernel_gradient = partial(kernel_gradient.xla_kernel_gradient, **FORM)
+product_kernel_gradient = partial(kernel_gradient.product_kernel_gradient, **FORM)
 
 
 def cpu_kernel_gradient(x: jax.Array, gradient: jax.Array) -> jax.Array:
-    """The same in the form that is fast on CPU for maps of this shape."""
+    """The kernel gradient in the form that is fast on CPU for maps of this shape."""
     _, height, width, channels = x.shape
     plain = CROP_CELLS < height * width <= SMALL_MAP and channels < FEW_CHANNELS
-    return xla_kernel_gradient(x, gradient) if plain else product_kernel_gradient(x, gradient, size=3, before=1)
+    return (xla_kernel_gradient if plain else product_kernel_gradient)(x, gradient)
 
 
 @jax.custom_vjp

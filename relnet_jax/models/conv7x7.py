@@ -3,29 +3,17 @@
 The same sums in another order. Three input channels leave vector units idle; twelve use them: on CPU the tiny stem
 runs four to ten times faster so (`python -m benchmarks.convolutions`), and TPUs are known to gain as well.
 """
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
-from relnet_jax.models.kernel_gradient import product_kernel_gradient
+from relnet_jax.models import kernel_gradient
 
-BEFORE = 2      # blocks of zeros on top and on the left of the 4x4 convolution; one on the other sides
-
-
-def convolve(blocks: jax.Array, kernel: jax.Array) -> jax.Array:
-    """[B, H, W, in] with kernel [4, 4, in, out] -> [B, H, W, out]."""
-    return jax.lax.conv_general_dilated(blocks, kernel, (1, 1), [(BEFORE, 3 - BEFORE)] * 2,
-                                        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
-
-
-def xla_gradients(blocks: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The gradients of `convolve` by the blocks and by the kernel."""
-    return jax.vjp(convolve, blocks, kernel)[1](gradient)
-
-
-def cpu_gradients(blocks: jax.Array, kernel: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The same in the form that is fast on CPU."""
-    along_blocks = jax.vjp(lambda x: convolve(x, kernel), blocks)[1](gradient)[0]
-    return along_blocks, product_kernel_gradient(blocks, gradient, size=4, before=BEFORE)
+FORM = dict(size=4, before=2)       # the 4x4 convolution; one block of zeros on the right and at the bottom
+convolve = partial(kernel_gradient.convolve, before=FORM['before'])  # of [B, H, W, in] with [4, 4, in, out]
+xla_kernel_gradient = partial(kernel_gradient.xla_kernel_gradient, **FORM)
+product_kernel_gradient = partial(kernel_gradient.product_kernel_gradient, **FORM)
 
 
 @jax.custom_vjp
@@ -39,7 +27,10 @@ def _forward(blocks, kernel):
 
 
 def _backward(saved, gradient):
-    return jax.lax.platform_dependent(*saved, gradient, cpu=cpu_gradients, default=xla_gradients)
+    blocks, kernel = saved
+    along_blocks, = jax.vjp(lambda x: convolve(x, kernel), blocks)[1](gradient)
+    return along_blocks, jax.lax.platform_dependent(blocks, gradient, cpu=product_kernel_gradient,
+                                                    default=xla_kernel_gradient)
 
 
 conv4x4.defvjp(_forward, _backward)

@@ -16,12 +16,21 @@ def block_rows(height: int, width: int) -> int:
     return max(rows for rows in divisors if rows == 1 or rows * width <= BLOCK_CELLS)
 
 
-def product_kernel_gradient(x: jax.Array, gradient: jax.Array, *, size: int, before: int) -> jax.Array:
-    """[B, H, W, in] and what flows back [B, H, W, out] -> [size, size, in, out], summed in float32 over blocks of rows.
+def convolve(x: jax.Array, kernel: jax.Array, *, before: int) -> jax.Array:
+    """[B, H, W, in] with kernel [size, size, in, out] -> [B, H, W, out], stride 1; zero padding, `before` cells on top
+    and on the left, size - 1 - before on the other sides."""
+    return jax.lax.conv_general_dilated(x, kernel, (1, 1), [(before, kernel.shape[0] - 1 - before)] * 2,
+                                        dimension_numbers=('NHWC', 'HWIO', 'NHWC'))
 
-    The convolution had stride 1 and zero padding, `before` cells on top and on the left, size - 1 - before on the other
-    sides.
-    """
+
+def xla_kernel_gradient(x: jax.Array, gradient: jax.Array, *, size: int, before: int) -> jax.Array:
+    """[B, H, W, in] and what flows back [B, H, W, out] -> [size, size, in, out], as XLA differentiates `convolve`."""
+    zeros = jnp.zeros((size, size, x.shape[-1], gradient.shape[-1]), x.dtype)
+    return jax.linear_transpose(lambda kernel: convolve(x, kernel, before=before), zeros)(gradient)[0]
+
+
+def product_kernel_gradient(x: jax.Array, gradient: jax.Array, *, size: int, before: int) -> jax.Array:
+    """The same as a sum of matrix products over blocks of rows, in float32."""
     batch, height, width, channels = x.shape
     features, rows = gradient.shape[-1], block_rows(height, width)
     blocks, more = height // rows, size - 1

@@ -1,13 +1,10 @@
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from relnet_jax.models import conv3x3, layers, patch_conv
-from relnet_jax.models.conv7x7 import conv7x7, xla_gradients
-from relnet_jax.models.kernel_gradient import product_kernel_gradient
+from relnet_jax.models.conv7x7 import conv7x7, convolve, product_kernel_gradient
 from relnet_jax.models.mask_head import ClassLogits, Deconv, in_rows
 
 RNG = np.random.default_rng(0)
@@ -51,7 +48,7 @@ def test_custom_gradient_of_3x3_equals_automatic_differentiation(shape, out):
     expected = jax.grad(loss(conv3x3.convolve), (0, 1))(x, kernel)
     for got, want in zip(jax.grad(loss(conv3x3.conv3x3), (0, 1))(x, kernel), expected):
         np.testing.assert_allclose(got, want, atol=2e-5 * float(jnp.abs(want).max()))
-    for form in (conv3x3.xla_kernel_gradient, partial(product_kernel_gradient, size=3, before=1)):
+    for form in (conv3x3.xla_kernel_gradient, conv3x3.product_kernel_gradient):
         np.testing.assert_allclose(form(x, weight), expected[1], atol=2e-5 * float(jnp.abs(expected[1]).max()))
 
 
@@ -85,8 +82,8 @@ def test_stem_convolution_by_blocks_equals_the_plain_one_with_its_gradient(shape
 
 def test_stem_kernel_gradient_as_a_product_equals_automatic_differentiation():
     blocks, kernel, weight = normal(2, 26, 40, 12), normal(4, 4, 12, 6), normal(2, 26, 40, 6)
-    expected = xla_gradients(blocks, kernel, weight)[1]
-    got = product_kernel_gradient(blocks, weight, size=4, before=2)
+    expected = jax.grad(lambda kernel: (convolve(blocks, kernel) * weight).sum())(kernel)
+    got = product_kernel_gradient(blocks, weight)
     np.testing.assert_allclose(got, expected, atol=2e-5 * float(jnp.abs(expected).max()))
 
 
