@@ -70,8 +70,8 @@ def differences(expected: dict, got: dict) -> list[str]:
 
 
 def run_config(result: dict) -> dict:
-    """The flat config of a result's run."""
-    return result['settings'] | result['delta']
+    """The flat config of a result's run, `complete`."""
+    return complete(result['settings'] | result['delta'])
 
 
 def machine() -> dict:
@@ -151,7 +151,7 @@ def check_comparable(found: list[dict]) -> None:
                               for x in (first, r)))
         if not wrong:
             first = runs.setdefault(r['run'], r)
-            wrong = differences(*(complete(run_config(x)) for x in (first, r)))
+            wrong = differences(*(run_config(x) for x in (first, r)))
         if not wrong and 'about' in r and not any(key.startswith('data.') for key in r['delta']):
             first = data_set = data_set or r    # the files may have changed, though their names did not
             wrong = differences(*({key: x['about'][key] for key in DATA_SET} for x in (first, r)))

@@ -84,11 +84,12 @@ def control_of(run: str, configs: dict[str, dict], controls: Sequence[str]) -> s
         return next(iter(of_its_neck(controls[:list(controls).index(run)])), '')
 
     def is_tuned(name: str) -> bool:
-        return any(phase.get('plain') for phase in configs[name].get('train.phases', ()))
+        return any(phase.get('plain') for phase in configs[name]['train.phases'])
 
     def distance(other: str) -> int:
         a, b = configs[run], configs[other]
         return sum(a.get(key) != b.get(key) for key in a.keys() | b.keys() if not key.startswith(OF_RELATIONS))
+
     alike = [c for c in of_its_neck(controls) if is_tuned(c) == is_tuned(run)]
     return min(alike, key=distance, default='')
 
