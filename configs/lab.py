@@ -70,17 +70,14 @@ def class_region(**options) -> dict:
 SOFT_MAPPING = EARLY | relations('class', class_=dict(graph=False, attention=False)) | BOXES[512]
 SC = relations('class', class_=dict(reduction=16))
 SC_CONTEXT = dict(parts=(), scale='lab')            # the relation network between boxes and all parts
-OURS = relations('class', 'part', 'context', class_=dict(norm=True))
-FPN1 = OURS | {'model.background_weight': 0.2}
-FPN3 = OURS | {'model.background_weight': 0.5}
+LABS = relations('class', 'part', 'context', class_=dict(norm=True))    # the lab's three
+FPN1 = LABS | {'model.background_weight': 0.2}
+FPN3 = LABS | {'model.background_weight': 0.5}
 CASCADE = {'model.cascade': (0.5, 0.6, 0.7)}
+BEST = relations('part', 'context', 'presence')     # of `ours` and `ours_attached`
 
 
-DETACHED = {'model.relation_detached': True}
-BEST = relations('part', 'context', 'presence')     # of `ours` and `ours_detached`; OURS above are the lab's
-
-
-def ours(*names: str, **options: dict) -> dict:
+def fpn3(*names: str, **options: dict) -> dict:
     """`fpn3` with these relations in place of its own."""
     return FPN3 | relations(*names, **options)
 
@@ -156,7 +153,7 @@ RUNS = {
     'sc3_cat': Run('D', 'relation network alone, concatenated', C4, relations('context', context=SC_CONTEXT), '27.61',
                    '42.15'),
     'fpn': Run('D', 'FPN, class relation and relation network (place relative to the parts, attention over the lungs)',
-               FPN, OURS, '32.70', '47.06'),
+               FPN, LABS, '32.70', '47.06'),
 
     # ---- E. FPN variants ----
     'fpn_drop': Run('E', '`fpn`, no flip, dropout, background weight 0.2', FPN,
@@ -167,20 +164,20 @@ RUNS = {
     'fpn4': Run('E', '`fpn3`, learning rate dropped from step 75,000 on', FPN,
                 FPN3 | {'train.decay_at': (75 / 192, 8 / 9)}),
     'fpn5_obj512x128': Run('E', '`fpn3` with attention between 512 boxes and the best 128', FPN,
-                           ours(*OURS['model.relations'], 'object_attention', object_attention=dict(keys=128))),
+                           fpn3(*LABS['model.relations'], 'object_attention', object_attention=dict(keys=128))),
     'fpn5_obj512x512': Run('E', '`fpn3` with attention between 512 boxes and the best 512', FPN,
-                           ours(*OURS['model.relations'], 'object_attention', object_attention=dict(keys=512))),
+                           fpn3(*LABS['model.relations'], 'object_attention', object_attention=dict(keys=512))),
     'fpn5_obj64': Run('E', '`fpn3` with places relative to the best 64 boxes, embedding 64, fc to 512', FPN,
-                      ours(*OURS['model.relations'], 'object_position',
+                      fpn3(*LABS['model.relations'], 'object_position',
                            object_position=dict(keys=64, em_dim=64, features=512))),
     'fpn5_obj32': Run('E', '`fpn3` with places relative to the best 32 boxes, embedding 32', FPN,
-                      ours(*OURS['model.relations'], 'object_position',
+                      fpn3(*LABS['model.relations'], 'object_position',
                            object_position=dict(keys=32, em_dim=32, features=0))),
-    'fpn_5': Run('E', '`fpn3` with the class relation alone', FPN, ours('class')),
-    'fpn_6': Run('E', '`fpn3` with the part relation alone', FPN, ours('part')),
+    'fpn_5': Run('E', '`fpn3` with the class relation alone', FPN, fpn3('class')),
+    'fpn_6': Run('E', '`fpn3` with the part relation alone', FPN, fpn3('part')),
     'fpn_7': Run('E', '`fpn3` with the spatial relation before the class relation', FPN,
-                 ours('region', 'class', 'part', 'context')),
-    'fpn_8': Run('E', '`fpn3` and the spatial relation', FPN, ours('class', 'part', 'context', 'region')),
+                 fpn3('region', 'class', 'part', 'context')),
+    'fpn_8': Run('E', '`fpn3` and the spatial relation', FPN, fpn3('class', 'part', 'context', 'region')),
     'cat_order_roi_last': Run('E', '`fpn3`, RoI features concatenated last', FPN,
                               order('class', 'part', 'context', 'roi')),
     'cat_order_reverse': Run('E', '`fpn3`, concatenated in reverse', FPN, order('context', 'part', 'class', 'roi')),
@@ -202,18 +199,17 @@ RUNS = {
     'presence': Run('', 'presence alone: what the first pass found elsewhere in the film (the project\'s own)', FPN,
                     relations('presence')),
     'presence_part': Run('', 'part and presence relation (the project\'s own)', FPN, relations('part', 'presence')),
-    'ours': Run('', 'part, context and presence relation (the project\'s own)', FPN, BEST),
-    'presence_detached': Run('', '`presence`, the detector under it trained as without it', FPN,
-                             relations('presence') | DETACHED),
-    'ours_detached': Run('', '`ours`, the detector under it trained as without it: the best set', FPN, BEST | DETACHED),
-    'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, ours('context')),
-    'all_parts': Run('', '`context_only` with all parts as keys', FPN, ours('context', context=dict(parts=()))),
+    'ours': Run('', 'part, context and presence relation, the detector under them trained as without: the best set',
+                FPN, BEST | {'model.relation_detached': True}),
+    'ours_attached': Run('', '`ours`, the second pass training the detector under it too', FPN, BEST),
+    'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, fpn3('context')),
+    'all_parts': Run('', '`context_only` with all parts as keys', FPN, fpn3('context', context=dict(parts=()))),
     'inner_context': Run('', '`context_only`, each lung cut into 3 x 2 cells', FPN,
-                         ours('context', context=dict(grid=(3, 2)))),
+                         fpn3('context', context=dict(grid=(3, 2)))),
     'lung_feature': Run('', '`context_only` without attention: the lungs\' features repeated', FPN,
-                        ours('lung_feature')),
+                        fpn3('lung_feature')),
     'sgrn': Run('', 'region relation as published: Gaussian mixture, two graph convolutions', FPN,
-                ours('gaussian_mixture')),
+                fpn3('gaussian_mixture')),
     'six_zero': Run('', '`six` as the lab\'s code in fact started it: constant covariance 0', C4,
                     spatial('gaussian_zero') | {'train.rois': 128}),
     'base_cascade': Run('', 'cascaded box heads, no relation (control)', FPN, CASCADE),
