@@ -30,7 +30,7 @@ from ml_collections import ConfigDict
 from relnet_jax import cli, files
 from relnet_jax import config as config_lib
 from relnet_jax.ablation import docs, figure, folds, patients, results, side_by_side, table, work
-from relnet_jax.ablation.jobs import Job, follow, index_of, pieces, with_results, workdir_of
+from relnet_jax.ablation.jobs import Job, follow, pieces, with_results, workdir_of
 from relnet_jax.errors import UserError
 from relnet_jax.runs import checkpoint, startup
 
@@ -107,29 +107,15 @@ def run_jobs(jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: 
         left.remove(piece)
         if piece.job.name in failed:
             continue
-        with side_by_side.claim(out, piece.name) as ours:
-            if not ours:
-                logging.info('%s: another process has it', piece.name)
-                continue
-            jobs = with_results(jobs, out)
-            job = jobs[index_of(jobs, piece.job)]
-            if job.result is not None and piece.fold is not None:
-                continue        # another process had its last fold
-            if job.result is None:
-                try:
-                    measured = work.train(piece, jobs, out=out)
-                except work.Stopped:
-                    waiting = {job.name, *(p.job.name for p in left)}
-                    return [*failed, *(j.name for j in with_results(jobs, out) if not j.result and j.name in waiting)]
-                if measured is None:
-                    failed.append(job.name)
-                    continue
-                job = work.record(job, measured, out=out, command=command)
-            if job.result is not None:
-                work.add_boxes(job, boxes, out=out)
-                if not keep_checkpoints:
-                    work.remove_checkpoints(job, out=out)
-                write_tables(out, texts, controls)
+        try:
+            job = work.do(piece, jobs, out=out, boxes=boxes, keep_checkpoints=keep_checkpoints, command=command)
+        except work.Stopped:
+            waiting = {piece.job.name, *(p.job.name for p in left)}
+            return [*failed, *(j.name for j in with_results(jobs, out) if not j.result and j.name in waiting)]
+        if job is None:
+            failed.append(piece.job.name)
+        elif job.result is not None:
+            write_tables(out, texts, controls)
         jax.clear_caches()      # a run's compiled programs are of no use to the next one
         gc.collect()
     return failed

@@ -6,13 +6,37 @@ from pathlib import Path
 from absl import logging
 
 from relnet_jax.ablation import folds, results, runner, side_by_side
-from relnet_jax.ablation.jobs import Job, Piece, finished_folds, index_of, time_left, working
+from relnet_jax.ablation.jobs import Job, Piece, finished_folds, index_of, time_left, with_results, working
 from relnet_jax.runs import checkpoint
 from relnet_jax.training.window import NonFiniteLoss
 
 
 class Stopped(Exception):
     """A signal ended a training, which saved its state."""
+
+
+def do(piece: Piece, jobs: list[Job], *, out: Path, boxes: list[int], keep_checkpoints: bool, command: str
+       ) -> Job | None:
+    """Trains, evaluates and records what no other process has or had. Returns the run, with its result if it is
+    finished and was not left to another process; None if it has to be passed over. Raises Stopped."""
+    with side_by_side.claim(out, piece.name) as ours:
+        if not ours:
+            logging.info('%s: another process has it', piece.name)
+            return piece.job._replace(result=None)
+        jobs = with_results(jobs, out)
+        job = jobs[index_of(jobs, piece.job)]
+        if job.result is None:
+            measured = train(piece, jobs, out=out)
+            if measured is None:
+                return None
+            job = record(job, measured, out=out, command=command)
+        elif piece.fold is not None:
+            return job              # another process had its last fold
+        if job.result is not None:
+            add_boxes(job, boxes, out=out)
+            if not keep_checkpoints:
+                remove_checkpoints(job, out=out)
+        return job
 
 
 def train(piece: Piece, jobs: list[Job], *, out: Path) -> dict | None:
