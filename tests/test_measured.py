@@ -42,6 +42,18 @@ def test_headline_and_time_are_those_of_the_default_run():
     assert DEFAULT['run']['command'] == about['command'] and about['date'].startswith(DEFAULT['run']['date'])
 
 
+def test_the_default_run_with_other_seeds_and_processors_is_as_in_its_file():
+    def interval(found):
+        return f"{found['value']:.3f} [{found['low']:.3f}, {found['high']:.3f}]"
+
+    rows = next(rows for rows in tables((ROOT / 'docs/measured.md').read_text()) if rows[0][0] == 'seed')[1:]
+    again = list(lines('phantom_default_again.jsonl'))
+    assert rows == [[str(run['seed']), run['commit'], f"{run['cores']} of {run['machine']}",
+                     *(interval(run['metrics'][key]) for key in ('box_AP50', 'mask_AP50'))] for run in again]
+    found = sorted(run['metrics']['box_AP50']['value'] for run in again)
+    assert f'box AP50 from {found[0]:.3f} to {found[-1]:.3f}' in plain('README.md')
+
+
 def test_results_in_the_readme_are_those_of_the_files():
     """By row; an empty first cell continues the row above. A value with an interval is there with that interval."""
     section = (ROOT / 'README.md').read_text().partition('## Results')[2].partition('\n## ')[0]
@@ -81,7 +93,7 @@ def test_a_table_without_a_result_file_is_as_it_was_transcribed(entry):
 
 
 def test_the_measured_page_holds_no_other_table():
-    expected = 2 + sum(entry['page'] == 'docs/measured.md' for entry in TRANSCRIBED)
+    expected = 3 + sum(entry['page'] == 'docs/measured.md' for entry in TRANSCRIBED)
     assert len(tables((ROOT / 'docs/measured.md').read_text())) == expected
 
 
@@ -248,7 +260,7 @@ def test_every_result_file_is_cited_by_a_page():
     by_command = {'pipeline.jsonl': 'benchmarks.pipeline', 'predict_memory.jsonl': 'benchmarks.predict_memory',
                   'evaluation.jsonl': 'benchmarks.evaluation'}      # which appends to the file of its name
     found = [path for path in RESULTS.rglob('*') if path.suffix == '.jsonl'] + list(RESULTS.glob('*.json'))
-    assert len(found) == 10
+    assert len(found) == 11
     for path in found:
         assert path.name in said or by_command.get(path.name, path.name) in said, path.name
 
