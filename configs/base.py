@@ -93,6 +93,8 @@ def get_config() -> ConfigDict:
     m.fusion_order = ()                  # order of 'cat': names and 'roi'; () = 'roi', then the relations
     m.relation_loss = 'published'        # 'published': both passes are trained | 'second_only'
     m.boxes_from = 'second'              # 'second' | 'first': whose box deltas are the detections'
+    m.scores_from = 'second'             # 'second' | 'mean': whose class probabilities; the mean of all box heads and
+                                         # of the second pass
     m.relation_gt_boxes = False          # ground truth boxes take part in the relation pass in training
     m.relation_stop_gradient = False     # relations read the backbone's maps, parts' features included, as constants
     m.relation_detached = False          # the second pass reads all that it is given as constants: the detector under

@@ -74,7 +74,7 @@ LABS = relations('class', 'part', 'context', class_=dict(norm=True))    # the la
 FPN1 = LABS | {'model.background_weight': 0.2}
 FPN3 = LABS | {'model.background_weight': 0.5}
 CASCADE = {'model.cascade': (0.5, 0.6, 0.7)}
-BEST = relations('part', 'context', 'presence')     # of `ours` and `ours_attached`
+BEST = relations('part', 'context', 'presence')     # of `ours`
 
 
 def fpn3(*names: str, **options: dict) -> dict:
@@ -199,9 +199,11 @@ RUNS = {
     'presence': Run('', 'presence alone: what the first pass found elsewhere in the film (the project\'s own)', FPN,
                     relations('presence')),
     'presence_part': Run('', 'part and presence relation (the project\'s own)', FPN, relations('part', 'presence')),
-    'ours': Run('', 'part, context and presence relation, the detector under them trained as without: the best set',
-                FPN, BEST | {'model.relation_detached': True}),
-    'ours_attached': Run('', '`ours`, the second pass training the detector under it too', FPN, BEST),
+    'ours': Run('', 'part, context and presence relation on a detector trained as without them: the best set', FPN,
+                BEST | {'model.relation_detached': True, 'model.boxes_from': 'first', 'model.scores_from': 'mean'}),
+    'ours_second': Run('', '`ours`, boxes and scores those of the second pass alone', FPN,
+                       BEST | {'model.relation_detached': True}),
+    'ours_attached': Run('', '`ours_second`, the second pass training the detector under it too', FPN, BEST),
     'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, fpn3('context')),
     'all_parts': Run('', '`context_only` with all parts as keys', FPN, fpn3('context', context=dict(parts=()))),
     'inner_context': Run('', '`context_only`, each lung cut into 3 x 2 cells', FPN,

@@ -13,7 +13,8 @@ from relnet_jax.ablation.statistics import Interval, interval, paired_difference
 TITLES = {'box_AP50': 'box AP50', 'mask_AP50': 'mask AP50', 'voc_AP_0.50': 'VOC AP at 0.50',
           'voc_AP_0.01': 'VOC AP at 0.01', 'box_AP': 'box AP'}
 CONTROLS = ('original', 'ten', 'base', 'no_relation', 'base_cascade')   # what others of the same neck are compared with
-OF_RELATIONS = ('model.relation', 'model.fusion', 'model.boxes_from', 'model.parts', 'model.anatomy_head')
+OF_RELATIONS = ('model.relation', 'model.fusion', 'model.boxes_from', 'model.scores_from', 'model.parts',
+                'model.anatomy_head')
 LAB_NOTE = ('The lab\'s columns are copied from its own log, measured on its private films with its own evaluation: '
             'compare them with each other, not with ours.')
 HOW_TO_READ = ('In per cent: the mean over seeds ± half of its 95 % t interval. Differences are of box AP50, paired by '

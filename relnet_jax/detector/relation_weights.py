@@ -5,7 +5,7 @@ they weighed; `evidence` ranks that for one detection. A weight says where a fea
 would have been another without it.
 """
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -16,7 +16,7 @@ import numpy as np
 from relnet_jax.data import pipeline
 from relnet_jax.data.source import Source, subset
 from relnet_jax.detector.devices import on_first
-from relnet_jax.detector.second_pass import make_second_pass
+from relnet_jax.detector.second_pass import Kept, make_second_pass
 from relnet_jax.models.box_head import BoxPredictor
 from relnet_jax.models.relation_head import RelationHead
 from relnet_jax.models.relations import RelationContext
@@ -42,7 +42,7 @@ class Observation(NamedTuple):
     classes: tuple[str, ...]
     parts: tuple[str, ...]
     head: str                   # path of the module that makes the second pass; '' without one
-    second_pass: Callable | None    # (`second_pass.Kept` by relation, RoI) -> class probabilities [R, K] of that RoI
+    second_pass: Callable | None    # (`Kept` by relation, RoI) -> the detector's class probabilities [R, K] of that RoI
 
 
 class Evidence(NamedTuple):
@@ -101,10 +101,17 @@ def make_observer(model, config) -> Callable[[Any, Source, int], Observation]:
         if again is not None:
             inside = {path[len(head) + 1:]: c for path, c in contexts.items() if f'{path}/'.startswith(f'{head}/')}
             again = functools.partial(again, params[head], inside)
+            if config.model.scores_from == 'mean':
+                again = functools.partial(mean_with, again, scores[:-2, 0])
         return Observation(batch.image[0, :height, :width], batch.original_size[0],
                            Detections(*(x[0][kept] for x in detections)), scores[:, 0], dict(_leaves(sown)), contexts,
                            options, source.classes, source.parts, head, again)
     return observe
+
+
+def mean_with(second_pass: Callable, others: Array, kept: Mapping[str, Kept], roi: int) -> Array:
+    """What `second_pass` gives, in the mean with the class probabilities [passes, N, K] of the other predictors."""
+    return (others[:, roi].sum(0) + second_pass(kept, roi)) / (len(others) + 1)
 
 
 def _leaves(tree: dict, path: tuple = ()) -> Iterator:

@@ -208,8 +208,8 @@ def build(config: ConfigDict, num_classes: int, adjacency=None) -> MaskRCNN:
             cascade=tuple(m.cascade), cascade_weights=tuple(m.cascade_weights), mask_pool=m.mask_pool),
         relation=RelationSettings(
             chosen=chosen(m), fusion=m.fusion, fusion_order=tuple(m.fusion_order), loss=m.relation_loss,
-            boxes_from=m.boxes_from, gt_boxes=m.relation_gt_boxes, stop_gradient=m.relation_stop_gradient,
-            detached=m.relation_detached, parts=m.parts),
+            boxes_from=m.boxes_from, scores_from=m.scores_from, gt_boxes=m.relation_gt_boxes,
+            stop_gradient=m.relation_stop_gradient, detached=m.relation_detached, parts=m.parts),
         train=TrainSettings(
             pre_nms=t.pre_nms, proposals=t.proposals, rpn_samples=t.rpn_samples, rpn_positive=t.rpn_positive,
             rois=t.rois, roi_positive=t.roi_positive),

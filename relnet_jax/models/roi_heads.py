@@ -256,12 +256,13 @@ class RoIHeads(nn.Module):
             rois = refine(out.logits, out.deltas, rois, image_size)
 
         out = self.box_stage(self.stages - 1, maps, rois, image_size)
-        logits, deltas = mean_scores([*scores, out.logits]), out.deltas
-        if self.second_pass:    # its scores are the detection's alone: they rest on the last stage's already
-            logits, second = self.relate(maps, rois, out, parts, image_size)
-            deltas = deltas if second is None else second
-        detections = select_detections(logits, deltas, rois, image_size, score_threshold=test.score_threshold,
-                                       nms_iou=test.nms, num=test.detections)
+        scores, deltas = [*scores, out.logits], out.deltas
+        if self.second_pass:
+            second, second_deltas = self.relate(maps, rois, out, parts, image_size)
+            scores = [*scores, second] if self.relation.scores_from == 'mean' else [second]
+            deltas = deltas if second_deltas is None else second_deltas
+        detections = select_detections(mean_scores(scores), deltas, rois, image_size, nms_iou=test.nms,
+                                       score_threshold=test.score_threshold, num=test.detections)
         if not self.heads.masks:
             return detections
         return detections._replace(masks=nn.sigmoid(self.masks(maps, detections)))

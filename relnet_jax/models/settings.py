@@ -49,6 +49,7 @@ class RelationSettings(NamedTuple):
     fusion_order: tuple[str, ...] = ()
     loss: str = 'published'
     boxes_from: str = 'second'
+    scores_from: str = 'second'
     gt_boxes: bool = False
     stop_gradient: bool = False
     detached: bool = False
@@ -90,6 +91,7 @@ def validate(model) -> None:
     relation, heads = model.relation, model.heads
     for key, value, known in (('neck', model.neck, tuple(NECK_STRIDES)), ('relation_loss', relation.loss, LOSSES),
                               ('boxes_from', relation.boxes_from, ('first', 'second')),
+                              ('scores_from', relation.scores_from, ('mean', 'second')),
                               ('parts', relation.parts, PARTS)):
         if value not in known:
             raise UserError(f'config.model.{key}: expected one of {known}, got {value!r}')

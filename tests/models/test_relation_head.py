@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from configs import base
+from relnet_jax.detector.relation_weights import watch
 from relnet_jax.models.mask_rcnn import build
 from relnet_jax.models.relation_head import own_contexts
 from relnet_jax.models.relations import RELATIONS, RelationContext, chosen
@@ -165,6 +166,25 @@ def test_a_detached_relation_pass_leaves_the_detector_under_it_as_it_is(relation
                                    err_msg=jax.tree_util.keystr(path))
 
 
+@pytest.mark.parametrize('scores_from', ['second', 'mean'])
+@pytest.mark.parametrize('cascade', [(), (0.5, 0.6)], ids=['one stage', 'cascade'])
+def test_scores_are_the_second_passs_or_the_mean_of_all_predictors(relational, cascade, scores_from):
+    model = relational({}, relations=('part', 'presence'), scores_from=scores_from, boxes_from='first', cascade=cascade,
+                       cascade_weights=(1.0, 1.0))
+    b, predicted = model.batch, []
+
+    def detect(params):
+        with watch(lambda *_: None, lambda path, features, out: predicted.append(jax.nn.softmax(out[0]))):
+            return model.model.apply({'params': params}, b.image, b.image_size, b.part_boxes, b.part_valid), predicted
+    found, predicted = jax.device_get(jax.jit(detect)(model.params))
+    assert len(predicted) == max(len(cascade), 1) + 1
+    expected = np.mean(predicted, axis=0) if scores_from == 'mean' else predicted[-1]
+    assert found.valid.sum() > 4 and np.abs(predicted[0] - predicted[-1]).max() > 0.1
+    for image, valid in enumerate(found.valid):
+        for label, score in zip(found.labels[image, valid], found.scores[image, valid]):
+            assert np.abs(expected[image, :, label] - score).min() < 1e-5
+
+
 def test_a_detached_relation_pass_cannot_train_alone(relational):
     with pytest.raises(ValueError, match='nothing would train the first pass'):
         relational({}, relations=('part',), relation_detached=True, relation_loss='second_only')
@@ -274,8 +294,8 @@ def test_options_without_relations_change_nothing(tiny_batch):
 
     shapes, plain = program(make_model())
     assert set(shapes) == {'backbone', 'fpn', 'rpn', 'box_head', 'box_predictor', 'mask_head', 'mask_predictor'}
-    other = make_model(fusion='add', relation_loss='second_only', boxes_from='first', relation_gt_boxes=True,
-                       cascade_weights=(0.5,))
+    other = make_model(fusion='add', relation_loss='second_only', boxes_from='first', scores_from='mean',
+                       relation_gt_boxes=True, cascade_weights=(0.5,))
     assert program(other) == (shapes, plain)
 
 
@@ -289,6 +309,7 @@ def make_model(**changes):
 @pytest.mark.parametrize('changes, message', [
     (dict(neck='c5'), r"model\.neck: expected one of \('fpn', 'c4'\), got 'c5'"),
     (dict(relation_loss='first'), r"model\.relation_loss: expected one of .*got 'first'"),
+    (dict(scores_from='first'), r"model\.scores_from: expected one of .*got 'first'"),
     (dict(parts='guessed'), r"model\.parts: expected one of .*got 'guessed'"),
     (dict(parts='predicted'), r"'predicted' needs config\.model\.anatomy_head"),
     (dict(cascade=(0.5, 0.6), cascade_weights=(1.0,)), r'model\.cascade_weights: expected one per stage'),
