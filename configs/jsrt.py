@@ -13,7 +13,7 @@ brought, and the commands for all folds.
 from ml_collections import ConfigDict
 
 from configs import base, coco
-from configs.lab import Run, apply, nearest, relations
+from configs.lab import OURS, Run, apply, nearest, relations
 
 # In the order of configs/lab.py's parts: the lungs are the rows that relations look at by default.
 STRUCTURES = ('Left Clavicle', 'Right Clavicle', 'Left Lung', 'Right Lung', 'Heart')
@@ -28,6 +28,7 @@ NODULES = {'data.classes': ('Nodule',), 'data.parts': STRUCTURES, 'data.flip_pai
            'test.score_threshold': 0.005, 'train.best': 'froc_mean'}
 # Adam moves every weight alike: in wide layers the sum over their inputs runs away, and attention sees constants.
 WIDE = {'train.lr_factors': (('relation_head|part_window', 0.25),)}
+OURS_HERE = OURS | {'model.relation.presence.graph': False} | WIDE      # one class: there is no graph
 PREDICTED = {'model.anatomy_head': True, 'model.parts': 'predicted'}
 
 RUNS = {
@@ -37,8 +38,8 @@ RUNS = {
     'context': Run('', 'attention over the given lungs', NODULES, relations('context') | WIDE),
     'part_context': Run('', '`part` and `context`', NODULES, relations('part', 'context') | WIDE),
     'part_predicted': Run('', '`part`, parts predicted by the detector', NODULES, relations('part') | WIDE | PREDICTED),
-    'part_context_predicted': Run('', '`part_context`, parts predicted by the detector', NODULES,
-                                  relations('part', 'context') | WIDE | PREDICTED),
+    'ours': Run('', '`part`, `context` and `presence`, as `ours` of lab.py', NODULES, OURS_HERE),
+    'ours_predicted': Run('', '`ours`, parts predicted by the detector', NODULES, OURS_HERE | PREDICTED),
 }
 
 

@@ -74,7 +74,9 @@ LABS = relations('class', 'part', 'context', class_=dict(norm=True))    # the la
 FPN1 = LABS | {'model.background_weight': 0.2}
 FPN3 = LABS | {'model.background_weight': 0.5}
 CASCADE = {'model.cascade': (0.5, 0.6, 0.7)}
-BEST = relations('part', 'context', 'presence')     # of `ours`
+BEST = relations('part', 'context', 'presence')
+DETACHED = BEST | {'model.relation_detached': True}
+OURS = DETACHED | {'model.boxes_from': 'first', 'model.scores_from': 'mean'}    # the project's own best set
 
 
 def fpn3(*names: str, **options: dict) -> dict:
@@ -200,9 +202,8 @@ RUNS = {
                     relations('presence')),
     'presence_part': Run('', 'part and presence relation (the project\'s own)', FPN, relations('part', 'presence')),
     'ours': Run('', 'part, context and presence relation on a detector trained as without them: the best set', FPN,
-                BEST | {'model.relation_detached': True, 'model.boxes_from': 'first', 'model.scores_from': 'mean'}),
-    'ours_second': Run('', '`ours`, boxes and scores those of the second pass alone', FPN,
-                       BEST | {'model.relation_detached': True}),
+                OURS),
+    'ours_second': Run('', '`ours`, boxes and scores those of the second pass alone', FPN, DETACHED),
     'ours_attached': Run('', '`ours_second`, the second pass training the detector under it too', FPN, BEST),
     'context_only': Run('', '`fpn3` with the attention over the lungs alone', FPN, fpn3('context')),
     'all_parts': Run('', '`context_only` with all parts as keys', FPN, fpn3('context', context=dict(parts=()))),
