@@ -10,15 +10,16 @@ from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.gain_by_cue import ALL, CUES, gains
+from benchmarks.gain_by_cue import ALL, TITLES, gains
 from relnet_jax import files
 from relnet_jax.ablation import results, statistics
+from relnet_jax.ablation.figure import BLUE, GREY, RED
 from relnet_jax.ablation.table import difference_text
 from relnet_jax.visualize import PHANTOM_CAPTION
 
 CONTROL = 'base'
 AMBIGUITY = 'data.phantom.ambiguity'
-COLOURS = dict(zip((ALL, *CUES), ('black', '#c23b22', '#1f6fb4', '#9a9a9a')))
+COLOURS = dict(zip(TITLES, ('black', RED, BLUE, GREY), strict=True))
 
 
 def curve(folders: list[list[dict]], run: str) -> dict[float, dict[str, statistics.Interval]]:
@@ -51,7 +52,7 @@ def draw(points: dict[float, dict[str, statistics.Interval]], run: str) -> Figur
         rows = [row[cue] for row in points.values()]
         axes.errorbar(at, [100 * row.mean for row in rows], [100 * row.half_width for row in rows], color=colour,
                       marker='o', markersize=4, capsize=2, linewidth=2 if cue == ALL else 1.2,
-                      label=cue if cue == ALL else f'told by {cue}')
+                      label=TITLES[cue])
     axes.axhline(0, color='black', linewidth=0.8)
     axes.set_xlabel('ambiguity: share of findings whose look says nothing')
     axes.set_ylabel(f'box AP50, {run} - {CONTROL}, points')
@@ -70,9 +71,9 @@ def main(argv: list[str]) -> None:
         points = curve([results.read_all(folder) for folder in folders], run)
     except ValueError as error:
         sys.exit(str(error))
-    table = Table('ambiguity', 'seeds', ALL, *(f'told by {cue}' for cue in CUES))
+    table = Table('ambiguity', 'seeds', *TITLES.values())
     for value, row in points.items():
-        table.add_row(f'{value:g}', str(row[ALL].count), *(difference_text(row[cue]) for cue in (ALL, *CUES)))
+        table.add_row(f'{value:g}', str(row[ALL].count), *(difference_text(row[cue]) for cue in TITLES))
     Console(width=120).print(table)
     with files.replacing(Path(picture)) as scratch:
         draw(points, run).savefig(scratch, dpi=130)

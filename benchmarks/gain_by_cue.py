@@ -16,6 +16,7 @@ from relnet_jax.data.phantom import class_cues
 
 CUES = ('co-occurrence', 'position', 'texture')
 ALL = 'all classes'
+TITLES = {ALL: ALL} | {cue: f'told by {cue}' for cue in CUES}
 
 
 def gains(found: list[dict], control: str) -> dict[str, dict[str, statistics.Interval]]:
@@ -37,9 +38,9 @@ def main(argv: list[str]) -> None:
     found = results.read_all(argv[0])
     if not any(r['run'] == control for r in found):
         sys.exit(f"{argv[0]}: no result of the control '{control}'")
-    table = Table(f'box AP50 minus {control}', ALL, *(f'told by {cue}' for cue in CUES))
+    table = Table(f'box AP50 minus {control}', *TITLES.values())
     for run, row in gains(found, control).items():
-        table.add_row(run, *(difference_text(row[cue]) for cue in (ALL, *CUES)))
+        table.add_row(run, *(difference_text(row[cue]) for cue in TITLES))
     Console(width=120).print(table)
 
 
