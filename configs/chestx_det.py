@@ -22,6 +22,7 @@ annotations: with COCO's anchors (32 to 512, one a level) 3.2 % of the boxes, an
 anchor of IoU 0.5; with two sizes a level from 16 px on 1.0 %, and none of the calcifications.
 """
 from configs import base, lab
+from configs._runs import apply
 from relnet_jax.data.formats.chestx_det import CLASSES
 
 ANCHORS = ((16, 24), (40, 56), (80, 120), (160, 240), (320, 480))
@@ -50,7 +51,7 @@ def get_config(variant: str = ''):
     c.train.checkpoint_every = 500
     c.test.detections = 50
     if variant == 'sar_net':
-        lab.apply(c, lab.FPN3)
+        apply(c, lab.FPN3)
         c.data.parts, c.data.flip_pairs = lab.PARTS, lab.FLIP_PAIRS
         c.model.anatomy_head = True
         c.model.parts = 'given_or_predicted'

@@ -13,7 +13,7 @@ brought, and the commands for all folds.
 from ml_collections import ConfigDict
 
 from configs import base, coco
-from configs.lab import OURS, Run, apply, nearest, relations
+from configs._runs import Run, use, with_relations
 
 # In the order of configs/lab.py's parts: the lungs are the rows that relations look at by default.
 STRUCTURES = ('Left Clavicle', 'Right Clavicle', 'Left Lung', 'Right Lung', 'Heart')
@@ -26,29 +26,16 @@ NODULES = {'data.classes': ('Nodule',), 'data.parts': STRUCTURES, 'data.flip_pai
            'data.canvas': (384, 384), 'data.scale': 384, 'data.max_size': 384,
            'model.anchor_sizes': (8, 16, 26, 40, 66), 'model.mask_head': False, 'train.steps': 400,
            'test.score_threshold': 0.005, 'train.best': 'froc_mean'}
-# Adam moves every weight alike: in wide layers the sum over their inputs runs away, and attention sees constants.
-WIDE = {'train.lr_factors': (('relation_head|part_window', 0.25),)}
-OURS_HERE = OURS | {'model.relation.presence.graph': False} | WIDE      # one class: there is no graph
-PREDICTED = {'model.anatomy_head': True, 'model.parts': 'predicted'}
 
 RUNS = {
     'anatomy': Run('', 'masks of the five structures', ANATOMY, {}),
-    'base': Run('', 'nodules, no relation', NODULES, {}),
-    'part': Run('', 'places relative to the given parts', NODULES, relations('part') | WIDE),
-    'context': Run('', 'attention over the given lungs', NODULES, relations('context') | WIDE),
-    'part_context': Run('', '`part` and `context`', NODULES, relations('part', 'context') | WIDE),
-    'part_predicted': Run('', '`part`, parts predicted by the detector', NODULES, relations('part') | WIDE | PREDICTED),
-    'ours': Run('', '`part`, `context` and `presence`, as `ours` of lab.py', NODULES, OURS_HERE),
-    'ours_predicted': Run('', '`ours`, parts predicted by the detector', NODULES, OURS_HERE | PREDICTED),
+    **with_relations('nodules', NODULES, presence=dict(graph=False)),       # one class: there is no graph
 }
 
 
 def get_config(run: str = 'base') -> ConfigDict:
     """Raises ValueError with the nearest right name of a run."""
-    if run not in RUNS:
-        raise ValueError(nearest('run', run, RUNS))
     c = base.get_config()
-    c.name = run
     coco.small(c)
     c.data.split.by = 'patient'
     c.data.split.folds = 4
@@ -63,6 +50,5 @@ def get_config(run: str = 'base') -> ConfigDict:
     c.train.rpn_samples = 64
     c.train.checkpoint_every = 400
     c.test.detections = 20
-    with c.unlocked():
-        apply(c, RUNS[run].base | RUNS[run].delta)
+    use(c, RUNS, run)
     return c

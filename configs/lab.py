@@ -8,12 +8,10 @@ A run is a base (C4 or FPN), a few changed keys, and the lab's schedule; the dat
 holds what the log says each run is and reached on the lab's own films. What the log leaves open and what is taken here
 instead is said in docs/lab_runs.md.
 """
-import difflib
-from typing import NamedTuple
-
 from ml_collections import ConfigDict
 
 from configs import base, coco, phantom
+from configs._runs import BEST, DETACHED, LABS, OURS, Run, apply, nearest, relations
 from relnet_jax.data.formats.chestx_det import CLASSES as CHESTX_DET
 from relnet_jax.models.relations import chosen, needs
 
@@ -48,12 +46,6 @@ BOXES = {n: {'test.boxes': n} for n in (64, 128, 512)}
 
 
 # ---- relations ----
-def relations(*names: str, **options: dict) -> dict:
-    """Keys that turn these relations on; options: CLASS_=dict(graph=False) for a relation's own keys."""
-    keys = {f'model.relation.{relation}.{key}': v for relation, keys in options.items() for key, v in keys.items()}
-    return {'model.relations': names} | keys
-
-
 # The lab's own way: class weights with gradient, only the second pass trained. Later runs follow the published way.
 EARLY = {'model.relation_loss': 'second_only', 'model.relation.class_.form': 'early'}
 SPATIAL = EARLY | {'model.boxes_from': 'first', 'train.steps': 95_999} | BOXES[128]
@@ -70,13 +62,9 @@ def class_region(**options) -> dict:
 SOFT_MAPPING = EARLY | relations('class', class_=dict(graph=False, attention=False)) | BOXES[512]
 SC = relations('class', class_=dict(reduction=16))
 SC_CONTEXT = dict(parts=(), scale='lab')            # the relation network between boxes and all parts
-LABS = relations('class', 'part', 'context', class_=dict(norm=True))    # the lab's three
 FPN1 = LABS | {'model.background_weight': 0.2}
 FPN3 = LABS | {'model.background_weight': 0.5}
 CASCADE = {'model.cascade': (0.5, 0.6, 0.7)}
-BEST = relations('part', 'context', 'presence')
-DETACHED = BEST | {'model.relation_detached': True}
-OURS = DETACHED | {'model.boxes_from': 'first', 'model.scores_from': 'mean'}    # the project's own best set
 
 
 def fpn3(*names: str, **options: dict) -> dict:
@@ -86,16 +74,6 @@ def fpn3(*names: str, **options: dict) -> dict:
 
 def order(*names: str) -> dict:
     return FPN3 | {'model.fusion_order': names}
-
-
-class Run(NamedTuple):
-    """section, map50 and map1 as in the lab's log (per cent; '' where it has none), delta: dotted key -> value."""
-    section: str
-    description: str
-    base: dict
-    delta: dict
-    map50: str = ''
-    map1: str = ''
 
 
 RUNS = {
@@ -293,23 +271,6 @@ def name_parts(c: ConfigDict) -> None:
 DATA = {'phantom': (use_phantom, finish_phantom), 'chestx_det_coco': (use_chestx_det, name_parts),
         'chestx_det': (use_chestx_det_files, name_parts), 'lab': (use_lab_files, name_parts),
         'coco': (use_coco, name_parts)}
-
-
-def nearest(kind: str, name: str, names) -> str:
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean '{near[0]}'?" if near else f'it has {", ".join(names)}'
-    return f"no {kind} '{name}', {hint}"
-
-
-def apply(c: ConfigDict, delta: dict) -> None:
-    for path, value in delta.items():
-        *folders, key = path.split('.')
-        target = c
-        for folder in folders:
-            target = target[folder]
-        if key not in target:
-            raise KeyError(f"configs/base.py has no key '{path}'")
-        target[key] = value
 
 
 def get_config(argument: str = 'base') -> ConfigDict:

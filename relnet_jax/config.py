@@ -29,8 +29,8 @@ KINDS = {int: 'a whole number', float: 'a number', bool: 'true or false', tuple:
 
 
 def shipped() -> list[str]:
-    """Names of the configs that come with the package."""
-    return sorted(path.stem for path in SHIPPED.glob('*.py'))
+    """Names of the configs that come with the package; a file with a leading underscore is shared by some of them."""
+    return sorted(path.stem for path in SHIPPED.glob('[!_]*.py'))
 
 
 def find(spec: str) -> tuple[Path, str]:

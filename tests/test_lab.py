@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from configs import lab
+from configs import _runs, lab
 from relnet_jax import config as config_lib
 from relnet_jax.data import graph
 from relnet_jax.models import mask_rcnn
@@ -143,4 +143,4 @@ def test_the_documentation_lists_every_run_as_the_table_has_it():
 
 def test_a_delta_with_a_key_that_is_not_in_base_is_refused():
     with pytest.raises(KeyError, match='model.neckk'):
-        lab.apply(lab.get_config('base'), {'model.neckk': 'c4'})
+        _runs.apply(lab.get_config('base'), {'model.neckk': 'c4'})

@@ -1,4 +1,4 @@
-"""configs/jsrt.py: every run is a model, and what it makes of the real films where they are there."""
+"""configs/jsrt.py and cxr.py: every run is a model, and what they make of the real films where they are there."""
 from collections import Counter
 
 import numpy as np
@@ -11,8 +11,9 @@ from relnet_jax.models.relations import chosen, needs
 from relnet_jax.runs import state as train_state
 from relnet_jax.training import optimizer
 
-SPEC = 'configs/jsrt.py'
+SPEC, CXR = 'configs/jsrt.py', 'configs/cxr.py'
 MODULE = config_lib.module(SPEC)
+RUNS = [(spec, run) for spec in (SPEC, CXR) for run in config_lib.module(spec).RUNS]
 
 
 def opened(real_data, run, **split):
@@ -24,19 +25,22 @@ def opened(real_data, run, **split):
     return config, *pipeline.open_sources(config)
 
 
-@pytest.mark.parametrize('run', MODULE.RUNS)
-def test_every_run_is_a_model(run):
-    config = config_lib.load(f'{SPEC}:{run}')
-    model = mask_rcnn.build(config, num_classes=len(config.data.classes) + 1, adjacency=None)
+@pytest.mark.parametrize('spec, run', RUNS)
+def test_every_run_is_a_model(spec, run):
+    config = config_lib.load(f'{spec}:{run}')
+    assert config.name == run
+    classes = len(config.data.classes) + 1
+    model = mask_rcnn.build(config, num_classes=classes, adjacency=np.eye(classes))
     params = train_state.abstract_params(model, train_state.batch_shapes(config, 1, len(config.data.parts)))
     optimizer.make_optimizer(config, params)        # refuses rates of layers that are not there
-    assert ('mask_head' in params) == (run == 'anatomy')
+    assert ('mask_head' in params) == config.model.mask_head == (spec == CXR or run == 'anatomy')
     assert ('relation_head' in params) == bool(config.model.relations)
     assert ('anatomy_head' in params) == run.endswith('predicted') == (config.model.parts == 'predicted')
 
 
-def test_the_parts_that_relations_look_at_are_the_lungs():
-    config = config_lib.load(f'{SPEC}:context')
+@pytest.mark.parametrize('spec', [SPEC, CXR])
+def test_the_parts_that_relations_look_at_are_the_lungs(spec):
+    config = config_lib.load(f'{spec}:context')
     assert needs(chosen(config.model)) and [config.data.parts[row] for row in config.model.relation.context.parts] == [
         'Left Lung', 'Right Lung']
 
@@ -72,3 +76,18 @@ def test_anatomy_is_of_masks_and_without_nodules(real_data):
     batch = next(pipeline.train_batches(train, config, batch_size=2, seed=0))
     assert batch.gt_valid.sum() == 10 and batch.gt_has_mask[batch.gt_valid].all()
     assert sorted(np.unique(batch.gt_labels[batch.gt_valid])) == [1, 2, 3, 4, 5]
+
+
+def test_findings_and_parts_of_one_file_are_told_apart(real_data):
+    """cxr_gb100: 65 films; anatomy becomes parts, devices and the one pneumothorax are left out."""
+    config = config_lib.load(f'{CXR}:part').copy_and_resolve_references()
+    with config.unlocked():
+        config.data.train.update(annotations=str(real_data / 'cxr_gb100' / 'instances.json'),
+                                 images=str(real_data / 'cxr_gb100' / 'images'))
+    train, val = pipeline.open_sources(config)
+    assert train.classes == ('Ground Glass Opacities', 'Consolidation') and train.parts == config.data.parts
+    names = {category['id']: category['name'] for category in val.ground_truth()['categories']}
+    found = Counter(names[annotation['category_id']] for source in (train, val)
+                    for annotation in source.ground_truth()['annotations'])
+    assert found == {'Ground Glass Opacities': 120, 'Consolidation': 40} and len(train) + len(val) == 65
+    assert not {r['patientid'] for r in train.records} & {r['patientid'] for r in val.records}
