@@ -139,7 +139,7 @@ RUNS = {
     'fpn_drop': Run('E', '`fpn`, no flip, dropout, background weight 0.2', FPN,
                     FPN1 | {'data.flip': 0.0, 'model.box_dropout': 0.5}),
     'fpn1': Run('E', '`fpn`, flip, no dropout, background weight 0.2', FPN, FPN1),
-    'fpn2': Run('E', '`fpn1`, background weight 0.5', FPN, FPN3),
+    'fpn2': Run('E', '`fpn1`, background weight 0.5: the same config as `fpn3`, see there', FPN, FPN3),
     'fpn3': Run('E', '`fpn2` with the mask loss right (always so here: the same config)', FPN, FPN3),
     'fpn4': Run('E', '`fpn3`, learning rate dropped from step 75,000 on', FPN,
                 FPN3 | {'train.decay_at': (75 / 192, 8 / 9)}),

@@ -15,8 +15,8 @@ from tests.pipe_tables import RESULTS
 
 FOLDERS = sorted(path.parent for path in RESULTS.glob('*/results'))
 INTERVAL = re.compile(r'\[[+-][\d.]+, [+-][\d.]+\]')
-# '`four` - `six`', maybe the number of seeds, and '**-3.7** [-5.7, -1.7]'
-COMPARED = re.compile(r'`(\w+)` - `(\w+)`(?: \| (\d+) \||:| =) (\*{0,2}[+-][\d.]+\*{0,2} \[[^]]+\])')
+# '`four` - `six`', maybe the number of seeds, and '**-3.7** [-5.7, -1.7]'; `six@64` is `six` at 64 test boxes
+COMPARED = re.compile(r'`([\w@]+)` - `([\w@]+)`(?: \| (\d+) \||:| =) (\*{0,2}[+-][\d.]+\*{0,2} \[[^]]+\])')
 
 
 def page(name: str) -> str:
@@ -24,7 +24,9 @@ def page(name: str) -> str:
 
 
 def by_seed(folder: str, run: str, metric: str = 'box_AP50') -> dict[int, float]:
-    found = {r['seed']: r['metrics'][metric] for r in results.read_all(RESULTS / folder) if r['run'] == run}
+    name, _, boxes = run.partition('@')
+    found = {r['seed']: (r['boxes'][boxes] if boxes else r['metrics'])[metric]
+             for r in results.read_all(RESULTS / folder) if r['run'] == name}
     assert found, f'{folder} has no result of {run}'
     return found
 
@@ -123,7 +125,7 @@ def test_the_page_of_all_runs_is_what_its_command_writes_now():
 
 @pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
 def test_the_tables_of_a_result_folder_are_those_of_its_result_files(folder):
-    found, texts = results.read_all(folder), ablate.lab_texts()
+    found, texts = results.read_all(folder), ablate.lab_texts('configs/jsrt.py' if 'jsrt' in folder.name else '')
     for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
         assert (folder / f'table.{suffix}').read_text(encoding='utf-8') == text(found, texts), suffix
     assert (folder / 'table.png').is_file()
