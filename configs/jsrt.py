@@ -19,7 +19,7 @@ from configs._runs import Run, use, with_relations
 STRUCTURES = ('Left Clavicle', 'Right Clavicle', 'Left Lung', 'Right Lung', 'Heart')
 FLIP_PAIRS = (('Left Clavicle', 'Right Clavicle'), ('Left Lung', 'Right Lung'))
 
-ANATOMY = {'data.classes': STRUCTURES, 'data.flip': 0.0, 'data.flip_pairs': FLIP_PAIRS,
+ANATOMY = {'data.classes': STRUCTURES, 'data.flip': 0.0, 'data.flip_pairs': FLIP_PAIRS, 'data.rotation': 10.0,
            'model.anchor_sizes': (12, 24, 48, 80, 144), 'model.roi_aligned': True, 'train.roi_positive': 0.5,
            'train.steps': 2000}
 NODULES = {'data.classes': ('Nodule',), 'data.parts': STRUCTURES, 'data.flip_pairs': FLIP_PAIRS,

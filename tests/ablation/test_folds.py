@@ -167,7 +167,7 @@ def test_crossed_and_plain_results_do_not_stand_in_one_table(family, tmp_path, c
 
 @pytest.mark.parametrize('more, said', [
     (['--boxes=9'], '--folds does not go with --boxes'), (['--data=phantom'], 'only configs/lab.py has a choice'),
-    (['--config=configs/cxr.py'], 'has no RUNS'),
+    (['--config=configs/rsna.py'], 'has no RUNS'),
     (['--config.data.val.annotations=x.json'], 'expected no validation data and')])
 def test_what_does_not_go_with_folds_ends_with_one_line(family, tmp_path, capsys, trained, more, said):
     assert command(family, tmp_path / 'out', *more) == 2
