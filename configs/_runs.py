@@ -2,11 +2,12 @@
 
 No config itself: the underscore keeps it out of the list of configs.
 """
-import difflib
 from collections.abc import Iterable
 from typing import NamedTuple
 
 from ml_collections import ConfigDict
+
+from relnet_jax.errors import hint
 
 
 class Run(NamedTuple):
@@ -43,12 +44,12 @@ def with_relations(findings: str, keys: dict, **options: dict) -> dict[str, Run]
     def run(description: str, delta: dict) -> Run:
         return Run('', description, keys, own | delta)
 
-    part, both = relations('part'), relations('part', 'context')
+    part = relations('part')
     return {
         'base': Run('', f'{findings}, no relation', keys, {}),
         'part': run('places relative to the given parts', part),
         'context': run('attention over the given lungs', relations('context')),
-        'part_context': run('`part` and `context`', both),
+        'part_context': run('`part` and `context`', relations('part', 'context')),
         'part_predicted': run('`part`, parts predicted by the detector', part | PREDICTED),
         'ours': run('`part`, `context` and `presence`, as `ours` of lab.py', OURS),
         'ours_predicted': run('`ours`, parts predicted by the detector', OURS | PREDICTED),
@@ -57,9 +58,7 @@ def with_relations(findings: str, keys: dict, **options: dict) -> dict[str, Run]
 
 # ---- a run's keys in a config ----
 def nearest(kind: str, name: str, names: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean '{near[0]}'?" if near else f'it has {", ".join(names)}'
-    return f"no {kind} '{name}', {hint}"
+    return f"no {kind} '{name}'" + (hint(name, names, all_known=False) or f', it has {", ".join(names)}')
 
 
 def apply(c: ConfigDict, delta: dict) -> None:

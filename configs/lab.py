@@ -11,7 +11,7 @@ instead is said in docs/lab_runs.md.
 from ml_collections import ConfigDict
 
 from configs import base, coco, phantom
-from configs._runs import BEST, DETACHED, LABS, OURS, Run, apply, nearest, relations
+from configs._runs import BEST, DETACHED, LABS, OURS, PREDICTED, Run, apply, nearest, relations
 from relnet_jax.data.formats.chestx_det import CLASSES as CHESTX_DET
 from relnet_jax.models.relations import chosen, needs
 
@@ -199,8 +199,7 @@ RUNS = {
     'deformable_v1': Run('', '`fpn3` with deformable convolution in conv3-5', FPN, FPN3 | {'model.deformable': 'v1'}),
     'deformable_v2': Run('', '`fpn3` with modulated deformable convolution in conv3-5', FPN,
                          FPN3 | {'model.deformable': 'v2'}),
-    'parts_predicted': Run('', '`fpn3` with the parts predicted by the detector itself', FPN,
-                           FPN3 | {'model.anatomy_head': True, 'model.parts': 'predicted'}),
+    'parts_predicted': Run('', '`fpn3` with the parts predicted by the detector itself', FPN, FPN3 | PREDICTED),
     'parts_given_or_predicted': Run('', '`fpn3` with given parts, predicted ones where they are missing', FPN,
                                     FPN3 | {'model.anatomy_head': True, 'model.parts': 'given_or_predicted'}),
 }
@@ -222,7 +221,7 @@ def use_phantom(c: ConfigDict) -> None:
         c.train[key] = small.train[key]
     for key in ('batch_size', 'pre_nms', 'detections'):
         c.test[key] = small.test[key]
-    # Adam moves every weight alike: in wide layers the sum over their inputs runs away, and attention sees constants.
+    # As WIDE in configs/_runs.py; here the box heads are wide too.
     c.train.lr_factors = (('box_|relation_head|part_window', 0.25),)
 
 

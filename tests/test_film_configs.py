@@ -16,11 +16,10 @@ MODULE = config_lib.module(SPEC)
 RUNS = [(spec, run) for spec in (SPEC, CXR) for run in config_lib.module(spec).RUNS]
 
 
-def opened(real_data, run, **split):
-    config = config_lib.load(f'{SPEC}:{run}').copy_and_resolve_references()
+def opened(folder, spec, run, **split):
+    config = config_lib.load(f'{spec}:{run}').copy_and_resolve_references()
     with config.unlocked():
-        config.data.train.update(annotations=str(real_data / 'jsrt' / 'instances.json'),
-                                 images=str(real_data / 'jsrt' / 'images'))
+        config.data.train.update(annotations=str(folder / 'instances.json'), images=str(folder / 'images'))
         config.data.split.update(split)
     return config, *pipeline.open_sources(config)
 
@@ -53,7 +52,7 @@ def test_an_unknown_run_is_answered_with_the_nearest():
 def test_every_film_is_held_out_once_and_no_patient_is_on_both_sides(real_data):
     held = Counter()
     for fold in range(4):
-        _, train, val = opened(real_data, 'base', hold_out=fold)
+        _, train, val = opened(real_data / 'jsrt', SPEC, 'base', hold_out=fold)
         assert not {r['patient'] for r in train.records} & {r['patient'] for r in val.records}
         assert (len(train), len(val)) == (93, 31)
         held.update(val.image_ids)
@@ -61,7 +60,7 @@ def test_every_film_is_held_out_once_and_no_patient_is_on_both_sides(real_data):
 
 
 def test_nodules_are_objects_and_structures_are_parts(real_data):
-    _, train, val = opened(real_data, 'part')
+    _, train, val = opened(real_data / 'jsrt', SPEC, 'part')
     assert train.classes == ('Nodule',) and train.parts == MODULE.STRUCTURES
     assert sum(len(source.ground_truth()['annotations']) for source in (train, val)) == 77
     example = val.load(0)
@@ -71,7 +70,7 @@ def test_nodules_are_objects_and_structures_are_parts(real_data):
 
 
 def test_anatomy_is_of_masks_and_without_nodules(real_data):
-    config, train, _ = opened(real_data, 'anatomy')
+    config, train, _ = opened(real_data / 'jsrt', SPEC, 'anatomy')
     assert train.classes == MODULE.STRUCTURES and not train.parts
     batch = next(pipeline.train_batches(train, config, batch_size=2, seed=0))
     assert batch.gt_valid.sum() == 10 and batch.gt_has_mask[batch.gt_valid].all()
@@ -80,11 +79,7 @@ def test_anatomy_is_of_masks_and_without_nodules(real_data):
 
 def test_findings_and_parts_of_one_file_are_told_apart(real_data):
     """cxr_gb100: 65 films; anatomy becomes parts, devices and the one pneumothorax are left out."""
-    config = config_lib.load(f'{CXR}:part').copy_and_resolve_references()
-    with config.unlocked():
-        config.data.train.update(annotations=str(real_data / 'cxr_gb100' / 'instances.json'),
-                                 images=str(real_data / 'cxr_gb100' / 'images'))
-    train, val = pipeline.open_sources(config)
+    config, train, val = opened(real_data / 'cxr_gb100', CXR, 'part')
     assert train.classes == ('Ground Glass Opacities', 'Consolidation') and train.parts == config.data.parts
     names = {category['id']: category['name'] for category in val.ground_truth()['categories']}
     found = Counter(names[annotation['category_id']] for source in (train, val)
