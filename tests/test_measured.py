@@ -61,11 +61,12 @@ def test_results_in_the_readme_are_those_of_the_files():
     for row in tables(section)[0][1:]:
         name = row[0] or name
         rows[name] = f'{rows.get(name, "")} {" ".join(row)}'
-    jsrt = [*jsrt_by_folds().values(), *(m for trial in lines('jsrt/trials.jsonl') for m in trial['metrics'].values())]
+    jsrt = [m for found in (jsrt_by_folds('jsrt_structures', 'anatomy'), jsrt_by_folds('jsrt_nodules', 'base'))
+            for m in found.values()]
     sources = {
         'phantom': [dict(value=DEFAULT['metrics'][k], low=low, high=high)
                     for k, (low, high) in DEFAULT['metrics']['intervals'].items()],
-        'JSRT': [*jsrt, *(dict(value=trial['box_AP50']) for trial in lines('jsrt/trials.jsonl'))],
+        'JSRT': jsrt,
         '': [dict(value=float(number) / scale) for entry in TRANSCRIBED for row in entry['table'] for cell in row[1:]
              for number in re.findall(r'\d+\.\d+', cell) for scale in (1, 100)]}
     phantom = ' '.join(text for name, text in rows.items() if name.startswith('phantom'))
@@ -189,18 +190,18 @@ def gives(cell: str, measured: dict, *, signed: bool = False) -> bool:
             and (value[0] in '+-') == (signed and (value[0] in '+-' or float(value) != 0)))
 
 
-def jsrt_by_folds() -> dict[str, dict]:
-    """metric -> value, low, high of the anatomy in all films, each held out once."""
-    found = json.loads((RESULTS / 'jsrt_structures' / 'patients.json').read_text(encoding='utf-8'))['anatomy']
+def jsrt_by_folds(folder: str, run: str, kind: str = 'metrics') -> dict[str, dict]:
+    """metric -> value, low, high of a run in all films, each held out once; or the 'differences' to its control."""
+    found = json.loads((RESULTS / folder / 'patients.json').read_text(encoding='utf-8'))[run]
     assert found['films'] == found['patients'] == 124
-    return {name: dict(value=m['mean'], low=m['low'], high=m['high']) for name, m in found['metrics'].items()
+    return {name: dict(value=m['mean'], low=m['low'], high=m['high']) for name, m in found[kind].items()
             if m['mean'] is not None}
 
 
 def test_jsrt_anatomy_of_all_films_is_that_of_the_folds():
     row, aimed = table('docs/jsrt.md', 'run', 'lungs', 'heart')
     for organ, cell in zip(('Lungs', 'Heart', 'Clavicles'), row[1:], strict=True):
-        assert gives(cell, jsrt_by_folds()[f'jaccard_{organ}']), organ
+        assert gives(cell, jsrt_by_folds('jsrt_structures', 'anatomy')[f'jaccard_{organ}']), organ
     assert aimed == ['aimed at', '0.94', '0.86', '0.75']
 
 
@@ -227,17 +228,27 @@ def test_further_jsrt_trials_are_those_of_the_file():
             assert gives(cell.replace('**', ''), m, signed=bool(row[2])), (name, organ, cell, m)
 
 
-def test_jsrt_nodules_are_those_of_the_trials():
+def test_jsrt_nodules_of_all_films_are_those_of_the_folds():
+    rows, name = table('docs/jsrt.md', 'run', 'hit'), ''
+    assert len(rows) == 2 * (4 + 3)
+    for i, row in enumerate(rows):
+        name = row[0] or name
+        run, _, control = name.partition(' - ')
+        kind, hit = 'differences' if control else 'metrics', row[1].replace(' ', '')
+        assert hit == ('22mm', 'radius')[i % 2] and control in ('', 'base')
+        for rate, cell in zip(('0.5', '1', '2', '4'), row[2:], strict=True):
+            measured = jsrt_by_folds('jsrt_nodules', run, kind)[f'nodule_{hit}_{rate}']
+            assert gives(cell, measured, signed=bool(control)), (name, rate, cell, measured)
+
+
+def test_jsrt_trials_of_nodules_are_those_of_the_file():
     trials = {t['trial']: t for t in lines('jsrt/trials.jsonl')}
-    rows = iter(table('docs/jsrt.md', 'trial', 'hit'))
-    for name, key in (('base', 'metrics'), ('base_tuned', 'metrics'), ('part_tuned', 'metrics'),
-                      ('part_tuned', 'differences')):
-        for hit, row in zip(('radius', '22mm'), (next(rows), next(rows))):
-            assert row[1].replace(' ', '') == hit
-            for rate, cell in zip(('0.5', '1', '2', '4'), row[2:], strict=True):
-                m = trials[name][key][f'nodule_{hit}_{rate}']
-                assert gives(cell, m, signed=key == 'differences') if any(m.values()) else cell == '0', (name, cell, m)
-    assert next(rows, None) is None and trials['part_tuned']['compared_with'] == 'base_tuned'
+    order = ('nodules_from_phantom', 'nodules_400_steps_more', 'nodules_square_anchors', 'nodules_16_rois')
+    for name, row in zip(order, table('docs/jsrt.md', 'trial of base', 'films'), strict=True):
+        assert row[1] == str(trials[name]['films_held_out'])
+        for metric, cell in zip(('nodule_22mm_1', 'nodule_22mm_4', 'box_AP50'), row[2:], strict=True):
+            measured = trials[name]['differences'][metric]
+            assert gives(cell, measured, signed=True), (name, cell, measured)
 
 
 # ---- other pages ----
