@@ -4,7 +4,6 @@ Of the nodules in films with the same FIELD in their record (JSRT: subtlety, siz
 RATE false positives per film over all films. EVAL: evaluation folders of one detector's seeds, as an ablation's
 runs/base_s*/eval; the last column is their mean.
 """
-import json
 import sys
 from pathlib import Path
 
@@ -12,9 +11,16 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from relnet_jax import files
 from relnet_jax.evaluation import nodules
+from relnet_jax.evaluation.report import DETECTIONS, GROUND_TRUTH
 
 RATE = 1.0
+
+
+def read(folder: str) -> tuple[dict, list]:
+    """(ground truth, results) of an evaluation folder."""
+    return files.read_json(Path(folder) / GROUND_TRUTH), files.read_json(Path(folder) / DETECTIONS)
 
 
 def found_by(field: str, truth: dict, results: list) -> dict[str, tuple[float, int]]:
@@ -32,11 +38,7 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         sys.exit(__doc__)
     field, *folders = argv
-    rows = []
-    for folder in folders:
-        truth, results = (json.loads((Path(folder) / name).read_text(encoding='utf-8'))
-                          for name in ('ground_truth.json', 'detections.json'))
-        rows.append(found_by(field, truth, results))
+    rows = [found_by(field, *read(folder)) for folder in folders]
     table = Table(field, 'nodules', *folders, 'mean')
     for value, (_, number) in rows[0].items():
         shares = [row[value][0] for row in rows]

@@ -61,12 +61,11 @@ def test_results_in_the_readme_are_those_of_the_files():
     for row in tables(section)[0][1:]:
         name = row[0] or name
         rows[name] = f'{rows.get(name, "")} {" ".join(row)}'
-    jsrt = [m for found in (jsrt_by_folds('jsrt_structures', 'anatomy'), jsrt_by_folds('jsrt_nodules', 'base'))
-            for m in found.values()]
     sources = {
         'phantom': [dict(value=DEFAULT['metrics'][k], low=low, high=high)
                     for k, (low, high) in DEFAULT['metrics']['intervals'].items()],
-        'JSRT': jsrt,
+        'JSRT': [*jsrt_by_folds('jsrt_structures', 'anatomy').values(),
+                 *jsrt_by_folds('jsrt_nodules', 'base').values()],
         '': [dict(value=float(number) / scale) for entry in TRANSCRIBED for row in entry['table'] for cell in row[1:]
              for number in re.findall(r'\d+\.\d+', cell) for scale in (1, 100)]}
     phantom = ' '.join(text for name, text in rows.items() if name.startswith('phantom'))
@@ -200,8 +199,9 @@ def jsrt_by_folds(folder: str, run: str, kind: str = 'metrics') -> dict[str, dic
 
 def test_jsrt_anatomy_of_all_films_is_that_of_the_folds():
     row, aimed = table('docs/jsrt.md', 'run', 'lungs', 'heart')
+    found = jsrt_by_folds('jsrt_structures', 'anatomy')
     for organ, cell in zip(('Lungs', 'Heart', 'Clavicles'), row[1:], strict=True):
-        assert gives(cell, jsrt_by_folds('jsrt_structures', 'anatomy')[f'jaccard_{organ}']), organ
+        assert gives(cell, found[f'jaccard_{organ}']), organ
     assert aimed == ['aimed at', '0.94', '0.86', '0.75']
 
 
@@ -234,11 +234,10 @@ def test_jsrt_nodules_of_all_films_are_those_of_the_folds():
     for i, row in enumerate(rows):
         name = row[0] or name
         run, _, control = name.partition(' - ')
-        kind, hit = 'differences' if control else 'metrics', row[1].replace(' ', '')
+        hit, m = row[1].replace(' ', ''), jsrt_by_folds('jsrt_nodules', run, 'differences' if control else 'metrics')
         assert hit == ('22mm', 'radius')[i % 2] and control in ('', 'base')
         for rate, cell in zip(('0.5', '1', '2', '4'), row[2:], strict=True):
-            measured = jsrt_by_folds('jsrt_nodules', run, kind)[f'nodule_{hit}_{rate}']
-            assert gives(cell, measured, signed=bool(control)), (name, rate, cell, measured)
+            assert gives(cell, m[f'nodule_{hit}_{rate}'], signed=bool(control)), (name, rate, cell)
 
 
 def test_jsrt_trials_of_nodules_are_those_of_the_file():
@@ -247,8 +246,9 @@ def test_jsrt_trials_of_nodules_are_those_of_the_file():
     for name, row in zip(order, table('docs/jsrt.md', 'trial of base', 'films'), strict=True):
         assert row[1] == str(trials[name]['films_held_out'])
         for metric, cell in zip(('nodule_22mm_1', 'nodule_22mm_4', 'box_AP50'), row[2:], strict=True):
-            measured = trials[name]['differences'][metric]
-            assert gives(cell, measured, signed=True), (name, cell, measured)
+            assert gives(cell, trials[name]['differences'][metric], signed=True), (name, metric, cell)
+    assert f"none of the {trials['base']['objects']} nodules of the first fold" in plain('docs/jsrt.md')
+    assert all(trials['base']['metrics'][f'nodule_{hit}_4']['value'] == 0 for hit in ('radius', '22mm'))
 
 
 # ---- other pages ----
