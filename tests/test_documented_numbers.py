@@ -126,7 +126,7 @@ def test_the_page_of_all_runs_is_what_its_command_writes_now():
 @pytest.mark.parametrize('folder', FOLDERS, ids=lambda folder: folder.name)
 def test_the_tables_of_a_result_folder_are_those_of_its_result_files(folder):
     found = results.read_all(folder)
-    family = re.search(r'--config=(\S+)', found[0].command)
+    family = re.search(r'--config=(\S+)', found[0]['command'])
     texts = ablate.lab_texts(family[1] if family else '')
     for suffix, text in (('md', table.markdown), ('csv', table.csv_text), ('json', table.json_text)):
         assert (folder / f'table.{suffix}').read_text(encoding='utf-8') == text(found, texts), suffix
