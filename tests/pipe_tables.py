@@ -41,3 +41,17 @@ def states(text: str, value: float) -> bool:
     assert number, text
     unit = 10.0 ** (int(number[3] or 0) - len(number[2] or ''))
     return abs(float(number[1].replace(',', '')) * 10.0 ** int(number[3] or 0) - value) <= 0.5001 * unit
+
+
+def gives(cell: str, measured: dict, *, signed: bool = False) -> bool:
+    """Whether a cell is 'value [low, high]' of what was measured, a difference that is not 0 with its sign."""
+    value, low, high = re.fullmatch(r'([+-]?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]', cell).groups()
+    return (all(states(text, measured[key]) for text, key in ((value, 'value'), (low, 'low'), (high, 'high')))
+            and (value[0] in '+-') == (signed and (value[0] in '+-' or float(value) != 0)))
+
+
+def by_folds(folder: str, run: str, kind: str = 'metrics') -> dict[str, dict]:
+    """metric -> value, low, high of a run in all films, each held out once; or the 'differences' to its control."""
+    found = json.loads((RESULTS / folder / 'patients.json').read_text(encoding='utf-8'))[run]
+    return {name: dict(value=m['mean'], low=m['low'], high=m['high']) for name, m in found[kind].items()
+            if m['mean'] is not None}

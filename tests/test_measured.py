@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.docs_text import ROOT
-from tests.pipe_tables import RESULTS, lines, plain, states, table, tables
+from tests.pipe_tables import RESULTS, by_folds, lines, plain, states, table, tables
 
 DEFAULT = json.loads((RESULTS / 'phantom_default.json').read_text())
 TRANSCRIBED = json.loads((RESULTS / 'measured.json').read_text())['entries']
@@ -64,8 +64,8 @@ def test_results_in_the_readme_are_those_of_the_files():
     sources = {
         'phantom': [dict(value=DEFAULT['metrics'][k], low=low, high=high)
                     for k, (low, high) in DEFAULT['metrics']['intervals'].items()],
-        'JSRT': [*jsrt_by_folds('jsrt_structures', 'anatomy').values(),
-                 *jsrt_by_folds('jsrt_nodules', 'base').values()],
+        'JSRT': [*by_folds('jsrt_structures', 'anatomy').values(),
+                 *by_folds('jsrt_nodules', 'base').values()],
         '': [dict(value=float(number) / scale) for entry in TRANSCRIBED for row in entry['table'] for cell in row[1:]
              for number in re.findall(r'\d+\.\d+', cell) for scale in (1, 100)]}
     phantom = ' '.join(text for name, text in rows.items() if name.startswith('phantom'))
@@ -179,76 +179,6 @@ def test_parity_side_by_side_is_that_of_the_benchmark():
         assert row[1:4] == [str(cases[case][key]) for key in ('expected', 'matched', 'over_90')]
         assert states(row[4], cases[case]['score'])
     assert seen == set(cases)
-
-
-# ---- JSRT ----
-def gives(cell: str, measured: dict, *, signed: bool = False) -> bool:
-    """Whether a cell is 'value [low, high]' of what was measured, a difference that is not 0 with its sign."""
-    value, low, high = re.fullmatch(r'([+-]?[\d.]+) \[(-?[\d.]+), (-?[\d.]+)\]', cell).groups()
-    return (all(states(text, measured[key]) for text, key in ((value, 'value'), (low, 'low'), (high, 'high')))
-            and (value[0] in '+-') == (signed and (value[0] in '+-' or float(value) != 0)))
-
-
-def jsrt_by_folds(folder: str, run: str, kind: str = 'metrics') -> dict[str, dict]:
-    """metric -> value, low, high of a run in all films, each held out once; or the 'differences' to its control."""
-    found = json.loads((RESULTS / folder / 'patients.json').read_text(encoding='utf-8'))[run]
-    assert found['films'] == found['patients'] == 124
-    return {name: dict(value=m['mean'], low=m['low'], high=m['high']) for name, m in found[kind].items()
-            if m['mean'] is not None}
-
-
-def test_jsrt_anatomy_of_all_films_is_that_of_the_folds():
-    row, aimed = table('docs/jsrt.md', 'run', 'lungs', 'heart')
-    found = jsrt_by_folds('jsrt_structures', 'anatomy')
-    for organ, cell in zip(('Lungs', 'Heart', 'Clavicles'), row[1:], strict=True):
-        assert gives(cell, found[f'jaccard_{organ}']), organ
-    assert aimed == ['aimed at', '0.94', '0.86', '0.75']
-
-
-def test_jsrt_anatomy_is_that_of_the_trials():
-    trials = {t['trial']: t for t in lines('jsrt/trials.jsonl')}
-    rows = table('docs/jsrt.md', 'trial', 'steps')
-    order = ('first', 'no_jitter', 'rois_64_half_positive', 'roi_aligned', 'steps_1600', 'anatomy')
-    for name, row in zip(order, rows, strict=True):
-        trial, whole = trials[name], name in ('first', 'anatomy')
-        assert row[1] == f"{trial['steps']:,}"
-        for organ, cell in zip(('Lungs', 'Heart', 'Clavicles'), row[2:], strict=True):
-            m = trial['metrics' if whole else 'differences'][f'jaccard_{organ}']
-            assert gives(cell, m, signed=not whole), (name, organ, cell, m)
-
-
-def test_further_jsrt_trials_are_those_of_the_file():
-    trials = {t['trial']: t for t in lines('jsrt/trials.jsonl')}
-    order = ('anatomy_rotation', 'anatomy_rotation_from_phantom', 'tuned_500_mask_pool_28')
-    for name, row in zip(order, table('docs/jsrt.md', 'further trial', 'steps'), strict=True):
-        trial = trials[name]
-        assert row[1] == f"{trial['steps']:,}" and bool(row[2]) == bool(trial['differences'])
-        for organ, cell in zip(('Lungs', 'Heart', 'Clavicles'), row[3:], strict=True):
-            m = trial['differences' if row[2] else 'metrics'][f'jaccard_{organ}']
-            assert gives(cell.replace('**', ''), m, signed=bool(row[2])), (name, organ, cell, m)
-
-
-def test_jsrt_nodules_of_all_films_are_those_of_the_folds():
-    rows, name = table('docs/jsrt.md', 'run', 'hit'), ''
-    assert len(rows) == 2 * (4 + 3)
-    for i, row in enumerate(rows):
-        name = row[0] or name
-        run, _, control = name.partition(' - ')
-        hit, m = row[1].replace(' ', ''), jsrt_by_folds('jsrt_nodules', run, 'differences' if control else 'metrics')
-        assert hit == ('22mm', 'radius')[i % 2] and control in ('', 'base')
-        for rate, cell in zip(('0.5', '1', '2', '4'), row[2:], strict=True):
-            assert gives(cell, m[f'nodule_{hit}_{rate}'], signed=bool(control)), (name, rate, cell)
-
-
-def test_jsrt_trials_of_nodules_are_those_of_the_file():
-    trials = {t['trial']: t for t in lines('jsrt/trials.jsonl')}
-    order = ('nodules_from_phantom', 'nodules_400_steps_more', 'nodules_square_anchors', 'nodules_16_rois')
-    for name, row in zip(order, table('docs/jsrt.md', 'trial of base', 'films'), strict=True):
-        assert row[1] == str(trials[name]['films_held_out'])
-        for metric, cell in zip(('nodule_22mm_1', 'nodule_22mm_4', 'box_AP50'), row[2:], strict=True):
-            assert gives(cell, trials[name]['differences'][metric], signed=True), (name, metric, cell)
-    assert f"none of the {trials['base']['objects']} nodules of the first fold" in plain('docs/jsrt.md')
-    assert all(trials['base']['metrics'][f'nodule_{hit}_4']['value'] == 0 for hit in ('radius', '22mm'))
 
 
 # ---- other pages ----
