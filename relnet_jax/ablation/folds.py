@@ -29,10 +29,10 @@ def fold_config(config: ConfigDict, fold: int) -> ConfigDict:
 
 
 def check(config: ConfigDict) -> None:
-    """Raises UserError for a config whose films folds cannot cover."""
-    if has_validation(config.data) or config.data.val.max_images or config.data.subset:
-        raise UserError('--folds holds out parts of the training images: expected no validation data and no choice '
-                        '(data.val.annotations, data.val.max_images, data.subset; the phantom has its own)')
+    """Raises UserError for a config whose films folds cannot cover. data.subset may choose what a fold trains on."""
+    if has_validation(config.data) or config.data.val.max_images:
+        raise UserError('--folds holds out parts of the training images: expected no validation data of their own '
+                        '(data.val.annotations, data.val.max_images; the phantom has its own)')
 
 
 def read_done(folder: Path, config: ConfigDict) -> dict | None:

@@ -7,6 +7,7 @@ import pytest
 
 from relnet_jax import ablate
 from relnet_jax.ablation import folds, results, runner
+from relnet_jax.data import pipeline
 from relnet_jax.models import mask_rcnn
 from tests.training import standin
 
@@ -37,8 +38,8 @@ def family(tmp_path, monkeypatch):
     for i in range(1, 13):
         cv2.imwrite(str(tmp_path / f'{i}.png'), rng.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     (tmp_path / 'set.json').write_text(json.dumps(dict(
-        images=[dict(id=i, file_name=f'{i}.png', width=64, height=64, patient=f'p{i % 6}', mm_per_pixel=1)
-                for i in range(1, 13)],
+        images=[dict(id=i, file_name=f'{i}.png', width=64, height=64, patient=f'p{i % 6}', mm_per_pixel=1,
+                     half=i // 7) for i in range(1, 13)],
         annotations=[dict(id=i, image_id=i, category_id=1 + i % 2, bbox=[8, 8, 20, 20]) for i in range(1, 13)],
         categories=[dict(id=1, name='Nodule'), dict(id=2, name='Mass')])))
     (tmp_path / 'family.py').write_text(FAMILY)
@@ -157,6 +158,19 @@ def test_folds_that_do_not_hold_out_every_film_are_refused(family, tmp_path, cap
     assert 'hold out 11 images, 11 different ones, expected each of the 12' in capsys.readouterr().err
 
 
+def test_a_subset_is_trained_on_and_every_film_is_measured(family, tmp_path, monkeypatch):
+    sizes, real = [], runner.train
+
+    def train(config, workdir):
+        sizes.append([len(source) for source in pipeline.open_sources(config)])
+        return real(config, workdir)
+    monkeypatch.setattr(runner, 'train', train)
+    assert command(family, tmp_path / 'out', '--config.data.subset=half=1') == 0
+    assert sizes == [[4, 4]] * 3
+    truth = json.loads((tmp_path / 'out' / 'runs' / 'base_s0' / 'eval' / 'ground_truth.json').read_text())
+    assert len(truth['images']) == 12
+
+
 def test_crossed_and_plain_results_do_not_stand_in_one_table(family, tmp_path, capsys, trained):
     out = tmp_path / 'out'
     assert command(family, out) == 0
@@ -168,7 +182,7 @@ def test_crossed_and_plain_results_do_not_stand_in_one_table(family, tmp_path, c
 @pytest.mark.parametrize('more, said', [
     (['--boxes=9'], '--folds does not go with --boxes'), (['--data=phantom'], 'only configs/lab.py has a choice'),
     (['--config=configs/rsna.py'], 'has no RUNS'),
-    (['--config.data.val.annotations=x.json'], 'expected no validation data and')])
+    (['--config.data.val.annotations=x.json'], 'expected no validation data of their own')])
 def test_what_does_not_go_with_folds_ends_with_one_line(family, tmp_path, capsys, trained, more, said):
     assert command(family, tmp_path / 'out', *more) == 2
     assert said in capsys.readouterr().err and not trained
