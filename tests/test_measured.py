@@ -66,6 +66,7 @@ def test_results_in_the_readme_are_those_of_the_files():
                     for k, (low, high) in DEFAULT['metrics']['intervals'].items()],
         'JSRT': [*by_folds('jsrt_structures', 'anatomy').values(),
                  *by_folds('jsrt_nodules', 'base').values()],
+        '65 mixed': [*by_folds('cxr_findings', 'ours').values()],
         '': [dict(value=float(number) / scale) for entry in TRANSCRIBED for row in entry['table'] for cell in row[1:]
              for number in re.findall(r'\d+\.\d+', cell) for scale in (1, 100)]}
     phantom = ' '.join(text for name, text in rows.items() if name.startswith('phantom'))
@@ -216,12 +217,12 @@ def test_every_result_file_is_cited_by_a_page():
     by_command = {'pipeline.jsonl': 'benchmarks.pipeline', 'predict_memory.jsonl': 'benchmarks.predict_memory',
                   'evaluation.jsonl': 'benchmarks.evaluation'}      # which appends to the file of its name
     found = [path for path in RESULTS.rglob('*') if path.suffix == '.jsonl'] + list(RESULTS.glob('*.json'))
-    assert len(found) == 11
+    assert len(found) == 12
     for path in found:
         assert path.name in said or by_command.get(path.name, path.name) in said, path.name
 
 
-@pytest.mark.parametrize('page', ['measured', 'performance', 'jsrt', 'parity'])
+@pytest.mark.parametrize('page', ['measured', 'performance', 'jsrt', 'findings', 'parity'])
 def test_pages_about_measurements_name_files_that_are_there(page):
     text = (ROOT / 'docs' / f'{page}.md').read_text()
     for path in re.findall(r'benchmarks/results/[\w/.]*\w', text):

@@ -6,10 +6,11 @@ import pytest
 from tests.pipe_tables import RESULTS, by_folds, gives, lines, plain, table
 
 
-@pytest.mark.parametrize('folder', ['jsrt_structures', 'jsrt_nodules'])
-def test_every_film_was_held_out_once(folder):
+@pytest.mark.parametrize('folder, films, patients', [
+    ('jsrt_structures', 124, 124), ('jsrt_nodules', 124, 124), ('cxr_findings', 65, 49)])
+def test_every_film_was_held_out_once(folder, films, patients):
     found = json.loads((RESULTS / folder / 'patients.json').read_text(encoding='utf-8'))
-    assert {(run['films'], run['patients']) for run in found.values()} == {(124, 124)}
+    assert {(run['films'], run['patients']) for run in found.values()} == {(films, patients)}
 
 
 # ---- JSRT ----
@@ -65,3 +66,35 @@ def test_jsrt_trials_of_nodules_are_those_of_the_file():
             assert gives(cell, trials[name]['differences'][metric], signed=True), (name, metric, cell)
     assert f"none of the {trials['base']['objects']} nodules of the first fold" in plain('docs/jsrt.md')
     assert all(trials['base']['metrics'][f'nodule_{hit}_4']['value'] == 0 for hit in ('radius', '22mm'))
+
+
+# ---- two findings on 65 mixed films ----
+FINDINGS = ('box_AP50', 'voc_AP_0.01', 'froc_mean')
+
+
+def test_findings_of_all_films_are_those_of_the_folds():
+    rows = table('docs/findings.md', 'run', 'box AP50')
+    assert [row[0] for row in rows] == ['base', 'part', 'context', 'ours', 'part - base', 'context - base',
+                                        'ours - base']
+    for name, *cells in rows:
+        run, _, control = name.partition(' - ')
+        found = by_folds('cxr_findings', run, 'differences' if control else 'metrics')
+        for metric, cell in zip(FINDINGS, cells, strict=True):
+            assert gives(cell, found[metric], signed=bool(control)), (name, metric, cell)
+
+
+def test_what_the_phantom_brings_is_as_in_the_trials():
+    trials, seen = {t['trial']: t for t in lines('cxr/trials.jsonl')}, set()
+    share = {'48 to 49': 'all', '20 to 27': 'half', '8 to 12': 'quarter'}
+    for films, start, steps, *cells in table('docs/findings.md', 'films to train on', 'start'):
+        name, _, control = start.partition(' - ')
+        steps, _, others = steps.partition(', ')
+        run, other = (f'{share[films]}_{start}' + ('_1700' if count == '1,700' else '')
+                      for start, count in ((name, steps), (control, others)))
+        trial = trials[run]
+        assert steps == f"{trial['steps']:,}" and (not control or others == f"{trials[other]['steps']:,}")
+        for metric, cell in zip(FINDINGS, cells, strict=True):
+            found = trial['differences'][other] if control else trial['metrics']
+            assert gives(cell, found[metric], signed=bool(control)), (run, other, metric, cell)
+        seen.add(run)
+    assert seen == set(trials)
