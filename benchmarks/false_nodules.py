@@ -12,11 +12,12 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.nodules_by import RATE, read
+from benchmarks.nodules_by import RATE
 from relnet_jax import files
 from relnet_jax.data.rle import decode_mask
 from relnet_jax.evaluation.matching import by_distance
 from relnet_jax.evaluation.nodules import USUAL_MM
+from relnet_jax.evaluation.report import read_evaluation
 from relnet_jax.evaluation.structures import rles
 
 NONE = 'none'
@@ -52,7 +53,7 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         sys.exit(__doc__)
     structures, folders = files.read_json(Path(argv[0])), argv[1:]
-    rows = [shares(false_positives(*read(folder)), structures) for folder in folders]
+    rows = [shares(false_positives(*read_evaluation(folder)), structures) for folder in folders]
     table = Table('centre in', *folders, 'mean')
     for name in rows[0]:
         values = [row[name] for row in rows]

@@ -5,22 +5,15 @@ RATE false positives per film over all films. EVAL: evaluation folders of one de
 runs/base_s*/eval; the last column is their mean.
 """
 import sys
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from relnet_jax import files
 from relnet_jax.evaluation import nodules
-from relnet_jax.evaluation.report import DETECTIONS, GROUND_TRUTH
+from relnet_jax.evaluation.report import read_evaluation
 
 RATE = 1.0
-
-
-def read(folder: str) -> tuple[dict, list]:
-    """(ground truth, results) of an evaluation folder."""
-    return files.read_json(Path(folder) / GROUND_TRUTH), files.read_json(Path(folder) / DETECTIONS)
 
 
 def found_by(field: str, truth: dict, results: list) -> dict[str, tuple[float, int]]:
@@ -38,7 +31,7 @@ def main(argv: list[str]) -> None:
     if len(argv) < 2:
         sys.exit(__doc__)
     field, *folders = argv
-    rows = [found_by(field, *read(folder)) for folder in folders]
+    rows = [found_by(field, *read_evaluation(folder)) for folder in folders]
     table = Table(field, 'nodules', *folders, 'mean')
     for value, (_, number) in rows[0].items():
         shares = [row[value][0] for row in rows]

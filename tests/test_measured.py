@@ -66,7 +66,7 @@ def test_results_in_the_readme_are_those_of_the_files():
                     for k, (low, high) in DEFAULT['metrics']['intervals'].items()],
         'JSRT': [*by_folds('jsrt_structures', 'anatomy').values(),
                  *by_folds('jsrt_nodules', 'base').values()],
-        '65 mixed': [*by_folds('cxr_findings', 'ours').values()],
+        '65 mixed': by_folds('cxr_findings', 'ours').values(),
         '': [dict(value=float(number) / scale) for entry in TRANSCRIBED for row in entry['table'] for cell in row[1:]
              for number in re.findall(r'\d+\.\d+', cell) for scale in (1, 100)]}
     phantom = ' '.join(text for name, text in rows.items() if name.startswith('phantom'))

@@ -93,10 +93,9 @@ def pool(config: ConfigDict, workdir: Path) -> tuple[dict, dict]:
     source = pipeline.open_undivided(config)
     held, found = [], []
     for fold in range(config.data.split.folds):
-        evaluated = folder_of(workdir, fold) / 'eval'
-        truth = files.read_json(evaluated / report.GROUND_TRUTH)
+        truth, detections = report.read_evaluation(folder_of(workdir, fold) / 'eval')
         held += [image['id'] for image in truth['images']]
-        found += files.read_json(evaluated / report.DETECTIONS)
+        found += detections
     if sorted(map(str, held)) != sorted(map(str, source.image_ids)):
         raise results.ResultError(f'{workdir}: its {config.data.split.folds} folds hold out {len(held)} images, '
                                   f'{len(set(held))} different ones, expected each of the {len(source)} of '

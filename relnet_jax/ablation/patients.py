@@ -11,7 +11,7 @@ from relnet_jax import files
 from relnet_jax.ablation.statistics import Interval
 from relnet_jax.ablation.table import difference_text, pipe_table
 from relnet_jax.evaluation import bootstrap, measures
-from relnet_jax.evaluation.report import DETECTIONS, GROUND_TRUTH, HEADLINE, NOT_SHARES
+from relnet_jax.evaluation.report import DETECTIONS, HEADLINE, NOT_SHARES, read_evaluation
 
 Drawn = dict[str, tuple[float, np.ndarray]]     # metric -> (measured, [resamples] in resamples of patients)
 
@@ -20,8 +20,8 @@ def draw(folders: list[Path], *, by: str, count: int = bootstrap.RESAMPLES) -> t
     """(ground truth, headline metrics) of a run from the evaluations of its seeds, which measured the same films."""
     seeds, truth = [], {}
     for folder in folders:
-        truth = files.read_json(folder / GROUND_TRUTH)
-        _, measure = measures.everything(truth, files.read_json(folder / DETECTIONS))
+        truth, results = read_evaluation(folder)
+        _, measure = measures.everything(truth, results)
         group, _ = bootstrap.patients(truth['images'], by)
         once = bootstrap.means(measure(np.ones((1, len(group)))))
         drawn = bootstrap.draws(measure, group, count=count)

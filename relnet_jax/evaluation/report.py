@@ -208,6 +208,11 @@ def write_report(out, *, metrics: dict, results: list, about: dict, ground_truth
     return path
 
 
+def read_evaluation(folder: str | Path) -> tuple[dict, list]:
+    """(ground truth, results) that `write_report` wrote into the folder."""
+    return files.read_json(Path(folder) / GROUND_TRUTH), files.read_json(Path(folder) / DETECTIONS)
+
+
 def write_detections(out, results: list) -> Path:
     """Write `detections.json` into the folder `out`, which is made if needed. Returns its path."""
     path = Path(out) / DETECTIONS

@@ -47,16 +47,21 @@ def family(tmp_path, monkeypatch):
             f'--config.data.train.images={tmp_path}']
 
 
-@pytest.fixture
-def trained(monkeypatch):
-    """The (name, seed, fold) of every training that was started."""
+def watch(monkeypatch, tell):
+    """What `tell` says of the config of every training that is started."""
     started, real = [], runner.train
 
     def train(config, workdir):
-        started.append((config.name, config.seed, config.data.split.hold_out))
+        started.append(tell(config))
         return real(config, workdir)
     monkeypatch.setattr(runner, 'train', train)
     return started
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The (name, seed, fold) of every training that was started."""
+    return watch(monkeypatch, lambda config: (config.name, config.seed, config.data.split.hold_out))
 
 
 def command(family, out, *more, runs='base', count=3):
@@ -159,12 +164,7 @@ def test_folds_that_do_not_hold_out_every_film_are_refused(family, tmp_path, cap
 
 
 def test_a_subset_is_trained_on_and_every_film_is_measured(family, tmp_path, monkeypatch):
-    sizes, real = [], runner.train
-
-    def train(config, workdir):
-        sizes.append([len(source) for source in pipeline.open_sources(config)])
-        return real(config, workdir)
-    monkeypatch.setattr(runner, 'train', train)
+    sizes = watch(monkeypatch, lambda config: [len(source) for source in pipeline.open_sources(config)])
     assert command(family, tmp_path / 'out', '--config.data.subset=half=1') == 0
     assert sizes == [[4, 4]] * 3
     truth = json.loads((tmp_path / 'out' / 'runs' / 'base_s0' / 'eval' / 'ground_truth.json').read_text())
