@@ -5,7 +5,6 @@ every detection that overlaps an object at IoU >= 0.5 the class of that object, 
 classes, and evaluates again. The last line of a run is what no relation can pass; its distance to the first is all that
 there is to gain.
 """
-import json
 import sys
 from pathlib import Path
 
@@ -13,10 +12,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from relnet_jax.data import pipeline
 from relnet_jax.data.phantom import class_cues
+from relnet_jax.evaluation import report
 from relnet_jax.evaluation.coco import coco_metrics
-from relnet_jax.runs import checkpoint
 
 IOU = 0.5
 
@@ -67,8 +65,7 @@ def by_class(metrics: dict, key: str) -> dict[str, float]:
 
 def ceilings(run: str) -> dict[str, dict[str, float]]:
     """What is mended -> box AP50 of each class and, under 'mean', of all."""
-    truth = pipeline.open_sources(checkpoint.read_config(run))[1].ground_truth()
-    results = json.loads((Path(run) / 'eval' / 'detections.json').read_text())
+    truth, results = report.read_evaluation(Path(run) / 'eval')
     found = {}
     for name, groups in look_alikes(truth).items():
         found[name] = by_class(coco_metrics(truth, mended(results, truth, groups), 'bbox'), 'AP50')
