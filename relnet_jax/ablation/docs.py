@@ -11,6 +11,7 @@ from relnet_jax import files
 from relnet_jax.ablation import results
 from relnet_jax.ablation.results import ResultError
 from relnet_jax.ablation.table import (
+    AT_BOXES,
     CONTROLS,
     HOW_TO_READ,
     LAB_NOTE,
@@ -48,7 +49,8 @@ def runs_text(tables: dict[str, list[dict]], texts: dict, *, controls: tuple[str
         for row in make_rows(found, texts, controls=controls):
             rows.setdefault(row.run, {})[path] = row
     parts = [SYNTHETIC] * any(found[0]['about']['synthetic'] for found in measured.values())
-    parts.append(textwrap.fill(f'{HOW_TO_READ} {LAB_NOTE}', 120))
+    at_boxes = any(row.control_boxes for found in rows.values() for row in found.values())
+    parts.append(textwrap.fill(' '.join([HOW_TO_READ, *[AT_BOXES] * at_boxes, LAB_NOTE]), 120))
     if measured:
         parts += [textwrap.fill(OURS, 120), pipe_table(
             ['folder', 'data', 'machine', 'measured'],
@@ -71,7 +73,8 @@ def _ours(found: dict[str, Row]) -> list[str]:
     if not found:
         return [''] * 4
     lines = [(mean_text(row.means['box_AP50']), str(len(row.seeds)),
-              f"{difference_text(row.differences['box_AP50'])} to `{row.control}`" if row.control else '', _name(path))
+              f"{difference_text(row.differences['box_AP50'])} to `{row.compared_with}`" if row.control else '',
+              _name(path))
              for path, row in found.items()]
     return ['<br>'.join(cells) if any(cells) else '' for cells in zip(*lines, strict=True)]
 

@@ -28,7 +28,7 @@ def draw(rows: list[Row], *, metric: str = 'box_AP50', synthetic: bool) -> Figur
     right.axvline(0, color='black', linewidth=0.8)
     left.set_yticks(range(len(rows)), [row.run for row in rows])
     left.set_ylim(max(len(rows), 1) - 0.5, -0.5)    # first run on top
-    controls = sorted({row.control for row in rows if row.differences})
+    controls = sorted({row.compared_with for row in rows if row.differences})
     left.set_xlabel(f'{TITLES[metric]}, %')
     right.set_xlabel(f'difference to {" / ".join(controls)} by seed, points' if controls else 'no control run')
     for axes in (left, right):

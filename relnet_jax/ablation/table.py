@@ -19,6 +19,7 @@ LAB_NOTE = ('The lab\'s columns are copied from its own log, measured on its pri
             'compare them with each other, not with ours.')
 HOW_TO_READ = ('In per cent: the mean over seeds ± half of its 95 % t interval. Differences are of box AP50, paired by '
                'seed; bold: the interval excludes 0. Intervals are not corrected for the number of runs.')
+AT_BOXES = '`original@16` is `original` at 16 test boxes.'      # where a control is taken at another number than its own
 SYNTHETIC = '**Phantom: synthetic images. These numbers say nothing about patients.**'
 
 
@@ -35,6 +36,7 @@ class Row(NamedTuple):
     run: str
     text: LabRun
     control: str                # the run it is compared with; '' for controls and where there is none
+    control_boxes: int          # the number of test boxes at which the control is taken; 0 = its own
     seeds: tuple[int, ...]
     means: dict                 # metric -> Interval
     differences: dict           # metric -> Interval of run - control, by seed; empty without a control
@@ -42,11 +44,16 @@ class Row(NamedTuple):
     boxes: dict                 # number of test boxes -> Interval of box AP50, ascending; the run's own number included
     values: dict                # metric -> {seed: value or None}
 
+    @property
+    def compared_with(self) -> str:
+        """'original', 'original@16' where it is taken at 16 test boxes, '' without a control."""
+        return f'{self.control}@{self.control_boxes}' if self.control_boxes else self.control
+
 
 def make_rows(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> list[Row]:
     """Rows in the order of `texts` (run -> LabRun), runs it does not know last. `results`: as of `results.read_all`.
 
-    What a run is compared with says `control_of`.
+    What a run is compared with say `control_of` and `control_boxes_of`.
     """
     groups = {}
     for result in results:
@@ -59,11 +66,15 @@ def make_rows(results: list[dict], texts: dict, *, controls: tuple[str, ...] = C
     for run in order:
         found = list(groups[run].values())
         control = control_of(run, configs, controls)
+        control_boxes = control_boxes_of(run, control, configs, groups)
+        others = {seed: r['boxes'][str(control_boxes)] if control_boxes else r['metrics']
+                  for seed, r in groups.get(control, {}).items()}
         counts = sorted({int(n) for r in found for n in r['boxes']})
         rows.append(Row(
-            run=run, text=texts.get(run, LabRun('', '')), control=control,
+            run=run, text=texts.get(run, LabRun('', '')), control=control, control_boxes=control_boxes,
             seeds=tuple(groups[run]), means={m: interval(values[run][m].values()) for m in METRICS},
-            differences={m: paired_difference(values[run][m], values[control][m]) for m in METRICS} if control else {},
+            differences={m: paired_difference(values[run][m], {seed: others[seed].get(m) for seed in others})
+                         for m in METRICS} if control else {},
             classes={name: interval(r['per_class_AP50'].get(name) for r in found)
                      for name in found[0]['per_class_AP50']},
             boxes={n: interval(r['boxes'].get(str(n), {}).get('box_AP50') for r in found) for n in counts},
@@ -93,6 +104,15 @@ def control_of(run: str, configs: dict[str, dict], controls: Sequence[str]) -> s
 
     alike = [c for c in of_its_neck(controls) if is_tuned(c) == is_tuned(run)]
     return min(alike, key=distance, default='')
+
+
+def control_boxes_of(run: str, control: str, configs: dict[str, dict], groups: dict[str, dict[int, dict]]) -> int:
+    """The number of test boxes of `run` if its control has another one and was tested at that of `run` too, with all
+    of its seeds; else 0. `groups`: run -> seed -> result."""
+    own = configs[run]['test.boxes']
+    if not control or own == configs[control]['test.boxes']:
+        return 0
+    return own if all(str(own) in r['boxes'] for r in groups[control].values()) else 0
 
 
 def stored_texts(table_json: str | Path) -> dict:
@@ -168,12 +188,13 @@ def markdown(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CO
               *(TITLES[m] for m in METRICS if m != 'box_AP50'), *['lab mAP50', 'lab mAP1'] * lab]
     steps = {r['run']: str(r['steps']) for r in results}
     body = [[f'`{r.run}`', r.text.description, str(len(r.seeds)), steps[r.run], mean_text(r.means['box_AP50']),
-             difference_text(r.differences['box_AP50']) if r.differences else '-', f'`{r.control}`' * bool(r.control),
+             difference_text(r.differences['box_AP50']) if r.differences else '-',
+             f'`{r.compared_with}`' * bool(r.control),
              *(mean_text(r.means[m]) for m in METRICS if m != 'box_AP50'),
              *[r.text.map50 or '-', r.text.map1 or '-'] * lab]
             for r in rows]
     parts = ['# Ablations', '\n'.join(f'{line}  ' for line in summary(results)),
-             f'{HOW_TO_READ} {LAB_NOTE * lab}'.strip(),
+             ' '.join([HOW_TO_READ, *[AT_BOXES] * any(r.control_boxes for r in rows), *[LAB_NOTE] * lab]),
              pipe_table(header, body, left=2)]
     counts = sorted({n for r in rows for n in r.boxes}, reverse=True)
     if len(counts) > 1:
@@ -194,8 +215,8 @@ def csv_text(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CO
     for row in make_rows(results, texts, controls=controls):
         for metric in METRICS:
             mean, difference = row.means[metric], row.differences.get(metric, interval([]))
-            writer.writerow([row.run, row.text.section, metric, mean.count, *map(_percent, mean[:3]), row.control,
-                             *map(_percent, difference[:3]), row.text.map50, row.text.map1])
+            writer.writerow([row.run, row.text.section, metric, mean.count, *map(_percent, mean[:3]),
+                             row.compared_with, *map(_percent, difference[:3]), row.text.map50, row.text.map1])
     return out.getvalue()
 
 

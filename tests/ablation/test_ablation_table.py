@@ -100,6 +100,24 @@ def test_other_numbers_of_test_boxes_get_a_table():
     assert ['| `fpn_5`', '47.0 ± 6.6', '10.0 ± 0.0 |'] in fake.lines_of(text, 'fpn_5')
 
 
+def test_a_run_is_compared_with_its_control_at_as_many_test_boxes():
+    found = [fake.result('original', seed, 0.4) for seed in (0, 1)]
+    found += [fake.result('zero', seed, 0.5, delta={'model.neck': 'c4', 'test.boxes': 16}) for seed in (0, 1)]
+    for r in found[2:]:
+        r['boxes'] = {'16': r['metrics']}
+    found[0]['boxes']['16'] = dict(found[0]['metrics'], box_AP50=0.45)
+    row = table.make_rows(found, fake.TEXTS)[1]
+    assert row.compared_with == 'original' and row.differences['box_AP50'].mean == pytest.approx(0.1), 'one seed alone'
+    assert table.AT_BOXES not in table.markdown(found, fake.TEXTS)
+    found[1]['boxes']['16'] = dict(found[1]['metrics'], box_AP50=0.47)
+    row = table.make_rows(found, fake.TEXTS)[1]
+    assert row.compared_with == 'original@16' and row.differences['box_AP50'].mean == pytest.approx(0.04)
+    assert row.means['box_AP50'].mean == pytest.approx(0.5) and row.differences['box_AP'].count == 2
+    text = table.markdown(found, fake.TEXTS)
+    assert fake.lines_of(text, 'zero')[0][5:7] == ['+4.0 [-8.7, +16.7]', '`original@16`'] and table.AT_BOXES in text
+    assert 'original@16' in table.csv_text(found, fake.TEXTS)
+
+
 def test_the_csv_holds_every_metric_of_every_run():
     rows = list(csv.DictReader(io.StringIO(table.csv_text(fake.three_seeds(), fake.TEXTS))))
     assert len(rows) == 2 * 5 and {r['run'] for r in rows} == {'base', 'fpn_5'}
