@@ -19,7 +19,7 @@ LAB_NOTE = ('The lab\'s columns are copied from its own log, measured on its pri
             'compare them with each other, not with ours.')
 HOW_TO_READ = ('In per cent: the mean over seeds ± half of its 95 % t interval. Differences are of box AP50, paired by '
                'seed; bold: the interval excludes 0. Intervals are not corrected for the number of runs.')
-AT_BOXES = '`original@16` is `original` at 16 test boxes.'      # where a control is taken at another number than its own
+AT_BOXES = '`original@16` is `original` at 16 test boxes.'      # of a control tested at more than its own number
 SYNTHETIC = '**Phantom: synthetic images. These numbers say nothing about patients.**'
 
 
