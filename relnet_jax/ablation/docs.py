@@ -11,15 +11,13 @@ from relnet_jax import files
 from relnet_jax.ablation import results
 from relnet_jax.ablation.results import ResultError
 from relnet_jax.ablation.table import (
-    AT_BOXES,
     CONTROLS,
-    HOW_TO_READ,
-    LAB_NOTE,
     SYNTHETIC,
     Row,
     data_text,
     dates_text,
     difference_text,
+    how_to_read,
     machine_text,
     make_rows,
     mean_text,
@@ -49,8 +47,7 @@ def runs_text(tables: dict[str, list[dict]], texts: dict, *, controls: tuple[str
         for row in make_rows(found, texts, controls=controls):
             rows.setdefault(row.run, {})[path] = row
     parts = [SYNTHETIC] * any(found[0]['about']['synthetic'] for found in measured.values())
-    at_boxes = any(row.control_boxes for found in rows.values() for row in found.values())
-    parts.append(textwrap.fill(' '.join([HOW_TO_READ, *[AT_BOXES] * at_boxes, LAB_NOTE]), 120))
+    parts.append(textwrap.fill(how_to_read([row for found in rows.values() for row in found.values()], lab=True), 120))
     if measured:
         parts += [textwrap.fill(OURS, 120), pipe_table(
             ['folder', 'data', 'machine', 'measured'],

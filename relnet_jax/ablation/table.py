@@ -178,6 +178,11 @@ def summary(results: list[dict]) -> list[str]:
         *(f'Command: `{command}`' for command in sorted({r['command'] for r in results}))]
 
 
+def how_to_read(rows: Sequence[Row], *, lab: bool) -> str:
+    """`lab`: whether the lab's columns stand beside ours."""
+    return ' '.join([HOW_TO_READ, *[AT_BOXES] * any(row.control_boxes for row in rows), *[LAB_NOTE] * lab])
+
+
 def markdown(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CONTROLS) -> str:
     """table.md: the runs, what happens at other numbers of test boxes, and the classes."""
     rows = make_rows(results, texts, controls=controls)
@@ -194,7 +199,7 @@ def markdown(results: list[dict], texts: dict, *, controls: tuple[str, ...] = CO
              *[r.text.map50 or '-', r.text.map1 or '-'] * lab]
             for r in rows]
     parts = ['# Ablations', '\n'.join(f'{line}  ' for line in summary(results)),
-             ' '.join([HOW_TO_READ, *[AT_BOXES] * any(r.control_boxes for r in rows), *[LAB_NOTE] * lab]),
+             how_to_read(rows, lab=lab),
              pipe_table(header, body, left=2)]
     counts = sorted({n for r in rows for n in r.boxes}, reverse=True)
     if len(counts) > 1:
